@@ -1,0 +1,85 @@
+/*
+ * rule/queue.h
+ *	  What one peer is still to be told: each object once, the copy that has
+ *	  been stale longest first.
+ *
+ * Pure C. A hash by (relation, key) and, per priority, a first-in-first-out
+ * list by the time the peer's copy first became stale. An object that changes
+ * again keeps its place, so hot objects neither starve nor are starved.
+ * Positions are ring positions; pushing happens in non-decreasing position order within
+ * ring events, while scans may push entries at the position noted when the
+ * scan began: the list stays ordered by position (insertion from the tail).
+ */
+#ifndef ENT_RULE_QUEUE_H
+#define ENT_RULE_QUEUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct EntQueue EntQueue;
+
+typedef struct EntQueueEntry
+{
+	int32_t		rel;
+	int32_t		owner;
+	int32_t		priority;		/* lower goes first */
+	uint16_t	flags;			/* ENT_ROW_* for the wire, joined on merge */
+	uint64_t	position;		/* of the first event since the copy was last
+								 * fresh; least on merge */
+	int64_t		since;			/* the peer's copy is complete up to here;
+								 * least on merge */
+	int64_t		stale_at;		/* microseconds, any clock; least on merge */
+	size_t		keylen;
+	const uint8_t *key;			/* owned by the queue while queued */
+} EntQueueEntry;
+
+/* Memory: as malloc and free; alloc never returns NULL. */
+typedef struct EntQueueAllocator
+{
+	void	   *(*alloc) (void *ctx, size_t size);
+	void		(*release) (void *ctx, void *p);
+	void	   *ctx;
+} EntQueueAllocator;
+
+extern EntQueue *ent_queue_create(EntQueueAllocator alloc);
+extern void ent_queue_destroy(EntQueue *q);
+
+#define ENT_QUEUE_MAX_KEY	8000	/* bytes; as ENT_WIRE_MAX_KEY */
+
+/*
+ * Adds an object, or joins it to the entry that is there (returns true then:
+ * coalesced). A changed owner replaces the old one and sets since to 0; a
+ * changed priority moves the entry. The key is copied; keylen must not
+ * exceed ENT_QUEUE_MAX_KEY.
+ *
+ * Constant time for a key that keeps its place, for a position at or behind
+ * the last one, before the first one, or next to where the last push that
+ * was neither went (a scan's pushes); otherwise the walk from there.
+ */
+extern bool ent_queue_push(EntQueue *q, const EntQueueEntry *e);
+
+/*
+ * Takes the first entry by (priority, position) into *e; false when empty.
+ * The key is copied into keybuf (ENT_QUEUE_MAX_KEY bytes), e->key points
+ * there.
+ */
+extern bool ent_queue_pop(EntQueue *q, EntQueueEntry *e, uint8_t *keybuf);
+
+/* The first entry without taking it, or NULL; valid until the next call. */
+extern const EntQueueEntry *ent_queue_peek(const EntQueue *q);
+
+/* Entries for which keep() says false are removed; keep must not touch q. */
+extern void ent_queue_filter(EntQueue *q,
+							 bool (*keep) (const EntQueueEntry *e, void *arg),
+							 void *arg);
+
+extern size_t ent_queue_length(const EntQueue *q);
+/* Least position of all entries; UINT64_MAX when empty. O(priorities). */
+extern uint64_t ent_queue_min_position(const EntQueue *q);
+/* Least stale_at of the list heads; INT64_MAX when empty. O(priorities). */
+extern int64_t ent_queue_oldest(const EntQueue *q);
+/* Bytes of memory held. */
+extern size_t ent_queue_memory(const EntQueue *q);
+
+#endif							/* ENT_RULE_QUEUE_H */

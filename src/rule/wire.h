@@ -1,0 +1,404 @@
+/*
+ * rule/wire.h
+ *	  The bytes on the wire: every section, every field, every limit.
+ *
+ * Pure C. A batch is a header followed by sections; each section is a type
+ * and a length followed by its payload. Integers are LEB128 varints (zigzag
+ * where signed). Every length and count is checked against the limits below
+ * before anything is allocated or copied; a reader that has failed stays
+ * failed and yields zeros. docs/protocol.md has the byte tables.
+ */
+#ifndef ENT_RULE_WIRE_H
+#define ENT_RULE_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ENT_WIRE_MAGIC			0xE7	/* first byte of a batch */
+#define ENT_WIRE_VERSION		1		/* of this software */
+#define ENT_WIRE_MIN_VERSION	1		/* oldest it can speak to */
+
+/* Limits, all checked by the reader; see docs/protocol.md */
+#define ENT_WIRE_MAX_BATCH		(512u * 1024 * 1024)	/* bytes of a batch */
+#define ENT_WIRE_MAX_VALUE		(256u * 1024 * 1024)	/* bytes of a value */
+#define ENT_WIRE_MAX_KEY		8000	/* bytes of a key image */
+#define ENT_WIRE_MAX_NAME		252		/* bytes of a name in UTF-8 */
+#define ENT_WIRE_MAX_TEXT		1000	/* bytes of a message for people */
+#define ENT_WIRE_MAX_COLUMNS	1600	/* columns of a table */
+#define ENT_WIRE_MAX_KEYS		32		/* columns of a key */
+#define ENT_WIRE_MAX_TABLES		100000	/* tables announced on a link; also the
+										 * greatest number of one */
+#define ENT_WIRE_MAX_OWNERS		1000000 /* owners announced on a link; also the
+										 * greatest number of one */
+#define ENT_WIRE_MAX_SET		((ENT_WIRE_MAX_COLUMNS + 7) / 8)	/* bytes of a column set */
+#define ENT_WIRE_MAX_EPOCH		INT32_MAX
+#define ENT_WIRE_MAX_DISTANCE	INT32_MAX
+#define ENT_WIRE_MAX_SERIAL		INT64_MAX
+
+/*
+ * Sections. Types with ENT_SECTION_OPTIONAL set may be skipped by a reader
+ * that does not know them; an unknown one without it ends the link.
+ */
+#define ENT_SECTION_OPTIONAL	0x40
+typedef enum EntSectionType
+{
+	ENT_SECTION_HELLO = 1,		/* who speaks; first on each connection */
+	ENT_SECTION_OWNER = 2,		/* sender knows an owner */
+	ENT_SECTION_TABLE = 3,		/* sender numbers a table */
+	ENT_SECTION_OBJECTS = 4,	/* rows of one table and owner */
+	ENT_SECTION_CLAIM = 5,		/* sender: you now have an owner up to */
+	ENT_SECTION_ARREARS_DONE = 6,	/* sender: that table is complete now */
+	ENT_SECTION_PRESENT = 7,	/* sender: these keys, and no others, live in
+								 * this range */
+	ENT_SECTION_WANT = 8,		/* receiver: send me that owner from here on */
+	ENT_SECTION_ARREARS = 9,	/* receiver: send me that owner's table anew */
+	ENT_SECTION_TABLE_STATE = 10,	/* receiver: I have (not) that table */
+	ENT_SECTION_AGAIN = 11,		/* receiver: send me that object in full */
+	ENT_SECTION_NUDGE = 12 | ENT_SECTION_OPTIONAL,	/* call me on the other
+													 * connection */
+} EntSectionType;
+
+typedef enum EntWireError
+{
+	ENT_WIRE_OK = 0,
+	ENT_WIRE_TRUNCATED,			/* a field runs past the end */
+	ENT_WIRE_OVERFLOW,			/* a number does not fit its field */
+	ENT_WIRE_LIMIT,				/* a limit above is exceeded */
+	ENT_WIRE_MALFORMED,			/* a value that has no meaning */
+	ENT_WIRE_BAD_MAGIC,			/* not a batch at all */
+	ENT_WIRE_ERRORS				/* how many there are */
+} EntWireError;
+
+/* What an error means, for people; never NULL. */
+extern const char *ent_wire_error_text(EntWireError error);
+
+/*
+ * Memory comes through one seam. grow(ctx, old, size) behaves like realloc
+ * and never returns NULL (it raises or aborts instead).
+ */
+typedef struct EntWireAllocator
+{
+	void	   *(*grow) (void *ctx, void *old, size_t size);
+	void	   *ctx;
+} EntWireAllocator;
+
+/* ---- writing ---- */
+
+typedef struct EntWriter
+{
+	uint8_t    *data;
+	size_t		len;
+	size_t		cap;
+	EntWireAllocator alloc;
+} EntWriter;
+
+/*
+ * Starts an empty buffer; data is grown through alloc and belongs to it. The
+ * writer checks no limits: what is given must keep them.
+ */
+extern void ent_wire_writer_init(EntWriter *w, EntWireAllocator alloc);
+/* Bytes of v at buf, which holds ENT_WIRE_MAX_VARINT; returns how many. */
+#define ENT_WIRE_MAX_VARINT		10
+extern size_t ent_wire_encode_varint(uint8_t *buf, uint64_t v);
+extern void ent_wire_write_u8(EntWriter *w, uint8_t v);
+extern void ent_wire_write_varint(EntWriter *w, uint64_t v);
+extern void ent_wire_write_zigzag(EntWriter *w, int64_t v);
+extern void ent_wire_write_raw(EntWriter *w, const void *data, size_t len);
+/* varint length, then the bytes */
+extern void ent_wire_write_bytes(EntWriter *w, const void *data, size_t len);
+extern void ent_wire_write_string(EntWriter *w, const char *s);
+/*
+ * Sections: open writes the type (one byte) and reserves room for the length;
+ * close, given what open returned, fills it in (moving the payload so that
+ * the length takes as few bytes as it needs). Sections do not nest. To take
+ * back an open section, set w->len to the mark.
+ */
+extern size_t ent_wire_open_section(EntWriter *w, EntSectionType type);
+extern void ent_wire_close_section(EntWriter *w, size_t mark);
+
+/* ---- reading ---- */
+
+typedef struct EntReader
+{
+	const uint8_t *p;
+	const uint8_t *end;
+	EntWireError error;			/* sticky */
+} EntReader;
+
+/* More than ENT_WIRE_MAX_BATCH bytes fail at once. */
+extern void ent_wire_reader_init(EntReader *r, const void *data, size_t len);
+/* The first error stays. */
+extern void ent_wire_fail(EntReader *r, EntWireError error);
+extern uint8_t ent_wire_read_u8(EntReader *r);
+/*
+ * At most ten bytes; more than 64 bits are ENT_WIRE_OVERFLOW, and a number
+ * written longer than it needs is ENT_WIRE_MALFORMED.
+ */
+extern uint64_t ent_wire_read_varint(EntReader *r);
+/* a varint that must not exceed max, else ENT_WIRE_LIMIT */
+extern uint64_t ent_wire_read_bounded(EntReader *r, uint64_t max);
+extern int64_t ent_wire_read_zigzag(EntReader *r);
+/* Points into the batch, or NULL after an error. */
+extern const uint8_t *ent_wire_read_raw(EntReader *r, size_t len);
+/*
+ * varint length <= max and the bytes, pointing into the batch; NULL and 0
+ * after an error, never NULL otherwise
+ */
+extern const uint8_t *ent_wire_read_bytes(EntReader *r, size_t max, size_t *len);
+/*
+ * A string of at most max bytes without NUL bytes, copied with a terminating
+ * NUL into buf, which holds max + 1 bytes.
+ */
+extern void ent_wire_read_string(EntReader *r, char *buf, size_t max);
+/* A serial: a varint in 0 .. INT64_MAX. */
+extern int64_t ent_wire_read_serial(EntReader *r);
+/*
+ * Next section: false at the end or after an error. *type is the raw type;
+ * *body covers the payload and *r stands behind it.
+ */
+extern bool ent_wire_read_section(EntReader *r, unsigned *type, EntReader *body);
+static inline bool
+ent_wire_at_end(const EntReader *r)
+{
+	return r->error != ENT_WIRE_OK || r->p >= r->end;
+}
+
+/*
+ * ---- the batch header: magic, version, flags, batch number ----
+ *
+ * Flags unknown to version 1 are refused in a batch of version 1. Another
+ * version is for the caller to judge: a hello can be read in all of them.
+ */
+
+typedef struct EntWireHeader
+{
+	unsigned	version;
+	unsigned	flags;			/* none defined in version 1 */
+	uint64_t	number;			/* counts batches of this connection from 1; an
+								 * answer repeats the number it answers */
+} EntWireHeader;
+
+extern void ent_wire_write_header(EntWriter *w, const EntWireHeader *h);
+extern void ent_wire_read_header(EntReader *r, EntWireHeader *h);
+
+/*
+ * ---- sections: every write beside its read ----
+ *
+ * ent_wire_write_<section> writes a whole section, type and length included.
+ * Two are open-ended instead, because more follows: ent_wire_write_objects
+ * and ent_wire_write_present write the fields at the start of a section that
+ * the caller opened and will close, after the rows or the keys. NUDGE has no
+ * payload. ent_wire_read_<section> reads the fields from the body that
+ * ent_wire_read_section gave; bytes behind them are left to the caller.
+ * What a failed read leaves in its result are zeros and empty strings from
+ * the failing field on: look at r->error before using any of it.
+ */
+
+typedef struct EntWireUuid
+{
+	uint8_t		bytes[16];
+} EntWireUuid;
+
+typedef struct EntWireHello
+{
+	unsigned	max_version;	/* newest protocol version spoken */
+	unsigned	min_version;	/* oldest */
+	EntWireUuid node;
+	char		name[ENT_WIRE_MAX_NAME + 1];
+	char		software[ENT_WIRE_MAX_NAME + 1];	/* "entanglement 0.1.0" */
+} EntWireHello;
+
+extern void ent_wire_write_hello(EntWriter *w, const EntWireHello *h);
+extern void ent_wire_read_hello(EntReader *r, EntWireHello *h);
+
+typedef struct EntWireOwner
+{
+	uint32_t	number;			/* the sender's, on this link; repeated adverts
+								 * of an owner reuse it */
+	EntWireUuid id;
+	EntWireUuid home;			/* node it is at home on */
+	char		name[ENT_WIRE_MAX_NAME + 1];
+	uint32_t	epoch;
+	int64_t		serial;			/* the newest the sender knows */
+	uint32_t	distance;		/* links from the sender to the home, 0: here */
+} EntWireOwner;
+
+extern void ent_wire_write_owner(EntWriter *w, const EntWireOwner *o);
+extern void ent_wire_read_owner(EntReader *r, EntWireOwner *o);
+
+typedef enum EntWireFormat
+{
+	ENT_FORMAT_TEXT = 0,		/* the type's output function */
+	ENT_FORMAT_BINARY = 1		/* the type's send function */
+} EntWireFormat;
+
+typedef struct EntWireColumn
+{
+	char		name[ENT_WIRE_MAX_NAME + 1];
+	char		type_schema[ENT_WIRE_MAX_NAME + 1]; /* of the base type when
+													 * binary */
+	char		type_name[ENT_WIRE_MAX_NAME + 1];
+	EntWireFormat format;
+	unsigned	key;			/* 1-based position in the key, 0: not in it */
+	bool		in_key_only;	/* value travels in the key and is not repeated */
+} EntWireColumn;
+
+typedef struct EntWireTable
+{
+	uint32_t	number;			/* the sender's, on this link; a new section
+								 * with the same number replaces the old */
+	char		schema[ENT_WIRE_MAX_NAME + 1];
+	char		name[ENT_WIRE_MAX_NAME + 1];
+	unsigned	ncolumns;
+	unsigned	nkeys;
+	EntWireColumn *columns;		/* ncolumns of them */
+} EntWireTable;
+
+extern void ent_wire_write_table(EntWriter *w, const EntWireTable *t);
+/*
+ * Columns come from alloc, after the counts were checked against what the
+ * bytes left can hold. Refused: a table without key, key positions that are
+ * not exactly 1 .. nkeys, empty names. When it fails, ncolumns is 0; columns
+ * is NULL or still the caller's to release.
+ */
+extern void ent_wire_read_table(EntReader *r, EntWireTable *t,
+								EntWireAllocator alloc);
+
+/*
+ * OBJECTS: table number, owner number, epoch, then rows to the section's end.
+ * A row is: flags and operation (one byte), serial (zigzag difference from the row
+ * before; the first from 0), key; for a delta: serial minus base, and the
+ * column set (a bitmap with a length in bytes, bit i is column i of the
+ * table's announcement); for full and delta: the values, in announcement order, of the
+ * columns of the set (full: all that are not in_key_only), each as varint length + 1
+ * then the bytes, or 0 for NULL.
+ */
+typedef enum EntRowOp
+{
+	ENT_ROW_DELETE = 0,			/* the owner deleted it */
+	ENT_ROW_DELTA = 1,			/* these columns, on any copy >= base */
+	ENT_ROW_FULL = 2,			/* all columns */
+	ENT_ROW_OPS
+} EntRowOp;
+
+#define ENT_ROW_OP_MASK		0x03
+#define ENT_ROW_REFRESH		0x04	/* apply even if the copy has that serial
+									 * already (arrears, again) */
+#define ENT_ROW_LATE		0x08	/* with REFRESH: answers AGAIN or a debt, pass
+									 * on to peers that are ahead of it */
+
+typedef struct EntWireObjects
+{
+	uint32_t	table;
+	uint32_t	owner;
+	uint32_t	epoch;
+} EntWireObjects;
+
+extern void ent_wire_write_objects(EntWriter *w, const EntWireObjects *o);
+extern void ent_wire_read_objects(EntReader *r, EntWireObjects *o);
+
+typedef struct EntWireRow
+{
+	EntRowOp	op;
+	unsigned	flags;			/* ENT_ROW_REFRESH, ENT_ROW_LATE */
+	int64_t		serial;
+	int64_t		base;			/* delta: oldest copy it fits on */
+	const uint8_t *key;			/* reading: points into the batch */
+	size_t		keylen;
+	const uint8_t *set;			/* delta: column set */
+	size_t		setlen;			/* bytes */
+} EntWireRow;
+
+/* *last is the serial of the row before in the section (0 at its start). */
+extern void ent_wire_write_row(EntWriter *w, const EntWireRow *row, int64_t *last);
+extern void ent_wire_read_row(EntReader *r, EntWireRow *row, int64_t *last);
+static inline bool
+ent_wire_in_set(const uint8_t *set, size_t setlen, unsigned column)
+{
+	return column / 8 < setlen && (set[column / 8] >> (column % 8)) & 1;
+}
+
+/*
+ * value: NULL data means SQL NULL. Reading: points into the batch; NULL with
+ * *isnull set and *len 0 for SQL NULL and after an error.
+ */
+extern void ent_wire_write_value(EntWriter *w, const void *data, size_t len);
+extern const uint8_t *ent_wire_read_value(EntReader *r, size_t *len, bool *isnull);
+
+typedef struct EntWireClaim
+{
+	uint32_t	owner;
+	uint32_t	epoch;
+	int64_t		serial;			/* all you may see up to here has been sent */
+} EntWireClaim;
+
+extern void ent_wire_write_claim(EntWriter *w, const EntWireClaim *c);
+extern void ent_wire_read_claim(EntReader *r, EntWireClaim *c);
+
+/* ARREARS (receiver asks) and ARREARS_DONE (sender confirms) */
+typedef struct EntWireArrears
+{
+	uint32_t	owner;
+	uint32_t	table;
+} EntWireArrears;
+
+extern void ent_wire_write_arrears(EntWriter *w, EntSectionType type,
+								   const EntWireArrears *a);
+extern void ent_wire_read_arrears(EntReader *r, EntWireArrears *a);
+
+/*
+ * PRESENT: of an owner's objects in a table whose key image k satisfies
+ * lo < k (when has_lo) and k <= hi (when has_hi), compared as bytes, exactly
+ * the keys listed live with a serial <= serial; the receiver deletes others it
+ * holds with a serial <= serial. Keys follow to the section's end, each as
+ * bytes.
+ */
+typedef struct EntWirePresent
+{
+	uint32_t	owner;
+	uint32_t	table;
+	int64_t		serial;
+	bool		has_lo,
+				has_hi;
+	const uint8_t *lo;
+	size_t		lolen;
+	const uint8_t *hi;
+	size_t		hilen;
+} EntWirePresent;
+
+extern void ent_wire_write_present(EntWriter *w, const EntWirePresent *p);
+extern void ent_wire_read_present(EntReader *r, EntWirePresent *p);
+
+typedef struct EntWireWant
+{
+	uint32_t	owner;			/* the number the sender gave it */
+	bool		wanted;			/* false: I have a better route or it is mine */
+	uint32_t	epoch;			/* of the have; 0: never heard of it */
+	int64_t		have;
+} EntWireWant;
+
+extern void ent_wire_write_want(EntWriter *w, const EntWireWant *x);
+extern void ent_wire_read_want(EntReader *r, EntWireWant *x);
+
+typedef struct EntWireTableState
+{
+	uint32_t	table;
+	bool		known;			/* false: do not send its objects */
+} EntWireTableState;
+
+extern void ent_wire_write_table_state(EntWriter *w, const EntWireTableState *s);
+extern void ent_wire_read_table_state(EntReader *r, EntWireTableState *s);
+
+typedef struct EntWireAgain
+{
+	uint32_t	table;
+	uint32_t	owner;
+	const uint8_t *key;
+	size_t		keylen;
+} EntWireAgain;
+
+extern void ent_wire_write_again(EntWriter *w, const EntWireAgain *a);
+extern void ent_wire_read_again(EntReader *r, EntWireAgain *a);
+
+#endif							/* ENT_RULE_WIRE_H */
