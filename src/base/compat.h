@@ -1,0 +1,37 @@
+/*
+ * base/compat.h
+ *	  What differs between PostgreSQL 15 and 18.
+ *
+ * Floor 0, and the only file that looks at PG_VERSION_NUM: the rest of the
+ * code is written for the newest spelling, which this file gives to older
+ * majors.
+ */
+#ifndef ENT_BASE_COMPAT_H
+#define ENT_BASE_COMPAT_H
+
+#include "postgres.h"
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
+#error "entanglement needs PostgreSQL 15, 16, 17 or 18"
+#endif
+
+#include "catalog/pg_database.h"
+#include "utils/acl.h"
+
+/* Since 16 one function checks the ownership of any object. */
+static inline bool
+ent_compat_owns_database(Oid database, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database, role);
+#else
+	return pg_database_ownercheck(database, role);
+#endif
+}
+
+/* The connection limit of a half-dropped database, since 15.4. */
+#ifndef DATCONNLIMIT_INVALID_DB
+#define DATCONNLIMIT_INVALID_DB (-2)
+#endif
+
+#endif							/* ENT_BASE_COMPAT_H */

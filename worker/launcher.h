@@ -1,0 +1,27 @@
+/*
+ * worker/launcher.h
+ *	  One launcher per server keeps one collector per database that has the
+ *	  extension; each collector keeps one dialer per peer with a conninfo.
+ *
+ * A database in which the extension was just created wakes the launcher
+ * (base/wake.h). At start it tries each connectable database once: the
+ * collector ends by itself where there is no extension.
+ */
+#ifndef ENT_WORKER_LAUNCHER_H
+#define ENT_WORKER_LAUNCHER_H
+
+#include "postgres.h"
+
+/* Registers the launcher, from _PG_init when preloaded. */
+extern void ent_launcher_register(void);
+extern PGDLLEXPORT void ent_launcher_main(Datum arg);
+
+/*
+ * Utility hook: before DROP DATABASE, ALTER DATABASE ... RENAME and CREATE
+ * DATABASE ... TEMPLATE the workers of that database (collector, dialers) are stopped and
+ * waited for; afterwards they may start again. After COMMIT PREPARED the
+ * collector is woken.
+ */
+extern void ent_launcher_install_hook(void);
+
+#endif							/* ENT_WORKER_LAUNCHER_H */
