@@ -94,6 +94,7 @@ init_shared(EntShared *shared)
 	shared->lock = &locks[0].lock;
 	shared->ring_lock = &locks[1].lock;
 	shared->npeers = ent_max_peers;
+	ConditionVariableInit(&shared->progress);
 	for (int i = 0; i < ENT_MAX_DATABASES; i++)
 	{
 		EntDatabaseSlot *slot = &shared->databases[i];
@@ -752,4 +753,22 @@ ent_shmem_fold_ticket(void)
 	ticket = pg_atomic_add_fetch_u64(&database->fold_asked, 1);
 	ent_shmem_wake_collector();
 	return ticket;
+}
+
+void
+ent_shmem_folded(EntDatabaseSlot *database, uint64 ticket)
+{
+	if (pg_atomic_read_u64(&database->fold_done) >= ticket)
+		return;
+	pg_atomic_write_u64(&database->fold_done, ticket);
+	ConditionVariableBroadcast(&ent_shared->progress);
+}
+
+void
+ent_shmem_acked(EntPeerSlot *slot, uint64 position)
+{
+	if (slot == NULL || pg_atomic_read_u64(&slot->acked) == position)
+		return;
+	pg_atomic_write_u64(&slot->acked, position);
+	ConditionVariableBroadcast(&ent_shared->progress);
 }

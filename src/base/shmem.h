@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "port/atomics.h"
+#include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
@@ -96,6 +97,8 @@ typedef struct EntShared
 	LWLock	   *ring_lock;
 	int			launcher_pid;
 	Latch	   *launcher_latch;
+	ConditionVariable progress; /* broadcast when fold_done or an acked has
+								 * advanced */
 	EntDatabaseSlot databases[ENT_MAX_DATABASES];
 	int			npeers;			/* ent_max_peers */
 	EntPeerSlot peers[FLEXIBLE_ARRAY_MEMBER];
@@ -200,5 +203,9 @@ extern void ent_shmem_want_collector(void);
  * call has been folded. Wakes the collector. 0 when not preloaded.
  */
 extern uint64 ent_shmem_fold_ticket(void);
+/* The collector has folded what the ticket asked for: stores it, wakes drain. */
+extern void ent_shmem_folded(EntDatabaseSlot *database, uint64 ticket);
+/* All before that ring position is durable at the peer: stores it, wakes drain. */
+extern void ent_shmem_acked(EntPeerSlot *slot, uint64 position);
 
 #endif							/* ENT_BASE_SHMEM_H */

@@ -1,0 +1,102 @@
+/*
+ * base/cert.c
+ *	  Fingerprints of TLS certificates, as they are pinned.
+ *
+ * Floor 0. The only file that talks to OpenSSL. Without TLS in the server
+ * there are no certificates, hence no fingerprints.
+ */
+#include "postgres.h"
+
+#include "libpq/libpq-be.h"
+#include "miscadmin.h"
+
+#ifdef USE_OPENSSL
+#include <openssl/evp.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#endif
+
+#include "base/cert.h"
+
+#ifdef USE_OPENSSL
+
+static bool
+fingerprint(X509 *cert, char *out)
+{
+	static const char digits[] = "0123456789abcdef";
+	unsigned char digest[EVP_MAX_MD_SIZE];
+	unsigned int len = 0;
+
+	if (X509_digest(cert, EVP_sha256(), digest, &len) != 1 ||
+		len * 2 != ENT_FINGERPRINT_LENGTH)
+		return false;
+	for (unsigned int i = 0; i < len; i++)
+	{
+		out[2 * i] = digits[digest[i] >> 4];
+		out[2 * i + 1] = digits[digest[i] & 15];
+	}
+	out[ENT_FINGERPRINT_LENGTH] = '\0';
+	return true;
+}
+
+#endif							/* USE_OPENSSL */
+
+bool
+ent_cert_of_client(char *out)
+{
+	out[0] = '\0';
+#ifdef USE_OPENSSL
+	if (MyProcPort != NULL && MyProcPort->ssl_in_use &&
+		MyProcPort->peer != NULL)
+		return fingerprint(MyProcPort->peer, out);
+#endif
+	return false;
+}
+
+bool
+ent_cert_of_server(void *ssl, char *out)
+{
+	bool		found = false;
+
+	out[0] = '\0';
+#ifdef USE_OPENSSL
+	if (ssl != NULL)
+	{
+		/* the name of 1.1.1, which 3.0 keeps as an alias */
+		X509	   *cert = SSL_get_peer_certificate(ssl);
+
+		if (cert != NULL)
+		{
+			found = fingerprint(cert, out);
+			X509_free(cert);
+		}
+	}
+#endif
+	return found;
+}
+
+bool
+ent_cert_parse(const char *text, char *out)
+{
+	int			n = 0;
+
+	out[0] = '\0';
+	for (const char *p = text; *p != '\0'; p++)
+	{
+		char		c = pg_ascii_tolower((unsigned char) *p);
+
+		if (c == ':' || c == ' ')
+			continue;
+		if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')) ||
+			n == ENT_FINGERPRINT_LENGTH)
+		{
+			out[0] = '\0';
+			return false;
+		}
+		out[n++] = c;
+	}
+	out[n] = '\0';
+	if (n != ENT_FINGERPRINT_LENGTH)
+		out[0] = '\0';
+	return n == ENT_FINGERPRINT_LENGTH;
+}
