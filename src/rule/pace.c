@@ -3,11 +3,11 @@
  *	  How much may be sent, and when.
  *
  * Contract and model in rule/pace.h. Estimation: of all lines through two
- * remembered samples (bytes, elapsed) of sufficiently different size that no
- * sample lies below, the one closest to the samples; its slope is one over
- * the rate, its value at zero bytes the round trip. While there is none (one
- * size only, or nothing but noise) both are taken from single samples, which
- * can only make the window grow, to at most twice what was tried before.
+ * samples (bytes, elapsed) of sufficiently different size that no sample lies
+ * below, the one that is highest in their middle; its slope is one over the rate,
+ * its value at zero bytes the round trip. While there is none (one size only,
+ * or nothing but noise) both are taken from single samples, which can only
+ * make the window grow, to at most twice what was tried before.
  */
 #include "rule/pace.h"
 
@@ -15,7 +15,9 @@
 
 #define US_PER_S		1000000.0
 #define BURST_US		250000.0	/* of a configured bandwidth */
-#define PROBE_EVERY		8		/* batches, one of them half as large */
+#define PROBE_EVERY		4		/* batches, one of them half as large */
+#define LATE			1.5		/* times longer than estimated */
+#define LATE_IN_A_ROW	3		/* after which the path has changed */
 #define LEVER			1.5		/* least ratio of the sizes of two samples */
 #define TOLERANCE		1.001	/* of "no sample lies below" */
 #define MAX_SAMPLES		(2 * ENT_PACE_SAMPLES)
@@ -77,7 +79,7 @@ line_through(const EntPaceSample *a, const EntPaceSample *b, Line *line)
 		return false;
 	line->slope = (b->elapsed - a->elapsed) / (b->bytes - a->bytes);
 	line->base = a->elapsed - line->slope * a->bytes;
-	return line->base > 0;
+	return true;
 }
 
 static double
@@ -117,28 +119,46 @@ fit(const EntPaceSample *s, int n, Line *best)
 	return height > 0;
 }
 
+/* What single samples tell: bounds of rate and round trip. */
 static void
-estimate(EntPace *p, int64_t now)
+estimate_bounds(EntPace *p, const EntPaceSample *s, int n, int nlarge)
 {
-	EntPaceSample s[MAX_SAMPLES];
-	int			n = collect(&p->large, now, s);
-	Line		line = {0, 0};
+	double		greatest = 0;
 
-	n += collect(&p->small, now, s + n);
-	p->rate = p->rtt = p->greatest = 0;
+	p->rate = nlarge > 0 ? 0 : p->rate;
+	p->rtt = s[0].elapsed;
 	for (int i = 0; i < n; i++)
 	{
 		double		rate = s[i].bytes / s[i].elapsed * US_PER_S;
 
 		p->rate = rate > p->rate ? rate : p->rate;
-		p->rtt = i > 0 && p->rtt < s[i].elapsed ? p->rtt : s[i].elapsed;
-		p->greatest = s[i].bytes > p->greatest ? s[i].bytes : p->greatest;
+		p->rtt = p->rtt < s[i].elapsed ? p->rtt : s[i].elapsed;
+		greatest = s[i].bytes > greatest ? s[i].bytes : greatest;
 	}
-	if (fit(s, n, &line))
-	{
+	p->ceiling = 2 * greatest;
+}
+
+static void
+estimate(EntPace *p, int64_t now)
+{
+	EntPaceSample s[MAX_SAMPLES];
+	int			nlarge = collect(&p->large, now, s);
+	int			n = nlarge + collect(&p->small, now, s + nlarge);
+	Line		line = {0, 0};
+
+	estimate_bounds(p, s, n, nlarge);
+	if (!fit(s, n, &line))
+		return;
+	p->rtt = line.base > 0 ? line.base : 0;
+	if (line.base > 0)
 		p->rate = US_PER_S / line.slope;
-		p->rtt = line.base;
-	}
+}
+
+static bool
+is_late(const EntPace *p, double bytes, double elapsed)
+{
+	return p->rate > 0 &&
+		elapsed > LATE * (p->rtt + bytes / p->rate * US_PER_S);
 }
 
 /* ---- bandwidth ---- */
@@ -177,9 +197,9 @@ window(const EntPace *p)
 {
 	double		bytes = ENT_PACE_WINDOW * p->rate * p->rtt / US_PER_S;
 
-	if (bytes > 2 * p->greatest)
-		bytes = 2 * p->greatest;
-	if (p->large.count % PROBE_EVERY == PROBE_EVERY - 1)
+	if (bytes > p->ceiling)
+		bytes = p->ceiling;
+	if (p->batches % PROBE_EVERY == PROBE_EVERY - 1)
 		bytes /= 2;
 	return bytes;
 }
@@ -219,14 +239,24 @@ ent_pace_sent(EntPace *p, size_t bytes, int64_t now)
 void
 ent_pace_acked(EntPace *p, size_t bytes, int64_t now)
 {
-	int64_t		elapsed = now - p->sent_at;
+	double		elapsed = now > p->sent_at ? (double) (now - p->sent_at) : 1;
+	bool		late = is_late(p, (double) bytes, elapsed);
 
 	if (p->in_flight == 0)
 		return;
 	p->in_flight = 0;
+	p->batches++;
+	p->late = late ? p->late + 1 : 0;
+	if (p->late == LATE_IN_A_ROW)
+		p->large.count = p->small.count = 0;
 	remember(bytes < ENT_PACE_MIN_BATCH ? &p->small : &p->large, now,
-			 (double) bytes, elapsed > 0 ? (double) elapsed : 1.0);
+			 (double) bytes, elapsed);
 	estimate(p, now);
+	if (p->late == LATE_IN_A_ROW)
+	{
+		p->ceiling = (double) bytes / 2;
+		p->late = 0;
+	}
 }
 
 double
@@ -238,5 +268,5 @@ ent_pace_rate(const EntPace *p)
 int64_t
 ent_pace_rtt(const EntPace *p)
 {
-	return p->rtt > 0 ? (int64_t) p->rtt : -1;
+	return p->batches > 0 ? (int64_t) p->rtt : -1;
 }

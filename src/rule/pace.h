@@ -2,20 +2,20 @@
  * rule/pace.h
  *	  How much may be sent, and when: rate, round trip, window, budget.
  *
- * Pure C; the caller brings the clock (microseconds). One batch is in flight
- * at a time, so an acknowledgement comes after
+ * Pure C; the caller brings a clock (microseconds) that should not go back.
+ * One batch is in flight at a time, so it is acknowledged after
  *
  *		elapsed = round trip + bytes / rate
  *
  * plus noise, which only ever adds. Rate and round trip are the line that
- * lies as close as it can below all samples remembered. The time a peer takes to
- * apply grows with the bytes and so counts as transmission, not as
+ * lies as close as it can below all samples remembered. The time a peer
+ * takes to apply grows with the bytes and so counts as transmission, not as
  * round trip. A configured bandwidth is a token bucket on top.
  *
  * The window is ENT_PACE_WINDOW bandwidth-delay products. Between batches
  * the link is idle for one round trip, so with one batch of w products in
  * flight it is used at w / (w + 1) at most, however well it is paced: 2 gives
- * 67 %, 9 would give 90 % with nine round trips of queue in the path.
+ * 67 %; 90 % would take 9, with nine round trips of queue in the path.
  */
 #ifndef ENT_RULE_PACE_H
 #define ENT_RULE_PACE_H
@@ -26,7 +26,7 @@
 
 #define ENT_PACE_MIN_BATCH	4096	/* bytes; never asks for less */
 #define ENT_PACE_WINDOW		2		/* bandwidth-delay products in flight */
-#define ENT_PACE_SAMPLES	10		/* remembered of each size */
+#define ENT_PACE_SAMPLES	20		/* remembered of each size */
 #define ENT_PACE_MEMORY_US	60000000	/* and for how long */
 
 typedef struct EntPaceSample
@@ -51,7 +51,9 @@ typedef struct EntPace
 	EntPaceRing small;			/* the others; they do not displace large ones */
 	double		rate;			/* bytes/s, estimated; 0: no sample yet */
 	double		rtt;			/* us, estimated */
-	double		greatest;		/* bytes of the greatest batch remembered */
+	double		ceiling;		/* bytes; no batch beyond it, estimates aside */
+	unsigned	batches;		/* acknowledged */
+	int			late;			/* of them, in a row, later than estimated */
 	int64_t		sent_at;		/* us; of the batch in flight */
 	size_t		in_flight;		/* bytes */
 } EntPace;
@@ -63,8 +65,8 @@ extern void ent_pace_set_bandwidth(EntPace *p, int64_t bandwidth, int64_t now);
  * all <= max_batch): the window, at most twice the greatest batch
  * remembered (so a new link starts at the minimum and doubles), and at most
  * what a configured bandwidth carries in a quarter of a second or in
- * ENT_PACE_WINDOW round trips, whichever is more. Every eighth batch is half as
- * large, which keeps round trip and rate apart.
+ * ENT_PACE_WINDOW round trips, whichever is more. Every fourth
+ * batch is half as large, which keeps round trip and rate apart.
  */
 extern size_t ent_pace_batch_size(const EntPace *p, size_t max_batch);
 /*
@@ -73,7 +75,11 @@ extern size_t ent_pace_batch_size(const EntPace *p, size_t max_batch);
  */
 extern int64_t ent_pace_wait(EntPace *p, int64_t now);
 extern void ent_pace_sent(EntPace *p, size_t bytes, int64_t now);
-/* The batch in flight was acknowledged. Without one it does nothing. */
+/*
+ * The batch in flight was acknowledged. Without one it does nothing. Three in
+ * a row that took half again as long as estimated mean that the path has
+ * changed: what was remembered is forgotten.
+ */
 extern void ent_pace_acked(EntPace *p, size_t bytes, int64_t now);
 extern double ent_pace_rate(const EntPace *p);	/* bytes/s; 0: no sample yet */
 extern int64_t ent_pace_rtt(const EntPace *p);	/* us; -1: no sample yet */
