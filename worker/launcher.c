@@ -52,6 +52,7 @@ typedef struct Tended
 } Tended;
 
 static HTAB *tended = NULL;
+static bool complained = false; /* of refusals, and they have not ended */
 
 /* ---- looking ---- */
 
@@ -152,17 +153,23 @@ register_collector(Tended *t)
 	return RegisterDynamicBackgroundWorker(&worker, &t->handle);
 }
 
-/* No worker slot is free; that is worth a line when it lasts. */
+/*
+ * No worker slot is free. That is worth a line when it lasts, one for all
+ * databases: collectors that only look around soon make room.
+ */
 static void
-complain(Tended *t)
+refused(Tended *t)
 {
-	if (++t->refusals == 2)
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("could not start the entanglement collector for database %u",
-						t->database),
-				 errdetail("All slots for background workers are in use; it will be tried again."),
-				 errhint("Increase \"max_worker_processes\" and restart the server.")));
+	t->refusals++;
+	if (t->refusals < 2 || complained)
+		return;
+	complained = true;
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("could not start an entanglement collector for database %u",
+					t->database),
+			 errdetail("All slots for background workers are in use; it will be tried again."),
+			 errhint("Increase \"max_worker_processes\" and restart the server.")));
 }
 
 /* A database seen for the first time wants a collector to look into it. */
@@ -211,7 +218,7 @@ tend_database(Tended *t, TimestampTz now)
 		return DT_NOEND;
 	}
 	t->handle = NULL;
-	complain(t);
+	refused(t);
 	t->not_before = TimestampTzPlusMilliseconds(now, NO_SLOT_MS);
 	return t->not_before;
 }
@@ -224,6 +231,7 @@ tend_all(void)
 	Tended	   *t;
 	TimestampTz next = DT_NOEND;
 	TimestampTz now = GetCurrentTimestamp();
+	bool		lacking = false;
 
 	scan_databases();
 	hash_seq_init(&all, tended);
@@ -232,9 +240,13 @@ tend_all(void)
 		TimestampTz due = tend_database(t, now);
 
 		next = Min(next, due);
+		if (t->present && t->refusals > 0)
+			lacking = true;
 		if (!t->present && t->handle == NULL)
 			hash_search(tended, &t->database, HASH_REMOVE, NULL);
 	}
+	if (!lacking)
+		complained = false;
 	return next;
 }
 

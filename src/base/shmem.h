@@ -175,8 +175,8 @@ extern void ent_shmem_set_error(EntPeerSlot *slot, const char *sqlstate,
 /*
  * The calling process takes over an end (as sender, receiver or dialer): its
  * pid and latch are written, generation grows, the old process's latch is set.
- * Returns the generation; ent_shmem_holds tells whether it is still ours.
- * What a process holds when it exits, however, is given back by itself, and
+ * Returns the generation; ent_shmem_holds tells whether it is still ours (it
+ * never was when the peer has just been dropped). What a process holds when it exits, however, is given back by itself, and
  * its link's state is no longer connected. Raises FATAL for a dialer's end
  * while the database's workers are to stay away.
  */
