@@ -71,16 +71,18 @@ ent_as_user() {
 # The same as words to put before a command, in the array ENT_AS.
 ent_user_prefix() {
     ENT_AS=(env HOME="${ENT_HOME:-${HOME:-/}}")
-    [ "$(id -u)" -ne 0 ] || ENT_AS+=(runuser -u "$ENT_RUN_USER" --)
+    # like runuser, but without a process in between that holds signals up
+    [ "$(id -u)" -ne 0 ] || ENT_AS+=(setpriv --reuid "$ENT_RUN_USER"
+        --regid "$(id -g "$ENT_RUN_USER")" --init-groups --)
 }
 
-# ent_limited SECONDS COMMAND...: as ent_as_user, but ended with all its
-# children, TERM first, when it takes longer (status 124) or when the script
-# itself is ended.
+# ent_limited SECONDS LOG COMMAND...: as ent_as_user, all it says in the file
+# LOG, but ended with all its children, TERM first, when it takes longer
+# (status 124) or when the script itself is ended.
 ent_limited() {
     local status=0
     ent_user_prefix
-    timeout --kill-after=30 "$1" "${ENT_AS[@]}" "${@:2}" </dev/null &
+    timeout --kill-after=30 "$1" "${ENT_AS[@]}" "${@:3}" </dev/null >"$2" 2>&1 &
     ENT_CHILD=$!
     wait "$ENT_CHILD" || status=$?
     ENT_CHILD=
