@@ -150,7 +150,7 @@ estimate(EntPace *p, int64_t now)
 	if (!fit(s, n, &line))
 		return;
 	p->rtt = line.base > 0 ? line.base : 0;
-	if (line.base > 0)
+	if (line.base > 0 && nlarge > 0)
 		p->rate = US_PER_S / line.slope;
 }
 
@@ -193,17 +193,18 @@ ent_pace_wait(EntPace *p, int64_t now)
 /* ---- batches ---- */
 
 static double
-window(const EntPace *p)
+least(double a, double b)
 {
-	double		bytes = ENT_PACE_WINDOW * p->rate * p->rtt / US_PER_S;
-
-	if (bytes > p->ceiling)
-		bytes = p->ceiling;
-	if (p->batches % PROBE_EVERY == PROBE_EVERY - 1)
-		bytes /= 2;
-	return bytes;
+	return a < b ? a : b;
 }
 
+static double
+window(const EntPace *p)
+{
+	return least(ENT_PACE_WINDOW * p->rate * p->rtt / US_PER_S, p->ceiling);
+}
+
+/* What a configured bandwidth allows at once. */
 static double
 allowance(const EntPace *p)
 {
@@ -217,10 +218,12 @@ allowance(const EntPace *p)
 size_t
 ent_pace_batch_size(const EntPace *p, size_t max_batch)
 {
-	double		bytes = window(p);
+	double		bytes = least(window(p), (double) max_batch);
 
-	if (p->bandwidth > 0 && bytes > allowance(p))
-		bytes = allowance(p);
+	if (p->bandwidth > 0)
+		bytes = least(bytes, allowance(p));
+	if (p->batches % PROBE_EVERY == PROBE_EVERY - 1)
+		bytes /= 2;
 	if (bytes < ENT_PACE_MIN_BATCH)
 		bytes = ENT_PACE_MIN_BATCH;
 	return bytes < (double) max_batch ? (size_t) bytes : max_batch;
