@@ -33,13 +33,13 @@
 #include "base/wake.h"
 #include "worker/launcher.h"
 
-#define WAIT_FOR_WORKERS_MS	10000	/* then the statement says what it thinks */
+#define WAIT_FOR_WORKERS_MS	10000	/* then the statement must see itself */
 #define LOOK_AGAIN_MS		10
 
 static ProcessUtility_hook_type previous_hook = NULL;
 
 /* What this transaction has done; the list is in TopTransactionContext. */
-static List *kept_out = NIL;	/* databases, one for each ent_shmem_keep_out */
+static List *kept_out = NIL;	/* a database for each ent_shmem_keep_out */
 static Oid	dropped = InvalidOid;
 static bool databases_changed = false;
 

@@ -35,7 +35,7 @@
 
 #define FIRST_RESTART_MS	1000	/* after a first crash */
 #define RESTART_MS			5000	/* after a further one */
-#define HEALTHY_MS			60000	/* having run that long, a crash is a first */
+#define HEALTHY_MS			60000	/* after that long a crash is a first */
 #define NO_SLOT_MS			1000	/* until the next attempt to register */
 #define LAUNCHER_RESTART_S	5
 
@@ -48,7 +48,7 @@ typedef struct Tended
 	BackgroundWorkerHandle *handle; /* of the last collector; NULL: none */
 	int			failures;		/* crashes in a row */
 	TimestampTz not_before;		/* of the next start */
-	int			refusals;		/* no free worker slot, so many times in a row */
+	int			refusals;		/* for lack of worker slots, in a row */
 } Tended;
 
 static HTAB *tended = NULL;

@@ -17,10 +17,12 @@ extern void ent_launcher_register(void);
 extern PGDLLEXPORT void ent_launcher_main(Datum arg);
 
 /*
- * Utility hook: before DROP DATABASE, ALTER DATABASE ... RENAME and CREATE
- * DATABASE ... TEMPLATE the workers of that database (collector, dialers) are stopped and
- * waited for; afterwards they may start again. After COMMIT PREPARED the
- * collector is woken.
+ * Utility hook (hook.c): before DROP DATABASE, ALTER DATABASE ... RENAME or
+ * SET TABLESPACE, and CREATE DATABASE ... TEMPLATE the workers of that
+ * database (collector, dialers) are stopped and waited for; when the
+ * transaction has ended they may start again. Users who may not do it stop
+ * nothing. After COMMIT PREPARED and DROP EXTENSION the collector is woken,
+ * after CREATE and ALTER DATABASE the launcher.
  */
 extern void ent_launcher_install_hook(void);
 

@@ -49,9 +49,10 @@ extern void ent_ring_post(const EntEvent *events, int nevents);
 /*
  * Reads entries of this database from *position on into events (at most
  * max), with keys copied into a buffer in the current memory context, returned
- * through *keys (never NULL; pfree it). Advances *position behind
- * the last entry looked at, foreign entries included. Returns the number read, or -1 when the
- * reader has been overtaken: then *position is the head and it must rescan.
+ * through *keys (never NULL; pfree it). Advances *position behind the last
+ * entry looked at, foreign entries included. Returns the number read, or -1
+ * when the reader has been overtaken: then *position is the head and it must
+ * rescan.
  */
 extern int	ent_ring_read(uint64 *position, EntEvent *events, int max,
 						  char **keys);

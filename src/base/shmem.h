@@ -77,7 +77,8 @@ typedef struct EntDatabaseSlot
 	Oid			database;		/* InvalidOid: free */
 	int			collector_pid;	/* 0: none */
 	Latch	   *collector_latch;
-	bool		wanted;			/* a collector should run; the launcher sees to it */
+	bool		wanted;			/* a collector should run; the launcher sees to
+								 * that */
 	uint32		asked;			/* grows with each CREATE EXTENSION */
 	int			stopped;		/* statements (DROP DATABASE and the like) that
 								 * keep workers away; not 0: do not start */
@@ -144,15 +145,16 @@ extern int	ent_shmem_workers(Oid database, int **pids);
 
 /*
  * A collector calls enter first thing, before it connects: from then on it is
- * the database's collector, seen by whoever must stop it, until it exits. Returns NULL when it must
- * exit instead: workers are to stay away (stopped), another collector lives,
- * or the slot has gone.
+ * the database's collector, seen by whoever must stop it, until it exits.
+ * Returns NULL when it must exit instead: workers are to stay away (stopped),
+ * another collector lives, or the slot has gone.
  */
 extern EntDatabaseSlot *ent_shmem_collector_enter(Oid database);
 /*
- * The collector has found no extension and is about to exit for good: frees the
- * database's slot and those of its peers. asked: slot->asked as read before
- * looking. Returns false when the extension was created meanwhile: look again.
+ * The collector has found no extension and is about to exit for good: frees
+ * the database's slot and those of its peers. asked: slot->asked as read
+ * before looking. Returns false when the extension was created meanwhile: look
+ * again.
  */
 extern bool ent_shmem_collector_leave(uint32 asked);
 
@@ -176,9 +178,10 @@ extern void ent_shmem_set_error(EntPeerSlot *slot, const char *sqlstate,
  * The calling process takes over an end (as sender, receiver or dialer): its
  * pid and latch are written, generation grows, the old process's latch is set.
  * Returns the generation; ent_shmem_holds tells whether it is still ours (it
- * never was when the peer has just been dropped). What a process holds when it exits, however, is given back by itself, and
- * its link's state is no longer connected. Raises FATAL for a dialer's end
- * while the database's workers are to stay away.
+ * never was when the peer has just been dropped). What a process holds when
+ * it exits, however it does, is given back by itself, and its link's state is
+ * no longer connected. Raises FATAL for a dialer's end while the database's
+ * workers are to stay away.
  */
 extern uint32 ent_shmem_take(EntEnd *end);
 static inline bool
@@ -203,9 +206,9 @@ extern void ent_shmem_want_collector(void);
  * call has been folded. Wakes the collector. 0 when not preloaded.
  */
 extern uint64 ent_shmem_fold_ticket(void);
-/* The collector has folded what the ticket asked for: stores it, wakes drain. */
+/* The collector has folded what the ticket asked for: tells drain. */
 extern void ent_shmem_folded(EntDatabaseSlot *database, uint64 ticket);
-/* All before that ring position is durable at the peer: stores it, wakes drain. */
+/* All before that ring position is durable at the peer: tells drain. */
 extern void ent_shmem_acked(EntPeerSlot *slot, uint64 position);
 
 #endif							/* ENT_BASE_SHMEM_H */

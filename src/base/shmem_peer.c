@@ -275,16 +275,16 @@ ent_shmem_take(EntEnd *end)
 				(errcode(ERRCODE_ADMIN_SHUTDOWN),
 				 errmsg("entanglement's workers must stay away from this database for now")));
 	}
-	generation = ++end->generation;
 	if (slot_of(end)->database == MyDatabaseId)
 	{
+		generation = ++end->generation;
 		if (end->pid != MyProcPid)
 			former = end->latch;
 		end->pid = MyProcPid;
 		end->latch = MyLatch;
 	}
 	else
-		generation--;			/* the peer was dropped just now */
+		generation = end->generation - 1;	/* the peer was dropped just now */
 	LWLockRelease(ent_shared->lock);
 	ent_shmem_wake(former);
 	return generation;

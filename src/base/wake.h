@@ -4,10 +4,10 @@
  *
  * Callbacks registered with the transaction machinery; everything is
  * forgotten at abort. A subtransaction's abort forgets its events and freed
- * peers, but may leave a wake-up behind, which is harmless. All happens after the
- * commit's invalidations have been sent and its locks released. Except for the
- * collector's wake-up, which COMMIT PREPARED makes good, PREPARE TRANSACTION
- * is refused (ERRCODE_FEATURE_NOT_SUPPORTED).
+ * peers, but may leave a wake-up behind, which is harmless. All happens after
+ * the commit's invalidations have been sent and its locks released. PREPARE
+ * TRANSACTION is refused (ERRCODE_FEATURE_NOT_SUPPORTED) when there is
+ * something to do, except to wake the collector, which COMMIT PREPARED does.
  */
 #ifndef ENT_BASE_WAKE_H
 #define ENT_BASE_WAKE_H
@@ -27,6 +27,7 @@ extern void ent_wake_post_at_commit(const EntEvent *event);
 /* Frees a peer's slot at commit. */
 extern void ent_wake_free_peer_at_commit(int32 peer);
 
-extern void ent_wake_init(void);	/* registers the callbacks, from _PG_init */
+/* Registers the callbacks, from _PG_init. */
+extern void ent_wake_init(void);
 
 #endif							/* ENT_BASE_WAKE_H */
