@@ -1,14 +1,20 @@
 /*
  * base/cert.c
- *	  Fingerprints of TLS certificates, as they are pinned.
+ *	  Is a connection safe, and with which certificate?
  *
  * Floor 0. The only file that talks to OpenSSL. Without TLS in the server
  * there are no certificates, hence no fingerprints.
  */
 #include "postgres.h"
 
-#include "libpq/libpq-be.h"
 #include "miscadmin.h"
+
+/*
+ * Port has a pointer where GSSAPI's state is, whether or not its headers are
+ * at hand; we do not look there.
+ */
+#undef ENABLE_GSS
+#include "libpq/libpq-be.h"
 
 #ifdef USE_OPENSSL
 #include <openssl/evp.h>
@@ -17,6 +23,20 @@
 #endif
 
 #include "base/cert.h"
+
+bool
+ent_cert_have_client(void)
+{
+	return MyProcPort != NULL;
+}
+
+bool
+ent_cert_client_is_safe(void)
+{
+	return MyProcPort != NULL &&
+		(MyProcPort->ssl_in_use ||
+		 MyProcPort->raddr.addr.ss_family == AF_UNIX);
+}
 
 #ifdef USE_OPENSSL
 
@@ -40,6 +60,46 @@ fingerprint(X509 *cert, char *out)
 }
 
 #endif							/* USE_OPENSSL */
+
+/* X509_V_OK: no failure so far. */
+static int	verify_error = 0;
+
+#ifdef USE_OPENSSL
+
+static int
+note_verify_error(int ok, X509_STORE_CTX *context)
+{
+	if (!ok)
+		verify_error = X509_STORE_CTX_get_error(context);
+	return ok;
+}
+
+#endif							/* USE_OPENSSL */
+
+void
+ent_cert_watch(void *ssl)
+{
+#ifdef USE_OPENSSL
+	if (ssl != NULL && SSL_get_verify_mode(ssl) != SSL_VERIFY_NONE)
+		SSL_set_verify(ssl, SSL_get_verify_mode(ssl), note_verify_error);
+#endif
+}
+
+const char *
+ent_cert_verdict(void)
+{
+#ifdef USE_OPENSSL
+	if (verify_error != X509_V_OK)
+		return X509_verify_cert_error_string(verify_error);
+#endif
+	return NULL;
+}
+
+void
+ent_cert_forget_verdict(void)
+{
+	verify_error = 0;
+}
 
 bool
 ent_cert_of_client(char *out)

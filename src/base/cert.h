@@ -1,6 +1,7 @@
 /*
  * base/cert.h
- *	  Fingerprints of TLS certificates, as they are pinned.
+ *	  Is a connection safe, and with which certificate? Fingerprints of TLS
+ *	  certificates, as they are pinned.
  *
  * A fingerprint is the SHA-256 digest of the certificate's DER form in
  * lower-case hexadecimal digits: what "openssl x509 -fingerprint -sha256"
@@ -13,6 +14,13 @@
 
 #include "base/ent.h"
 
+/*
+ * Has this process a client, and one that came with TLS or over a Unix
+ * socket?
+ */
+extern bool ent_cert_have_client(void);
+extern bool ent_cert_client_is_safe(void);
+
 /* out holds ENT_FINGERPRINT_LENGTH + 1 bytes and is set to "" on false. */
 
 /* Of the certificate that this backend's client showed; false: none. */
@@ -23,6 +31,16 @@ extern bool ent_cert_of_client(char *out);
  * ssl is what PQsslStruct(conn, "OpenSSL") returned, and may be NULL.
  */
 extern bool ent_cert_of_server(void *ssl, char *out);
+
+/*
+ * While libpq shakes hands: why does OpenSSL not trust the server? libpq
+ * tells no more than "certificate verify failed". watch is called with what
+ * PQsslStruct returns, as soon as it is not NULL; verdict gives the reason for the
+ * last failure in this process since forget, or NULL.
+ */
+extern void ent_cert_watch(void *ssl);
+extern const char *ent_cert_verdict(void);
+extern void ent_cert_forget_verdict(void);
 
 /*
  * Reads a fingerprint as people write it: 64 hexadecimal digits of either

@@ -16,6 +16,8 @@
 #endif
 
 #include "catalog/pg_database.h"
+#include "catalog/pg_namespace.h"
+#include "storage/latch.h"
 #include "utils/acl.h"
 
 /* Since 16 one function checks the ownership of any object. */
@@ -26,6 +28,28 @@ ent_compat_owns_database(Oid database, Oid role)
 	return object_ownercheck(DatabaseRelationId, database, role);
 #else
 	return pg_database_ownercheck(database, role);
+#endif
+}
+
+/* Since 16 one function checks the rights on any object. */
+static inline bool
+ent_compat_schema_usage(Oid schema, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(NamespaceRelationId, schema, role, ACL_USAGE) == ACLCHECK_OK;
+#else
+	return pg_namespace_aclcheck(schema, role, ACL_USAGE) == ACLCHECK_OK;
+#endif
+}
+
+/* Until 16 a set of wait events lives in a memory context. */
+static inline WaitEventSet *
+ent_compat_wait_event_set(int nevents)
+{
+#if PG_VERSION_NUM >= 170000
+	return CreateWaitEventSet(NULL, nevents);
+#else
+	return CreateWaitEventSet(TopMemoryContext, nevents);
 #endif
 }
 
