@@ -19,6 +19,12 @@
 #include "catalog/pg_namespace.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
+#include "utils/memutils.h"
+
+/* Since 16 postgres.h leaves out SET_VARSIZE, VARDATA and their like. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 
 /* Since 16 one function checks the ownership of any object. */
 static inline bool
@@ -31,12 +37,27 @@ ent_compat_owns_database(Oid database, Oid role)
 #endif
 }
 
+/*
+ * Raises ERRCODE_INSUFFICIENT_PRIVILEGE unless member may become role. Since 16
+ * membership alone does not suffice: it may be granted without SET.
+ */
+static inline void
+ent_compat_check_can_set_role(Oid member, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	check_can_set_role(member, role);
+#else
+	check_is_member_of_role(member, role);
+#endif
+}
+
 /* Since 16 one function checks the rights on any object. */
 static inline bool
 ent_compat_schema_usage(Oid schema, Oid role)
 {
 #if PG_VERSION_NUM >= 160000
-	return object_aclcheck(NamespaceRelationId, schema, role, ACL_USAGE) == ACLCHECK_OK;
+	return object_aclcheck(NamespaceRelationId, schema, role,
+						   ACL_USAGE) == ACLCHECK_OK;
 #else
 	return pg_namespace_aclcheck(schema, role, ACL_USAGE) == ACLCHECK_OK;
 #endif
@@ -47,7 +68,7 @@ static inline WaitEventSet *
 ent_compat_wait_event_set(int nevents)
 {
 #if PG_VERSION_NUM >= 170000
-	return CreateWaitEventSet(NULL, nevents);
+	return CreateWaitEventSet(NULL, nevents);	/* no resource owner */
 #else
 	return CreateWaitEventSet(TopMemoryContext, nevents);
 #endif

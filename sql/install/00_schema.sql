@@ -1,0 +1,140 @@
+-- entanglement: tables. Internal; users look through the views.
+\echo Use "CREATE EXTENSION entanglement" to load this file. \quit
+
+-- This database as a node: exactly one row, written by CREATE EXTENSION.
+CREATE TABLE entanglement.identity (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    id uuid NOT NULL,
+    name text NOT NULL,
+    default_owner integer NOT NULL
+);
+COMMENT ON TABLE entanglement.identity IS 'This database as a node: its id, name and default owner. One row.';
+
+-- Owners, local and remote. serial: for a local owner the last one given out,
+-- for a remote one our have (complete up to here, as far as we may see).
+CREATE TABLE entanglement.owner (
+    no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id uuid NOT NULL UNIQUE,
+    name text NOT NULL,
+    local boolean NOT NULL,
+    home uuid NOT NULL,
+    epoch integer NOT NULL DEFAULT 1 CHECK (epoch > 0),
+    serial bigint NOT NULL DEFAULT 0 CHECK (serial >= 0),
+    pruned bigint NOT NULL DEFAULT 0,
+    peer integer,
+    distance integer NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+CREATE UNIQUE INDEX owner_local_name ON entanglement.owner (name) WHERE local;
+COMMENT ON TABLE entanglement.owner IS 'Authorities for objects; serial is the last allocated (local) or our have (remote), pruned the newest serial of a collected tombstone, peer the route.';
+
+CREATE TABLE entanglement.relation (
+    no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    relid regclass NOT NULL UNIQUE,
+    key_index regclass NOT NULL,
+    capture text NOT NULL,
+    priority integer NOT NULL DEFAULT 0
+);
+COMMENT ON TABLE entanglement.relation IS 'Synchronized tables.';
+
+-- The log that capture writes and the collector folds. No index on purpose.
+CREATE TABLE entanglement.change (
+    rel integer NOT NULL,
+    owner integer NOT NULL,
+    op "char" NOT NULL,
+    key bytea,
+    columns bytea
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
+COMMENT ON TABLE entanglement.change IS 'Captured changes not yet folded: operation I, U, D or T, key image, bitmap of changed columns by attribute number.';
+
+CREATE TABLE entanglement.object (
+    rel integer NOT NULL,
+    owner integer NOT NULL,
+    epoch integer NOT NULL,
+    serial bigint NOT NULL,
+    born bigint NOT NULL,
+    changed_at timestamptz NOT NULL,
+    key bytea NOT NULL,
+    column_serials bytea NOT NULL,
+    PRIMARY KEY (rel, key)
+) WITH (fillfactor = 80);
+CREATE INDEX object_owner_serial ON entanglement.object (owner, serial);
+COMMENT ON TABLE entanglement.object IS 'State of every live object: owner, version, birth, and the serial at which each column last changed.';
+
+CREATE TABLE entanglement.tombstone (
+    rel integer NOT NULL,
+    owner integer NOT NULL,
+    epoch integer NOT NULL,
+    serial bigint NOT NULL,
+    born bigint NOT NULL,
+    changed_at timestamptz NOT NULL,
+    key bytea NOT NULL,
+    PRIMARY KEY (owner, rel, key)
+);
+CREATE INDEX tombstone_owner_serial ON entanglement.tombstone (owner, serial);
+COMMENT ON TABLE entanglement.tombstone IS 'What remains of deleted objects until every peer has heard.';
+
+CREATE TABLE entanglement.peer (
+    no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL UNIQUE CHECK (name <> ''),
+    conninfo text,
+    role regrole NOT NULL,
+    bandwidth bigint CHECK (bandwidth > 0),
+    paused boolean NOT NULL DEFAULT false,
+    node uuid,
+    fingerprint text
+);
+COMMENT ON TABLE entanglement.peer IS 'Other nodes this node exchanges batches with. conninfo may hold secrets: superusers only.';
+
+CREATE TABLE entanglement.peer_owner (
+    peer integer NOT NULL,
+    owner integer NOT NULL,
+    epoch integer NOT NULL,
+    have bigint NOT NULL,
+    PRIMARY KEY (peer, owner)
+);
+COMMENT ON TABLE entanglement.peer_owner IS 'What each peer last said it holds of each owner; decides which tombstones may go.';
+
+CREATE TABLE entanglement.peer_table (
+    peer integer NOT NULL,
+    schema_name text NOT NULL,
+    table_name text NOT NULL,
+    known boolean NOT NULL,
+    mapped text[] NOT NULL,
+    missing text[] NOT NULL,
+    PRIMARY KEY (peer, schema_name, table_name)
+);
+COMMENT ON TABLE entanglement.peer_table IS 'Tables a peer announced: whether we have them, which columns fit and which are missing here.';
+
+CREATE TABLE entanglement.arrears (
+    owner integer NOT NULL,
+    rel integer NOT NULL,
+    PRIMARY KEY (owner, rel)
+);
+COMMENT ON TABLE entanglement.arrears IS 'Tables whose objects of an owner must be fetched anew, because the table or a column appeared here after they had passed by.';
+
+CREATE TABLE entanglement.owed (
+    peer integer NOT NULL,
+    rel integer NOT NULL,
+    owner integer NOT NULL,
+    key bytea NOT NULL,
+    PRIMARY KEY (peer, rel, key)
+);
+COMMENT ON TABLE entanglement.owed IS 'Objects to be sent in full to a peer whatever it has, because they came late to us.';
+
+CREATE TABLE entanglement.parked (
+    rel integer NOT NULL,
+    key bytea NOT NULL,
+    owner integer NOT NULL,
+    peer integer NOT NULL,
+    serial bigint NOT NULL,
+    sqlstate text NOT NULL,
+    message text NOT NULL,
+    detail text,
+    since timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    tries integer NOT NULL DEFAULT 1,
+    PRIMARY KEY (rel, key, owner)
+);
+COMMENT ON TABLE entanglement.parked IS 'Objects that could not be stored here, and why; asked for again from time to time.';
+
+REVOKE ALL ON ALL TABLES IN SCHEMA entanglement FROM PUBLIC;
+GRANT USAGE ON SCHEMA entanglement TO PUBLIC;

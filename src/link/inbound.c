@@ -1,0 +1,554 @@
+/*
+ * link/inbound.c
+ *	  The receiving end of one direction of a link.
+ *
+ * The conductor of the data's way in: batch -> decode -> authorize -> apply
+ * -> answer, all of a batch in one transaction, so that a have is durable
+ * together with what it covers (I3). What comes from a peer is data: numbers are
+ * looked up, never trusted; an owner's state is taken only from its route.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "base/guc.h"
+#include "base/ring.h"
+#include "base/wake.h"
+#include "link/inbound_private.h"
+#include "step/apply.h"
+#include "store/owner.h"
+#include "store/query.h"
+#include "store/value.h"
+
+#define MAX_AGAIN		1000	/* parked objects asked for at a time */
+
+static EntQuery parked_query = {
+	"SELECT p.rel, o.id, p.key FROM entanglement.parked p "
+	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) p.owner "
+	"WHERE o.peer OPERATOR(pg_catalog.=) $1 AND p.sqlstate "
+	"OPERATOR(pg_catalog.<>) ALL (ARRAY['22P05', '22021']::pg_catalog.text[]) "
+	"ORDER BY p.since LIMIT $2",
+	2, {INT4OID, INT8OID}, NULL
+};
+static EntQuery paid_query = {
+	"DELETE FROM entanglement.arrears WHERE owner OPERATOR(pg_catalog.=) $1 "
+	"AND rel OPERATOR(pg_catalog.=) $2",
+	2, {INT4OID, INT4OID}, NULL
+};
+
+EntInbound *
+ent_inbound_create(int32 peer, Oid role, EntPeerSlot *slot)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
+												  "entanglement inbound",
+												  ALLOCSET_DEFAULT_SIZES);
+	EntInbound *ib = MemoryContextAllocZero(context, sizeof(EntInbound));
+	HASHCTL		ctl = {.keysize = sizeof(uint32), .hcxt = context};
+
+	ib->context = context;
+	ib->peer = peer;
+	ib->role = role;
+	ib->slot = slot;
+	ib->arrears_due = true;
+	ctl.entrysize = sizeof(EntInOwner);
+	ib->owners = hash_create("entanglement owners received", 64, &ctl,
+							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	ctl.entrysize = sizeof(EntInTable);
+	ib->tables = hash_create("entanglement tables received", 64, &ctl,
+							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	return ib;
+}
+
+void
+ent_inbound_destroy(EntInbound *ib)
+{
+	MemoryContextDelete(ib->context);
+}
+
+void
+ent_inbound_check(EntReader *r, const char *what)
+{
+	if (r->error != ENT_WIRE_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("malformed batch from peer"),
+				 errdetail("In %s: %s.", what, ent_wire_error_text(r->error))));
+}
+
+/* ---- authorization ---- */
+
+/*
+ * The owner behind a number, if this peer may speak for it now: it was
+ * advertised here, is not ours, and this peer is its route. Else NULL, reported once.
+ */
+static EntInOwner *
+authorized_owner(EntInbound *ib, uint32 number)
+{
+	EntInOwner *in = hash_search(ib->owners, &number, HASH_FIND, NULL);
+
+	if (in == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("malformed batch from peer"),
+				 errdetail("Owner number %u was never announced.", number)));
+	if (in->no != 0 && in->wanted)
+		return in;
+	if (in->no == 0 && !in->refused)
+	{
+		in->refused = true;
+		ent_shmem_set_error(ib->slot, "42501",
+							psprintf("the peer sent state of owner \"%s\", which is at home here; refused",
+									 ent_name_from_wire(in->name)));
+		ereport(LOG, (errmsg("peer sent state of local owner \"%s\"; refused",
+							 ent_name_from_wire(in->name))));
+	}
+	return NULL;
+}
+
+static EntInTable *
+announced_table(EntInbound *ib, uint32 number)
+{
+	EntInTable *t = hash_search(ib->tables, &number, HASH_FIND, NULL);
+
+	if (t == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("malformed batch from peer"),
+				 errdetail("Table number %u was never announced.", number)));
+	return t;
+}
+
+/* ---- objects ---- */
+
+/* Reads a row's values into arrays by our columns. */
+static void
+read_values(EntReader *body, EntInTable *t, EntRelation *rel,
+			const EntWireRow *wire, EntApplyRow *row)
+{
+	for (unsigned i = 0; i < t->wire.ncolumns; i++)
+	{
+		const uint8 *data;
+		size_t		len;
+		bool		isnull;
+		int			c;
+
+		if (wire->op == ENT_ROW_DELTA ?
+			!ent_wire_in_set(wire->set, wire->setlen, i) :
+			t->wire.columns[i].in_key_only)
+			continue;
+		data = ent_wire_read_value(body, &len, &isnull);
+		ent_inbound_check(body, "value");
+		if (rel == NULL || (c = t->map[i]) < 0)
+			continue;
+		row->set[c] = true;
+		row->data[c] = isnull ? NULL : (const char *) data;
+		row->len[c] = len;
+	}
+}
+
+/* Reads the section's rows; returns how many. rel NULL: only checks them. */
+static int
+read_rows(EntReader *body, EntInTable *t, EntRelation *rel, EntApplyRow **rows)
+{
+	int			n = 0,
+				max = 64;
+	int			ncolumns = rel ? rel->ncolumns : 0;
+	int64		last = 0;
+
+	*rows = palloc(max * sizeof(EntApplyRow));
+	while (!ent_wire_at_end(body))
+	{
+		EntWireRow	wire;
+		EntApplyRow *r;
+
+		ent_wire_read_row(body, &wire, &last);
+		ent_inbound_check(body, "row");
+		if (n == max)
+		{
+			max *= 2;
+			*rows = repalloc_huge(*rows, max * sizeof(EntApplyRow));
+		}
+		r = &(*rows)[n++];
+		memset(r, 0, sizeof(EntApplyRow));
+		r->op = wire.op;
+		r->flags = wire.flags;
+		r->serial = wire.serial;
+		r->base = wire.base;
+		r->wirekey = wire.key;
+		r->wirekeylen = wire.keylen;
+		if (rel)
+		{
+			r->set = palloc0(ncolumns * sizeof(bool));
+			r->data = palloc0(ncolumns * sizeof(char *));
+			r->len = palloc0(ncolumns * sizeof(size_t));
+		}
+		if (wire.op != ENT_ROW_DELETE)
+			read_values(body, t, rel, &wire, r);
+	}
+	ent_inbound_check(body, "objects");
+	return n;
+}
+
+static void
+ask_again(EntInbound *ib, EntInTable *t, EntInOwner *in, EntApplyRow *r)
+{
+	EntInAgain *a = palloc(sizeof(EntInAgain));
+
+	a->table = t->number;
+	a->owner = in->number;
+	a->key = r->wirekey;
+	a->keylen = r->wirekeylen;
+	ib->again = lappend(ib->again, a);
+}
+
+static EntApply
+apply_to(EntInbound *ib, EntInTable *t, EntInOwner *in, EntRelation *rel,
+		 int32 epoch)
+{
+	EntApply	a = {
+		.rel = rel, .role = ib->role, .peer = ib->peer, .owner = in->no,
+		.epoch = epoch, .have = in->epoch == epoch ? in->have : 0,
+		.formats = t->formats, .sender_types = t->sender_types
+	};
+
+	return a;
+}
+
+static void
+take_objects(EntInbound *ib, EntReader *body)
+{
+	EntWireObjects head;
+	EntInTable *t;
+	EntInOwner *in;
+	EntRelation *rel;
+	EntApplyRow *rows;
+	EntApply	a;
+	int			n,
+				level;
+
+	ent_wire_read_objects(body, &head);
+	ent_inbound_check(body, "objects");
+	t = announced_table(ib, head.table);
+	in = authorized_owner(ib, head.owner);
+	rel = ent_inbound_relation(ib, t);
+	if (in && (head.epoch == 0 || head.epoch > PG_INT32_MAX ||
+			   (int32) head.epoch < in->epoch))
+		in = NULL;				/* an older epoch has nothing to say */
+	n = read_rows(body, t, in ? rel : NULL, &rows);
+	if (in == NULL || rel == NULL)
+		return;
+	a = apply_to(ib, t, in, rel, head.epoch);
+	level = ent_value_enter();
+	ent_apply(&a, rows, n);
+	ent_value_leave(level);
+	for (int i = 0; i < n; i++)
+		if (rows[i].again)
+			ask_again(ib, t, in, &rows[i]);
+	pg_atomic_fetch_add_u64(&ib->slot->objects_received, n);
+}
+
+static bytea *
+local_bound(EntRelation *rel, bool has, const uint8 *key, size_t len)
+{
+	Datum		values[ENT_WIRE_MAX_KEYS];
+
+	return has ? ent_key_from_wire(rel, key, len, values) : NULL;
+}
+
+static void
+take_present(EntInbound *ib, EntReader *body)
+{
+	EntWirePresent p;
+	EntInTable *t;
+	EntInOwner *in;
+	EntRelation *rel;
+	EntApply	a;
+	Datum	   *keys;
+	int			n = 0,
+				max = 64;
+
+	ent_wire_read_present(body, &p);
+	ent_inbound_check(body, "present");
+	t = announced_table(ib, p.table);
+	in = authorized_owner(ib, p.owner);
+	rel = ent_inbound_relation(ib, t);
+	if (in == NULL || rel == NULL)
+		return;
+	keys = palloc(max * sizeof(Datum));
+	while (!ent_wire_at_end(body))
+	{
+		size_t		len;
+		const uint8 *key = ent_wire_read_bytes(body, ENT_WIRE_MAX_KEY, &len);
+		Datum		values[ENT_WIRE_MAX_KEYS];
+
+		ent_inbound_check(body, "present");
+		if (n == max)
+		{
+			max *= 2;
+			keys = repalloc_huge(keys, max * sizeof(Datum));
+		}
+		keys[n++] = PointerGetDatum(ent_key_from_wire(rel, key, len, values));
+	}
+	ent_inbound_check(body, "present");
+	a = apply_to(ib, t, in, rel, in->epoch);
+	ent_apply_present(&a, local_bound(rel, p.has_lo, p.lo, p.lolen),
+					  local_bound(rel, p.has_hi, p.hi, p.hilen),
+					  p.serial, keys, n);
+}
+
+/* ---- haves ---- */
+
+static void
+take_claim(EntInbound *ib, EntReader *body)
+{
+	EntWireClaim c;
+	EntInOwner *in;
+	EntOwner   *o;
+	EntEvent	ev = {.kind = ENT_EVENT_OWNER};
+
+	ent_wire_read_claim(body, &c);
+	ent_inbound_check(body, "claim");
+	in = authorized_owner(ib, c.owner);
+	if (in == NULL || c.epoch > PG_INT32_MAX ||
+		(int32) c.epoch < in->epoch ||
+		((int32) c.epoch == in->epoch && c.serial <= in->have))
+		return;
+	ent_owner_set_have(in->no, c.epoch, c.serial);
+	in->epoch = c.epoch;
+	in->have = c.serial;
+	o = ent_owner_get(in->no);
+	if (o == NULL || o->arrears)
+		return;
+	ev.owner = in->no;
+	ev.serial = c.serial;
+	ent_wake_post_at_commit(&ev);
+}
+
+static void
+take_arrears_done(EntInbound *ib, EntReader *body)
+{
+	EntWireArrears done;
+	EntInTable *t;
+	EntInOwner *in;
+	Datum		args[2];
+
+	ent_wire_read_arrears(body, &done);
+	ent_inbound_check(body, "arrears done");
+	in = authorized_owner(ib, done.owner);
+	t = announced_table(ib, done.table);
+	if (in == NULL || !t->known)
+		return;
+	args[0] = Int32GetDatum(in->no);
+	args[1] = Int32GetDatum(t->rel);
+	ent_query_run(&paid_query, args, NULL, SPI_OK_DELETE, NULL);
+	ent_wake_routes_at_commit();	/* claims may be made again */
+}
+
+/* ---- a batch ---- */
+
+static void
+take_section(EntInbound *ib, unsigned type, EntReader *body)
+{
+	switch (type)
+	{
+		case ENT_SECTION_OWNER:
+			ent_inbound_take_owner(ib, body);
+			break;
+		case ENT_SECTION_TABLE:
+			ent_inbound_take_table(ib, body);
+			break;
+		case ENT_SECTION_OBJECTS:
+			take_objects(ib, body);
+			break;
+		case ENT_SECTION_CLAIM:
+			take_claim(ib, body);
+			break;
+		case ENT_SECTION_ARREARS_DONE:
+			take_arrears_done(ib, body);
+			break;
+		case ENT_SECTION_PRESENT:
+			take_present(ib, body);
+			break;
+		case ENT_SECTION_NUDGE:
+			ib->slot->nudge = true;
+			if (ib->slot->sender.latch)
+				SetLatch(ib->slot->sender.latch);
+			break;
+		default:
+			if (type & ENT_SECTION_OPTIONAL)
+				break;
+			ereport(ERROR,
+					(errcode(ERRCODE_PROTOCOL_VIOLATION),
+					 errmsg("batch from peer has a section of unknown type %u", type),
+					 errhint("The peer may run a newer version of entanglement.")));
+	}
+}
+
+/* ---- the answer ---- */
+
+static void *
+writer_grow(void *ctx, void *old, size_t size)
+{
+	return old ? repalloc_huge(old, size) : MemoryContextAllocHuge(ctx, size);
+}
+
+static uint64
+routes_now(void)
+{
+	EntDatabaseSlot *db = ent_shmem_database(false);
+
+	return db ? pg_atomic_read_u64(&db->routes) : 0;
+}
+
+static void
+write_again(EntInbound *ib, EntWriter *w)
+{
+	ListCell   *lc;
+
+	foreach(lc, ib->again)
+	{
+		EntInAgain *in = lfirst(lc);
+		EntWireAgain a = {.table = in->table, .owner = in->owner,
+		.key = in->key, .keylen = in->keylen};
+
+		ent_wire_write_again(w, &a);
+	}
+	ib->again = NIL;
+}
+
+/* Numbers the sender gave to an owner and a table of ours; false: none. */
+static bool
+sender_numbers(EntInbound *ib, const pg_uuid_t *owner, int32 rel,
+			   EntWireAgain *a)
+{
+	HASH_SEQ_STATUS seq;
+	EntInOwner *in;
+	EntInTable *t;
+	bool		owner_found = false,
+				table_found = false;
+
+	hash_seq_init(&seq, ib->owners);
+	while ((in = hash_seq_search(&seq)) != NULL)
+		if (in->wanted && memcmp(&in->id, owner, sizeof(pg_uuid_t)) == 0)
+		{
+			a->owner = in->number;
+			owner_found = true;
+		}
+	hash_seq_init(&seq, ib->tables);
+	while ((t = hash_seq_search(&seq)) != NULL)
+		if (t->known && t->rel == rel)
+		{
+			a->table = t->number;
+			table_found = true;
+		}
+	return owner_found && table_found;
+}
+
+static bool
+parked_due(EntInbound *ib)
+{
+	return TimestampDifferenceExceeds(ib->parked_at, GetCurrentTimestamp(),
+									  ent_retry_parked);
+}
+
+/* Asks for parked objects again. */
+static void
+write_parked(EntInbound *ib, EntWriter *w)
+{
+	Datum		args[2] = {Int32GetDatum(ib->peer), Int64GetDatum(MAX_AGAIN)};
+
+	ent_query_run(&parked_query, args, NULL, SPI_OK_SELECT, NULL);
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		bool		null;
+		int32		no = ent_query_int4(row, 1, NULL);
+		EntRelation *rel = ent_relinfo_get(no);
+		bytea	   *key = DatumGetByteaPP(ent_query_datum(row, 3, &null));
+		EntWireAgain a;
+
+		if (rel == NULL ||
+			!sender_numbers(ib, DatumGetUUIDP(ent_query_datum(row, 2, &null)),
+							no, &a))
+			continue;
+		a.key = ent_key_to_wire(rel, (uint8 *) VARDATA_ANY(key),
+								VARSIZE_ANY_EXHDR(key), &a.keylen);
+		ent_wire_write_again(w, &a);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	ib->parked_at = GetCurrentTimestamp();
+}
+
+static bytea *
+build_answer(EntInbound *ib, uint64 number)
+{
+	EntWireAllocator alloc = {writer_grow, CurrentMemoryContext};
+	EntWireHeader header = {.version = ENT_WIRE_VERSION, .number = number};
+	EntWriter	w;
+	uint64		routes = routes_now();
+	bool		changed = routes != ib->routes;
+
+	ent_wire_writer_init(&w, alloc);
+	ent_wire_write_raw(&w, "\0\0\0\0", VARHDRSZ);
+	ent_wire_write_header(&w, &header);
+	if (changed)
+	{
+		ib->routes = routes;
+		ent_inbound_reconsider(ib);
+	}
+	ent_inbound_answer_routes(ib, &w);
+	write_again(ib, &w);
+	if (ib->announced && (changed || parked_due(ib)))
+		write_parked(ib, &w);
+	SET_VARSIZE(w.data, w.len);
+	pg_atomic_fetch_add_u64(&ib->slot->bytes_sent, w.len - VARHDRSZ);
+	return (bytea *) w.data;
+}
+
+bytea *
+ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
+{
+	EntReader	r,
+				body;
+	EntWireHeader header;
+	unsigned	type;
+
+	ent_wire_reader_init(&r, data, len);
+	ent_wire_read_header(&r, &header);
+	ent_inbound_check(&r, "header");
+	if (header.version != ENT_WIRE_VERSION)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("batch from peer is of protocol version %u, not %d",
+						header.version, ENT_WIRE_VERSION)));
+	if (header.number != ib->number + 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("batch from peer is out of order"),
+				 errdetail("It has number %llu; %llu was expected.",
+						   (unsigned long long) header.number,
+						   (unsigned long long) ib->number + 1)));
+	ent_relinfo_refresh();
+	while (ent_wire_read_section(&r, &type, &body))
+		take_section(ib, type, &body);
+	ent_inbound_check(&r, "sections");
+	ib->number = header.number;
+	pg_atomic_fetch_add_u64(&ib->slot->batches_received, 1);
+	pg_atomic_fetch_add_u64(&ib->slot->bytes_received, len);
+	return build_answer(ib, header.number);
+}
+
+bool
+ent_inbound_has_news(EntInbound *ib)
+{
+	return ib->number > 0 && (routes_now() != ib->routes || parked_due(ib));
+}
+
+bytea *
+ent_inbound_answer(EntInbound *ib)
+{
+	ent_relinfo_refresh();
+	return build_answer(ib, ib->number);
+}

@@ -1,0 +1,92 @@
+/*
+ * link/inbound_private.h
+ *	  What the files of the receiving end share: inbound.c (batches, rows,
+ *	  answers), inroute.c (owners, tables).
+ */
+#ifndef ENT_LINK_INBOUND_PRIVATE_H
+#define ENT_LINK_INBOUND_PRIVATE_H
+
+#include "postgres.h"
+
+#include "utils/hsearch.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "base/shmem.h"
+#include "link/inbound.h"
+#include "rule/wire.h"
+#include "store/relinfo.h"
+
+/* An owner as the sender advertised it. */
+typedef struct EntInOwner
+{
+	uint32		number;			/* hash key: the sender's */
+	pg_uuid_t	id;
+	pg_uuid_t	home;
+	char		name[ENT_WIRE_MAX_NAME + 1];	/* UTF-8 */
+	int32		sender_epoch;
+	int32		distance;		/* from the sender to its home */
+	int32		no;				/* ours; 0: local here or unusable */
+	bool		wanted;			/* we take it from this peer */
+	bool		answered;		/* the sender has been told */
+	bool		asked;			/* for arrears, in this session */
+	int32		epoch;			/* of our have */
+	int64		have;
+	bool		refused;		/* reported already: state of an owner that this
+								 * peer may not speak for */
+} EntInOwner;
+
+/* A table as the sender announced it, and how it fits ours. */
+typedef struct EntInTable
+{
+	uint32		number;			/* hash key: the sender's */
+	EntWireTable wire;			/* columns in context */
+	MemoryContext context;
+	bool		known;			/* there is a fitting table here */
+	bool		answered;		/* the sender has been told */
+	bool		fresh;			/* arrears are to be asked for (again) */
+	int32		rel;			/* ours, 0: none */
+	uint64		generation;		/* of the EntRelation the map belongs to */
+	int		   *map;			/* wire column -> our column, or -1 */
+	EntWireFormat *formats;		/* by our column */
+	Oid		   *sender_types;	/* by our column */
+} EntInTable;
+
+typedef struct EntInAgain
+{
+	uint32		table;			/* the sender's number */
+	uint32		owner;			/* the sender's number */
+	const uint8 *key;
+	size_t		keylen;
+} EntInAgain;
+
+struct EntInbound
+{
+	MemoryContext context;
+	int32		peer;
+	Oid			role;
+	EntPeerSlot *slot;
+	HTAB	   *owners;			/* EntInOwner by number */
+	HTAB	   *tables;			/* EntInTable by number */
+	uint64		routes;			/* counter when adverts were last looked at */
+	TimestampTz parked_at;		/* when parked objects were last asked for */
+	uint64		number;			/* of the last batch applied */
+	bool		announced;		/* a batch with tables has come: what is not
+								 * announced now the sender does not have */
+	bool		arrears_due;	/* arrears are to be asked for */
+	List	   *again;			/* of EntInAgain *, current batch only */
+};
+
+/* inroute.c */
+extern void ent_inbound_take_owner(EntInbound *ib, EntReader *body);
+extern void ent_inbound_take_table(EntInbound *ib, EntReader *body);
+/* Maps tables that appeared, reconsiders routes. */
+extern void ent_inbound_reconsider(EntInbound *ib);
+/* WANT, ARREARS, TABLE_STATE sections that are due. */
+extern void ent_inbound_answer_routes(EntInbound *ib, EntWriter *w);
+/* Rebuilds the map if our table changed. NULL: not known here. */
+extern EntRelation *ent_inbound_relation(EntInbound *ib, EntInTable *t);
+
+extern void ent_inbound_check(EntReader *r, const char *what);
+
+#endif							/* ENT_LINK_INBOUND_PRIVATE_H */

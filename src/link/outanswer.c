@@ -1,0 +1,253 @@
+/*
+ * link/outanswer.c
+ *	  The sending end: what the receiver answers.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "link/outbound_private.h"
+#include "store/owner.h"
+#include "store/query.h"
+#include "store/value.h"
+
+#define SAVE_INTERVAL_MS	5000	/* haves are written at most this often */
+
+static EntQuery save_query = {
+	"INSERT INTO entanglement.peer_owner (peer, owner, epoch, have) "
+	"SELECT $1, u.owner, u.epoch, u.have FROM unnest($2, $3, $4) AS u(owner, epoch, have) "
+	"ON CONFLICT (peer, owner) DO UPDATE SET epoch = EXCLUDED.epoch, have = EXCLUDED.have",
+	4, {INT4OID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID}, NULL
+};
+static EntQuery paid_query = {
+	"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1 "
+	"AND rel OPERATOR(pg_catalog.=) $2 AND key OPERATOR(pg_catalog.=) $3",
+	3, {INT4OID, INT4OID, BYTEAOID}, NULL
+};
+
+static void
+check(EntReader *r, const char *what)
+{
+	if (r->error != ENT_WIRE_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("malformed answer from peer"),
+				 errdetail("In %s: %s.", what, ent_wire_error_text(r->error))));
+}
+
+static void
+take_want(EntOutbound *ob, EntReader *r)
+{
+	EntWireWant want;
+	EntOutOwner *o;
+	EntOwner   *owner;
+	int32		no;
+
+	ent_wire_read_want(r, &want);
+	check(r, "want");
+	no = want.owner;
+	o = hash_search(ob->owners, &no, HASH_FIND, NULL);
+	if (o == NULL)
+		return;
+	owner = ent_owner_get(no);
+	if (owner == NULL)
+		return;
+	if (!want.wanted)
+		ent_outbound_unwant(ob, o);
+	o->claimed = want.epoch == o->epoch ? want.have : 0;
+	if (o->claimed > owner->serial)
+		o->claimed = owner->serial; /* it knows more than we do */
+	o->unsaved = true;
+	ob->saved_at = 0;
+	if (!want.wanted || o->wanted)
+		return;
+	o->wanted = true;
+	o->withheld = owner->arrears;
+	if (want.have > 0 && (want.epoch != o->epoch || want.have < owner->pruned))
+		ent_outbound_start_presents(ob, o);
+	ent_outbound_start_scan(ob, o, o->claimed,
+							Min(ob->flight_min, ob->ring_position));
+}
+
+static void
+take_arrears(EntOutbound *ob, EntReader *r)
+{
+	EntWireArrears a;
+
+	ent_wire_read_arrears(r, &a);
+	check(r, "arrears");
+	ent_outbound_start_arrears(ob, a.owner, a.table,
+							   Min(ob->flight_min, ob->ring_position));
+}
+
+static void
+take_table_state(EntOutbound *ob, EntReader *r)
+{
+	EntWireTableState s;
+	EntOutTable *t;
+	int32		no;
+
+	ent_wire_read_table_state(r, &s);
+	check(r, "table state");
+	no = s.table;
+	t = hash_search(ob->tables, &no, HASH_FIND, NULL);
+	if (t && t->announced)
+		t->known = s.known;
+}
+
+static void
+take_again(EntOutbound *ob, EntReader *r)
+{
+	EntWireAgain a;
+	EntRelation *rel;
+	EntOutTable *t;
+	Datum		values[ENT_WIRE_MAX_KEYS];
+	bytea	   *key;
+	EntQueueEntry e = {0};
+	int32		no;
+
+	ent_wire_read_again(r, &a);
+	check(r, "again");
+	no = a.table;
+	t = hash_search(ob->tables, &no, HASH_FIND, NULL);
+	rel = ent_relinfo_get(no);
+	if (t == NULL || !t->known || rel == NULL)
+		return;
+	key = ent_key_from_wire(rel, a.key, a.keylen, values);
+	e.rel = no;
+	e.owner = a.owner;
+	e.flags = ENT_ROW_REFRESH | ENT_ROW_LATE;
+	e.priority = t->priority;
+	e.position = ob->ring_position;
+	e.stale_at = GetCurrentTimestamp();
+	e.keylen = VARSIZE_ANY_EXHDR(key);
+	e.key = (uint8 *) VARDATA_ANY(key);
+	ent_queue_push(ob->queue, &e);
+}
+
+/* What was in flight is durable at the peer now. */
+static void
+settle(EntOutbound *ob)
+{
+	ListCell   *lc;
+
+	foreach(lc, ob->flight_claims)
+	{
+		EntOutOwner *o = lfirst(lc);
+
+		o->claimed = Max(o->claimed, o->claiming_serial);
+		o->unsaved = true;
+	}
+	list_free(ob->flight_claims);
+	ob->flight_claims = NIL;
+	foreach(lc, ob->flight_late)
+	{
+		EntOutLate *late = lfirst(lc);
+		Datum		args[3] = {Int32GetDatum(ob->peer), Int32GetDatum(late->rel),
+		PointerGetDatum(late->key)};
+
+		ent_query_run(&paid_query, args, NULL, SPI_OK_DELETE, NULL);
+		pfree(late->key);
+	}
+	list_free_deep(ob->flight_late);
+	ob->flight_late = NIL;
+	ob->in_flight = false;
+}
+
+/* What the peer has, for those who collect tombstones. */
+static void
+save_haves(EntOutbound *ob)
+{
+	HASH_SEQ_STATUS seq;
+	EntOutOwner *o;
+	long		max = hash_get_num_entries(ob->owners);
+	Datum	   *owners = palloc(max * sizeof(Datum)),
+			   *epochs = palloc(max * sizeof(Datum)),
+			   *haves = palloc(max * sizeof(Datum));
+	Datum		args[4] = {Int32GetDatum(ob->peer)};
+	int			n = 0;
+
+	hash_seq_init(&seq, ob->owners);
+	while ((o = hash_seq_search(&seq)) != NULL)
+	{
+		if (!o->unsaved)
+			continue;
+		owners[n] = Int32GetDatum(o->no);
+		epochs[n] = Int32GetDatum(o->epoch);
+		haves[n++] = Int64GetDatum(o->claimed);
+		o->unsaved = false;
+	}
+	if (n > 0)
+	{
+		args[1] = ent_query_array(INT4OID, owners, NULL, n);
+		args[2] = ent_query_array(INT4OID, epochs, NULL, n);
+		args[3] = ent_query_array(INT8OID, haves, NULL, n);
+		ent_query_run(&save_query, args, NULL, SPI_OK_INSERT, NULL);
+	}
+	ob->saved_at = GetCurrentTimestamp();
+}
+
+static void
+take_section(EntOutbound *ob, unsigned type, EntReader *body)
+{
+	switch (type)
+	{
+		case ENT_SECTION_WANT:
+			take_want(ob, body);
+			break;
+		case ENT_SECTION_ARREARS:
+			take_arrears(ob, body);
+			break;
+		case ENT_SECTION_TABLE_STATE:
+			take_table_state(ob, body);
+			break;
+		case ENT_SECTION_AGAIN:
+			take_again(ob, body);
+			break;
+		default:
+			if (type & ENT_SECTION_OPTIONAL)
+				break;
+			ereport(ERROR,
+					(errcode(ERRCODE_PROTOCOL_VIOLATION),
+					 errmsg("answer from peer has a section of unknown type %u", type),
+					 errhint("The peer may run a newer version of entanglement.")));
+	}
+}
+
+void
+ent_outbound_answered(EntOutbound *ob, const void *data, size_t len)
+{
+	EntReader	r,
+				body;
+	EntWireHeader header;
+	unsigned	type;
+	uint64		expected = ob->in_flight ? ob->number : 0;
+
+	ent_wire_reader_init(&r, data, len);
+	ent_wire_read_header(&r, &header);
+	check(&r, "header");
+	if (header.number != expected)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("answer from peer does not match the batch in flight"),
+				 errdetail("It answers batch %llu; batch %llu is in flight.",
+						   (unsigned long long) header.number,
+						   (unsigned long long) expected)));
+	ent_relinfo_refresh();
+	while (ent_wire_read_section(&r, &type, &body))
+		take_section(ob, type, &body);
+	check(&r, "sections");
+	if (expected != 0)
+	{
+		settle(ob);
+		ob->answered_once = true;
+	}
+	if (TimestampDifferenceExceeds(ob->saved_at, GetCurrentTimestamp(),
+								   SAVE_INTERVAL_MS))
+		save_haves(ob);
+	ob->flight_min = UINT64_MAX;
+	pg_atomic_fetch_add_u64(&ob->slot->bytes_received, len);
+}

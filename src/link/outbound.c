@@ -1,0 +1,370 @@
+/*
+ * link/outbound.c
+ *	  The sending end of one direction of a link.
+ *
+ * The conductor of the data's way out: ring and object table -> queue ->
+ * extract -> batch. Nothing here is durable; the receiver's haves are. The
+ * order of business for a newly wanted owner is: note the ring position,
+ * then scan under a later snapshot, then go on with the ring from the noted position, so that
+ * nothing falls between the two. A claim ("you now have this owner up to
+ * S") goes out only when every entry with a position up to the claim's has
+ * been sent (I3).
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/guc.h"
+#include "base/ring.h"
+#include "guard/policy.h"
+#include "link/outbound.h"
+#include "link/outbound_private.h"
+#include "rule/queue.h"
+#include "rule/wire.h"
+#include "store/owner.h"
+#include "store/query.h"
+#include "store/relinfo.h"
+#include "store/value.h"
+
+#define READ_EVENTS		256		/* ring entries read at a time */
+
+static EntQuery owed_query = {
+	"SELECT rel, owner, key FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL
+};
+
+/* ---- life ---- */
+
+static void *
+queue_alloc(void *ctx, size_t size)
+{
+	return MemoryContextAllocHuge(ctx, size);
+}
+
+static void
+queue_release(void *ctx, void *p)
+{
+	pfree(p);
+}
+
+EntOutbound *
+ent_outbound_create(int32 peer, Oid role, EntPeerSlot *slot)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
+												  "entanglement outbound",
+												  ALLOCSET_DEFAULT_SIZES);
+	EntOutbound *ob = MemoryContextAllocZero(context, sizeof(EntOutbound));
+	EntQueueAllocator alloc = {queue_alloc, queue_release, context};
+	HASHCTL		ctl = {.keysize = sizeof(int32), .hcxt = context};
+
+	ob->context = context;
+	ob->peer = peer;
+	ob->role = role;
+	ob->slot = slot;
+	ob->queue = ent_queue_create(alloc);
+	ctl.entrysize = sizeof(EntOutOwner);
+	ob->owners = hash_create("entanglement owners sent", 64, &ctl,
+							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	ctl.entrysize = sizeof(EntOutTable);
+	ob->tables = hash_create("entanglement tables sent", 64, &ctl,
+							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	dlist_init(&ob->claiming);
+	dlist_init(&ob->arrears);
+	dlist_init(&ob->presents);
+	ob->ring_position = ent_ring_head();
+	ob->adverts_due = true;
+	ob->owed_due = true;
+	ob->flight_min = UINT64_MAX;
+	pg_atomic_write_u64(&slot->acked, 0);
+	return ob;
+}
+
+void
+ent_outbound_destroy(EntOutbound *ob)
+{
+	pg_atomic_write_u64(&ob->slot->acked, 0);
+	pg_atomic_write_u64(&ob->slot->queued, 0);
+	pg_atomic_write_u64(&ob->slot->oldest, 0);
+	MemoryContextDelete(ob->context);
+}
+
+bool
+ent_outbound_in_flight(const EntOutbound *ob)
+{
+	return ob->in_flight;
+}
+
+/* ---- from the ring into the queue ---- */
+
+static void
+push(EntOutbound *ob, const EntQueueEntry *entry)
+{
+	if (ent_queue_push(ob->queue, entry))
+		pg_atomic_fetch_add_u64(&ob->slot->coalesced, 1);
+}
+
+static void
+take_object(EntOutbound *ob, const EntEvent *ev)
+{
+	EntOutOwner *o = hash_search(ob->owners, &ev->owner, HASH_FIND, NULL);
+	EntOutTable *t = hash_search(ob->tables, &ev->rel, HASH_FIND, NULL);
+	EntQueueEntry e = {
+		.rel = ev->rel, .owner = ev->owner, .flags = ev->flags,
+		.position = ev->position, .since = ev->since,
+		.stale_at = GetCurrentTimestamp(), .keylen = ev->keylen, .key = ev->key
+	};
+
+	if (o == NULL || t == NULL)
+	{
+		ob->adverts_due = true;
+		return;
+	}
+	if (!o->wanted || !t->known)
+		return;
+	/* what the scan has not reached is only complete up to the scan's start */
+	if (o->scanning && e.since > o->floor)
+		e.since = o->floor;
+	e.priority = t->priority;
+	push(ob, &e);
+}
+
+void
+ent_outbound_claim(EntOutbound *ob, EntOutOwner *o, int64 serial,
+				   uint64 position)
+{
+	EntOutClaim *c = o->current.serial == 0 ? &o->current : &o->next;
+
+	if (serial <= o->claimed || serial < o->current.serial)
+		return;
+	if (c == &o->next && c->serial >= serial)
+		return;
+	c->serial = serial;
+	c->position = position;
+	if (!o->claiming)
+	{
+		o->claiming = true;
+		dlist_push_tail(&ob->claiming, &o->node);
+	}
+}
+
+static void
+take_owner(EntOutbound *ob, const EntEvent *ev)
+{
+	EntOutOwner *o = hash_search(ob->owners, &ev->owner, HASH_FIND, NULL);
+
+	if (o == NULL || ev->serial == 0)
+		ob->adverts_due = true;
+	else if (o->wanted && !o->scanning && !o->withheld)
+		ent_outbound_claim(ob, o, ev->serial, ev->position);
+}
+
+/*
+ * The ring overtook us: nothing read from it since is known, so everything
+ * wanted is scanned again from what the peer is known to have.
+ */
+static void
+rescan_all(EntOutbound *ob)
+{
+	HASH_SEQ_STATUS seq;
+	EntOutOwner *o;
+
+	ob->adverts_due = true;
+	hash_seq_init(&seq, ob->owners);
+	while ((o = hash_seq_search(&seq)) != NULL)
+		if (o->wanted)
+			ent_outbound_start_scan(ob, o, o->claimed, ob->ring_position);
+}
+
+static void
+read_ring(EntOutbound *ob)
+{
+	EntEvent	events[READ_EVENTS];
+	char	   *keys;
+	int			n;
+
+	do
+	{
+		keys = NULL;
+		n = ent_ring_read(&ob->ring_position, events, READ_EVENTS, &keys);
+		if (n < 0)
+		{
+			rescan_all(ob);
+			break;
+		}
+		for (int i = 0; i < n; i++)
+		{
+			if (events[i].kind == ENT_EVENT_OBJECT)
+				take_object(ob, &events[i]);
+			else
+				take_owner(ob, &events[i]);
+		}
+		if (keys)
+			pfree(keys);
+	} while (n == READ_EVENTS);
+}
+
+/* ---- what is durable at the peer ---- */
+
+static void
+show(EntOutbound *ob)
+{
+	EntPeerSlot *slot = ob->slot;
+	int64		oldest = ent_queue_oldest(ob->queue);
+
+	if (ob->in_flight && ob->flight_oldest < oldest)
+		oldest = ob->flight_oldest;
+	pg_atomic_write_u64(&slot->queued, ent_queue_length(ob->queue));
+	pg_atomic_write_u64(&slot->oldest, oldest == PG_INT64_MAX ? 0 : oldest);
+	if (ob->answered_once)
+	{
+		uint64		position = ent_outbound_settled(ob);
+
+		if (ob->in_flight && ob->flight_min < position)
+			position = ob->flight_min;
+		ent_shmem_acked(slot, position);
+	}
+}
+
+/* Everything in the ring before this position has been built into batches. */
+uint64
+ent_outbound_settled(EntOutbound *ob)
+{
+	uint64		position = ob->ring_position;
+	uint64		queued = ent_queue_min_position(ob->queue);
+
+	if (queued < position)
+		position = queued;
+	if (ob->scans > 0 && ob->scan_position < position)
+		position = ob->scan_position;
+	if (ob->adverts_due && ob->adverts_position < position)
+		position = ob->adverts_position;
+	return position;
+}
+
+static bool
+claims_ready(EntOutbound *ob)
+{
+	return !dlist_is_empty(&ob->claiming) &&
+		TimestampDifferenceExceeds(ob->claimed_at, GetCurrentTimestamp(), 1000);
+}
+
+bool
+ent_outbound_poll(EntOutbound *ob)
+{
+	EntDatabaseSlot *db = ent_shmem_database(false);
+	uint64		routes = db ? pg_atomic_read_u64(&db->routes) : 0;
+	bool		due = ob->adverts_due;
+
+	if (routes != ob->routes)
+	{
+		ob->routes = routes;
+		ob->adverts_due = true;
+	}
+	read_ring(ob);
+	if (ob->adverts_due && !due)
+		ob->adverts_position = ob->ring_position;
+	show(ob);
+	if (ob->in_flight)
+		return false;
+	return ent_queue_length(ob->queue) > 0 || ob->adverts_due ||
+		(ob->owed_due && ob->answered_once) ||
+		ob->scans > 0 || !dlist_is_empty(&ob->presents) || ob->slot->nudge ||
+		claims_ready(ob);
+}
+
+/* ---- debts ---- */
+
+static void
+load_owed(EntOutbound *ob)
+{
+	Datum		args[1] = {Int32GetDatum(ob->peer)};
+
+	ent_query_run(&owed_query, args, NULL, SPI_OK_SELECT, NULL);
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		int32		rel = ent_query_int4(row, 1, NULL);
+		EntOutTable *t = hash_search(ob->tables, &rel, HASH_FIND, NULL);
+		bool		null;
+		bytea	   *key = DatumGetByteaPP(ent_query_datum(row, 3, &null));
+		EntQueueEntry e = {
+			.rel = rel, .owner = ent_query_int4(row, 2, NULL),
+			.flags = ENT_ROW_REFRESH | ENT_ROW_LATE,
+			.priority = t ? t->priority : 0,
+			.position = ob->ring_position,
+			.stale_at = GetCurrentTimestamp(),
+			.keylen = VARSIZE_ANY_EXHDR(key), .key = (uint8 *) VARDATA_ANY(key)
+		};
+		EntOutOwner *o = hash_search(ob->owners, &e.owner, HASH_FIND, NULL);
+
+		if (o && o->wanted && t && t->known)
+			push(ob, &e);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	ob->owed_due = false;
+}
+
+/* ---- building a batch ---- */
+
+static void *
+writer_grow(void *ctx, void *old, size_t size)
+{
+	return old ? repalloc_huge(old, size) : MemoryContextAllocHuge(ctx, size);
+}
+
+bytea *
+ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
+{
+	EntWireAllocator alloc = {writer_grow, CurrentMemoryContext};
+	EntWireHeader header = {.version = ENT_WIRE_VERSION, .number = ob->number + 1};
+	EntWriter	w;
+	size_t		empty;
+	bool		nudge = ob->slot->nudge;
+
+	Assert(!ob->in_flight);
+	ent_relinfo_refresh();
+	ent_wire_writer_init(&w, alloc);
+	/* room for the header of a bytea: the batch is returned in place */
+	ent_wire_write_raw(&w, "\0\0\0\0", VARHDRSZ);
+	ent_wire_write_header(&w, &header);
+	empty = w.len;
+
+	ob->flight_min = UINT64_MAX;
+	ob->flight_oldest = PG_INT64_MAX;
+	if (ob->adverts_due)
+	{
+		ob->flight_min = Min(ob->adverts_position, ob->ring_position);
+		ent_outbound_advertise(ob, &w);
+	}
+	if (ob->owed_due && ob->answered_once)
+		load_owed(ob);
+	ent_outbound_scan(ob);
+	ent_outbound_write_presents(ob, &w, max_bytes);
+	ent_outbound_write_objects(ob, &w, max_bytes);
+	ent_outbound_write_claims(ob, &w);
+	if (nudge)
+	{
+		size_t		mark = ent_wire_open_section(&w, ENT_SECTION_NUDGE);
+
+		ent_wire_close_section(&w, mark);
+		ob->slot->nudge = false;
+	}
+	show(ob);
+	if (w.len == empty && !heartbeat)
+	{
+		pfree(w.data);
+		return NULL;
+	}
+	ob->number++;
+	ob->in_flight = true;
+	pg_atomic_fetch_add_u64(&ob->slot->batches_sent, 1);
+	pg_atomic_fetch_add_u64(&ob->slot->bytes_sent, w.len - VARHDRSZ);
+	SET_VARSIZE(w.data, w.len);
+	return (bytea *) w.data;
+}

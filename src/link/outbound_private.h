@@ -1,0 +1,144 @@
+/*
+ * link/outbound_private.h
+ *	  What the files of the sending end share: outbound.c (life, ring, batch),
+ *	  outscan.c (adverts, catching up), outdata.c (objects, claims), outanswer.c (answers).
+ */
+#ifndef ENT_LINK_OUTBOUND_PRIVATE_H
+#define ENT_LINK_OUTBOUND_PRIVATE_H
+
+#include "postgres.h"
+
+#include "lib/ilist.h"
+#include "utils/hsearch.h"
+#include "utils/timestamp.h"
+
+#include "base/shmem.h"
+#include "link/outbound.h"
+#include "rule/queue.h"
+#include "rule/wire.h"
+#include "store/relinfo.h"
+
+/* A statement that may be made once all entries up to position have gone. */
+typedef struct EntOutClaim
+{
+	int64		serial;			/* 0: none */
+	uint64		position;
+} EntOutClaim;
+
+/* An owner advertised to the peer; number on the wire: owner.no. */
+typedef struct EntOutOwner
+{
+	int32		no;				/* hash key */
+	uint32		digest;			/* of the advert as last sent */
+	bool		wanted;
+	bool		withheld;		/* we are in arrears: no claims */
+	bool		scanning;		/* catching up from the object table */
+	int32		epoch;
+	int64		floor;			/* scanning: the peer had all up to here */
+	int64		scanned;		/* scanning: objects up to here are queued */
+	uint64		position;		/* scanning: ring position noted at its start */
+	int64		claimed;		/* the peer has it up to here (acknowledged) */
+	int64		claiming_serial;	/* in the batch in flight, 0: none */
+	bool		unsaved;		/* claimed is newer than peer_owner says */
+	bool		claiming;		/* is in EntOutbound.claiming */
+	EntOutClaim current;		/* next to be made */
+	EntOutClaim next;			/* newest wish after that */
+	dlist_node	node;
+} EntOutOwner;
+
+/* A table announced to the peer; number on the wire: relation.no. */
+typedef struct EntOutTable
+{
+	int32		no;				/* hash key */
+	uint32		digest;			/* of the announcement as last sent */
+	bool		announced;
+	bool		withheld;		/* the role may not see it */
+	bool		known;			/* the peer has such a table */
+	int32		priority;
+	int			ncolumns;
+	bool	   *may;			/* by column: announced */
+	uint64		generation;		/* of the EntRelation may belongs to */
+} EntOutTable;
+
+/* An owner's table that the peer wants anew. */
+typedef struct EntOutArrears
+{
+	dlist_node	node;
+	int32		owner;
+	int32		rel;
+	int64		scanned;
+	uint64		position;
+	bool		queued;			/* scanned to the end: confirm when sent */
+} EntOutArrears;
+
+/* Tombstones the peer needed are gone: tell which keys of a table live. */
+typedef struct EntOutPresent
+{
+	dlist_node	node;
+	int32		owner;
+	int32		rel;
+	bytea	   *lo;				/* listed up to here, NULL: from the start */
+} EntOutPresent;
+
+struct EntOutbound
+{
+	MemoryContext context;
+	int32		peer;
+	Oid			role;
+	EntPeerSlot *slot;
+	EntQueue   *queue;
+	HTAB	   *owners;			/* EntOutOwner */
+	HTAB	   *tables;			/* EntOutTable */
+	dlist_head	claiming;		/* owners with a claim to make */
+	dlist_head	arrears;		/* EntOutArrears */
+	dlist_head	presents;		/* EntOutPresent */
+	TimestampTz claimed_at;		/* when claims last went out */
+	TimestampTz saved_at;		/* when haves were last saved */
+
+	uint64		ring_position;	/* read up to here */
+	uint64		routes;			/* counter when adverts were last due */
+	bool		adverts_due;
+	uint64		adverts_position;	/* ring position at which they became due */
+	bool		owed_due;
+	int			scans;			/* owners scanning and arrears not yet queued */
+	uint64		scan_position;	/* least ring position any scan began at */
+
+	uint64		number;			/* of the last batch built */
+	bool		in_flight;
+	bool		answered_once;	/* the peer has told its haves */
+	uint64		flight_min;		/* least position of what is in flight */
+	int64		flight_oldest;	/* least stale_at of what is in flight */
+	List	   *flight_late;	/* of EntOutLate *: debts in flight */
+	List	   *flight_claims;	/* of EntOutOwner *: claims in flight */
+	size_t		row_bytes;		/* moving average of an encoded row */
+};
+
+typedef struct EntOutLate
+{
+	int32		rel;
+	bytea	   *key;
+} EntOutLate;
+
+/* outbound.c */
+extern uint64 ent_outbound_settled(EntOutbound *ob);
+extern void ent_outbound_claim(EntOutbound *ob, EntOutOwner *o, int64 serial,
+							   uint64 position);
+
+/* outscan.c */
+extern void ent_outbound_advertise(EntOutbound *ob, EntWriter *w);
+extern void ent_outbound_unwant(EntOutbound *ob, EntOutOwner *o);
+extern void ent_outbound_start_scan(EntOutbound *ob, EntOutOwner *o,
+									int64 from, uint64 position);
+extern void ent_outbound_start_presents(EntOutbound *ob, EntOutOwner *o);
+extern void ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
+									   uint64 position);
+extern void ent_outbound_scan(EntOutbound *ob);
+
+/* outdata.c */
+extern void ent_outbound_write_objects(EntOutbound *ob, EntWriter *w,
+									   size_t max_bytes);
+extern void ent_outbound_write_presents(EntOutbound *ob, EntWriter *w,
+										size_t max_bytes);
+extern void ent_outbound_write_claims(EntOutbound *ob, EntWriter *w);
+
+#endif							/* ENT_LINK_OUTBOUND_PRIVATE_H */

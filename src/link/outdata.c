@@ -1,0 +1,469 @@
+/*
+ * link/outdata.c
+ *	  The sending end: objects and claims into a batch.
+ *
+ * Only what is taken from the queue at this moment is read, as it is at this
+ * moment, as the peer's role; nothing waits in encoded form.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/guc.h"
+#include "link/outbound_private.h"
+#include "step/extract.h"
+#include "store/query.h"
+#include "store/value.h"
+
+#define MAX_TAKE	128			/* objects extracted at a time */
+#define MAX_PRESENT 1000		/* keys listed at a time */
+
+typedef struct Taken
+{
+	EntQueueEntry entry;
+	EntExtract *extract;		/* set once extracted */
+} Taken;
+
+static EntQuery live_query = {
+	"SELECT o.key FROM entanglement.object o "
+	"WHERE o.rel OPERATOR(pg_catalog.=) $1 AND o.owner OPERATOR(pg_catalog.=) $2 "
+	"AND ($3 IS NULL OR o.key OPERATOR(pg_catalog.>) $3) "
+	"ORDER BY o.key LIMIT $4",
+	4, {INT4OID, INT4OID, BYTEAOID, INT8OID}, NULL
+};
+static EntQuery serial_query = {
+	"SELECT serial FROM entanglement.owner WHERE no OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL
+};
+
+static int
+by_table_and_owner(const void *a, const void *b)
+{
+	const Taken *x = a,
+			   *y = b;
+
+	if (x->entry.rel != y->entry.rel)
+		return x->entry.rel < y->entry.rel ? -1 : 1;
+	if (x->entry.owner != y->entry.owner)
+		return x->entry.owner < y->entry.owner ? -1 : 1;
+	return 0;
+}
+
+/* Takes up to max entries off the queue, sorted by table and owner. */
+static int
+take(EntOutbound *ob, Taken *taken, int max)
+{
+	uint8	   *keybuf = palloc(ENT_WIRE_MAX_KEY);
+	int			n = 0;
+
+	while (n < max && ent_queue_pop(ob->queue, &taken[n].entry, keybuf))
+	{
+		EntQueueEntry *e = &taken[n].entry;
+		EntOutOwner *o = hash_search(ob->owners, &e->owner, HASH_FIND, NULL);
+		EntOutTable *t = hash_search(ob->tables, &e->rel, HASH_FIND, NULL);
+		uint8	   *key;
+
+		if (o == NULL || !o->wanted || t == NULL || !t->known)
+			continue;
+		key = palloc(e->keylen);
+		memcpy(key, keybuf, e->keylen);
+		e->key = key;
+		taken[n++].extract = NULL;
+	}
+	pfree(keybuf);
+	qsort(taken, n, sizeof(Taken), by_table_and_owner);
+	return n;
+}
+
+static size_t
+row_size(EntRelation *rel, EntExtract *x)
+{
+	size_t		size = x->keylen + 32;
+
+	if (x->set == NULL)
+		return size;
+	for (int i = 0; i < rel->ncolumns; i++)
+		if (x->set[i] && !x->nulls[i])
+			size += rel->columns[i].typlen == -1 ?
+				toast_raw_datum_size(x->values[i]) : 40;
+	return size;
+}
+
+/* The announcement's column numbers of the set, as a bitmap. */
+static size_t
+wire_set(EntOutTable *t, EntRelation *rel, EntExtract *x, uint8 *bitmap)
+{
+	int			number = 0;
+	size_t		len = 0;
+
+	memset(bitmap, 0, ENT_WIRE_MAX_COLUMNS / 8);
+	for (int i = 0; i < rel->ncolumns; i++)
+	{
+		if (!t->may[i])
+			continue;
+		if (x->set[i])
+		{
+			bitmap[number / 8] |= 1 << (number % 8);
+			len = number / 8 + 1;
+		}
+		number++;
+	}
+	return len;
+}
+
+static void
+write_values(EntWriter *w, EntRelation *rel, EntExtract *x)
+{
+	for (int i = 0; i < rel->ncolumns; i++)
+	{
+		const char *data;
+		size_t		len;
+
+		if (!x->set[i])
+			continue;
+		if (x->nulls[i])
+		{
+			ent_wire_write_value(w, NULL, 0);
+			continue;
+		}
+		data = ent_value_encode(&rel->columns[i], x->values[i], &len);
+		if (len > ENT_WIRE_MAX_VALUE)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("value of column \"%s\" is too large to be sent", rel->columns[i].name),
+					 errdetail("It has %zu bytes; at most %u are possible.",
+							   len, ENT_WIRE_MAX_VALUE)));
+		ent_wire_write_value(w, data, len);
+	}
+}
+
+static void
+write_row(EntOutbound *ob, EntWriter *w, EntRelation *rel, EntOutTable *t,
+		  Taken *taken, int64 *last)
+{
+	EntExtract *x = taken->extract;
+	uint8		bitmap[ENT_WIRE_MAX_COLUMNS / 8];
+	EntWireRow	row = {
+		.op = x->kind == ENT_EXTRACT_DEAD ? ENT_ROW_DELETE :
+		x->kind == ENT_EXTRACT_FULL ? ENT_ROW_FULL : ENT_ROW_DELTA,
+		.flags = taken->entry.flags & (ENT_ROW_REFRESH | ENT_ROW_LATE),
+		.serial = x->serial, .base = x->base
+	};
+
+	row.key = ent_key_to_wire(rel, x->key, x->keylen, &row.keylen);
+	if (row.op == ENT_ROW_DELTA)
+	{
+		row.set = bitmap;
+		row.setlen = wire_set(t, rel, x, bitmap);
+	}
+	ent_wire_write_row(w, &row, last);
+	if (row.op != ENT_ROW_DELETE)
+		write_values(w, rel, x);
+	pg_atomic_fetch_add_u64(&ob->slot->objects_sent, 1);
+}
+
+/* A row that can never be sent is reported and left out, alone. */
+static bool
+sendable(EntOutbound *ob, EntRelation *rel, EntExtract *x)
+{
+	size_t		size = row_size(rel, x);
+	char	   *message;
+
+	if (size < ENT_WIRE_MAX_BATCH / 2)
+		return true;
+	message = psprintf("object %s of table \"%s.%s\" is too large to be sent: about %zu bytes",
+					   ent_key_text(rel, x->key, x->keylen), rel->schema,
+					   rel->name, size);
+	ent_shmem_set_error(ob->slot, "54000", message);
+	ereport(LOG, (errmsg("%s", message)));
+	return false;
+}
+
+/* What is in flight counts for age, acknowledgement and debts. */
+static void
+note_flight(EntOutbound *ob, Taken *taken)
+{
+	EntQueueEntry *e = &taken->entry;
+
+	ob->flight_min = Min(ob->flight_min, e->position);
+	ob->flight_oldest = Min(ob->flight_oldest, e->stale_at);
+	if (e->flags & ENT_ROW_LATE)
+	{
+		MemoryContext old = MemoryContextSwitchTo(ob->context);
+		EntOutLate *late = palloc(sizeof(EntOutLate));
+
+		late->rel = e->rel;
+		late->key = palloc(VARHDRSZ + e->keylen);
+		SET_VARSIZE(late->key, VARHDRSZ + e->keylen);
+		memcpy(VARDATA(late->key), e->key, e->keylen);
+		ob->flight_late = lappend(ob->flight_late, late);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/*
+ * One section: taken[0 .. n-1] are of one table and owner. Entries that do
+ * not fit any more go back to where they were. Needs ent_value_enter.
+ */
+static void
+write_section(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
+			  Snapshot snapshot, size_t max_bytes)
+{
+	EntRelation *rel = ent_relinfo_get(taken[0].entry.rel);
+	EntOutTable *t = hash_search(ob->tables, &taken[0].entry.rel, HASH_FIND, NULL);
+	EntExtract *items = palloc0(n * sizeof(EntExtract));
+	EntWireObjects head = {.table = taken[0].entry.rel, .owner = taken[0].entry.owner};
+	size_t		mark = 0;
+	int64		last = 0;
+
+	if (rel == NULL || t->generation != rel->generation)
+	{
+		/* the table changed under us: announce it again first */
+		ob->adverts_due = true;
+		ob->adverts_position = ob->ring_position;
+		for (int i = 0; rel != NULL && i < n; i++)
+			ent_queue_push(ob->queue, &taken[i].entry);
+		return;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		items[i].key = taken[i].entry.key;
+		items[i].keylen = taken[i].entry.keylen;
+		items[i].owner = taken[i].entry.owner;
+		items[i].since = taken[i].entry.since;
+		taken[i].extract = &items[i];
+	}
+	ent_extract(rel, ob->role, t->may, snapshot, items, n);
+	for (int i = 0; i < n; i++)
+	{
+		size_t		before = w->len;
+
+		if (items[i].kind == ENT_EXTRACT_NOTHING)
+		{
+			note_flight(ob, &taken[i]);
+			continue;
+		}
+		if (!sendable(ob, rel, &items[i]))
+			continue;
+		if (w->len > max_bytes && w->len + row_size(rel, &items[i]) > 2 * max_bytes)
+		{
+			ent_queue_push(ob->queue, &taken[i].entry);
+			continue;
+		}
+		if (mark != 0 && items[i].epoch != head.epoch)
+		{
+			ent_wire_close_section(w, mark);
+			mark = 0;
+		}
+		if (mark == 0)
+		{
+			head.epoch = items[i].epoch;
+			mark = ent_wire_open_section(w, ENT_SECTION_OBJECTS);
+			ent_wire_write_objects(w, &head);
+			last = 0;
+		}
+		write_row(ob, w, rel, t, &taken[i], &last);
+		note_flight(ob, &taken[i]);
+		ob->row_bytes = (ob->row_bytes * 7 + (w->len - before)) / 8 + 1;
+	}
+	if (mark != 0)
+		ent_wire_close_section(w, mark);
+}
+
+void
+ent_outbound_write_objects(EntOutbound *ob, EntWriter *w, size_t max_bytes)
+{
+	Taken	   *taken = palloc(MAX_TAKE * sizeof(Taken));
+	MemoryContext chunk = AllocSetContextCreate(CurrentMemoryContext,
+												"entanglement chunk",
+												ALLOCSET_DEFAULT_SIZES);
+
+	while (w->len < max_bytes && ent_queue_length(ob->queue) > 0 &&
+		   !ob->adverts_due)
+	{
+		size_t		room = (max_bytes - w->len) / Max(ob->row_bytes, 16) + 1;
+		MemoryContext old = MemoryContextSwitchTo(chunk);
+		Snapshot	snapshot;
+		int			n,
+					level;
+
+		n = take(ob, taken, Min(room, MAX_TAKE));
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		level = ent_value_enter();
+		for (int from = 0, to; from < n; from = to)
+		{
+			for (to = from + 1; to < n &&
+				 by_table_and_owner(&taken[from], &taken[to]) == 0; to++)
+				;
+			write_section(ob, w, taken + from, to - from, snapshot, max_bytes);
+		}
+		ent_value_leave(level);
+		UnregisterSnapshot(snapshot);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(chunk);
+	}
+	MemoryContextDelete(chunk);
+	pfree(taken);
+}
+
+/* ---- which keys live, for a peer that missed collected tombstones ---- */
+
+/* One range of keys; true when the table is listed to its end. */
+static bool
+write_present(EntWriter *w, EntOutPresent *p, EntRelation *rel,
+			  MemoryContext keep)
+{
+	Datum		args[4] = {Int32GetDatum(p->rel), Int32GetDatum(p->owner),
+	PointerGetDatum(p->lo), Int64GetDatum(MAX_PRESENT)};
+	char		nulls[] = "    ";
+	EntWirePresent head = {.owner = p->owner, .table = p->rel};
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	bytea	   *last = NULL;
+	size_t		mark;
+	bool		done;
+
+	ent_query_run(&serial_query, &args[1], NULL, SPI_OK_SELECT, snapshot);
+	if (SPI_processed == 1)
+		head.serial = ent_query_int8(0, 1, NULL);
+	SPI_freetuptable(SPI_tuptable);
+	nulls[2] = p->lo ? ' ' : 'n';
+	ent_query_run(&live_query, args, nulls, SPI_OK_SELECT, snapshot);
+	done = SPI_processed < MAX_PRESENT;
+	if (p->lo)
+	{
+		head.has_lo = true;
+		head.lo = ent_key_to_wire(rel, (uint8 *) VARDATA_ANY(p->lo),
+								  VARSIZE_ANY_EXHDR(p->lo), &head.lolen);
+	}
+	if (!done)
+	{
+		bool		null;
+
+		last = DatumGetByteaPP(ent_query_datum(SPI_processed - 1, 1, &null));
+		head.has_hi = true;
+		head.hi = ent_key_to_wire(rel, (uint8 *) VARDATA_ANY(last),
+								  VARSIZE_ANY_EXHDR(last), &head.hilen);
+	}
+	mark = ent_wire_open_section(w, ENT_SECTION_PRESENT);
+	ent_wire_write_present(w, &head);
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		bool		null;
+		bytea	   *key = DatumGetByteaPP(ent_query_datum(row, 1, &null));
+		size_t		len;
+		const uint8 *wire = ent_key_to_wire(rel, (uint8 *) VARDATA_ANY(key),
+											VARSIZE_ANY_EXHDR(key), &len);
+
+		ent_wire_write_bytes(w, wire, len);
+	}
+	ent_wire_close_section(w, mark);
+	if (last)
+	{
+		p->lo = MemoryContextAlloc(keep, VARSIZE_ANY(last));
+		memcpy(p->lo, last, VARSIZE_ANY(last));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	UnregisterSnapshot(snapshot);
+	return done;
+}
+
+void
+ent_outbound_write_presents(EntOutbound *ob, EntWriter *w, size_t max_bytes)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &ob->presents)
+	{
+		EntOutPresent *p = dlist_container(EntOutPresent, node, iter.cur);
+		EntRelation *rel = ent_relinfo_get(p->rel);
+		EntOutTable *t = hash_search(ob->tables, &p->rel, HASH_FIND, NULL);
+		bool		done = rel == NULL || t == NULL || !t->known;
+
+		while (!done && w->len < max_bytes)
+			done = write_present(w, p, rel, ob->context);
+		if (!done)
+			return;
+		dlist_delete(&p->node);
+		pfree(p);
+	}
+}
+
+/* ---- claims ---- */
+
+static bool
+presents_left(EntOutbound *ob, int32 owner)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &ob->presents)
+		if (dlist_container(EntOutPresent, node, iter.cur)->owner == owner)
+			return true;
+	return false;
+}
+
+static void
+write_owner_claims(EntOutbound *ob, EntWriter *w, uint64 unsent)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &ob->claiming)
+	{
+		EntOutOwner *o = dlist_container(EntOutOwner, node, iter.cur);
+		int64		serial = 0;
+
+		if (presents_left(ob, o->no))
+			continue;
+		if (o->current.serial > 0 && o->current.position < unsent)
+		{
+			serial = o->current.serial;
+			o->current = o->next;
+			memset(&o->next, 0, sizeof(o->next));
+		}
+		if (o->current.serial > 0 && o->current.position < unsent)
+		{
+			serial = o->current.serial;
+			memset(&o->current, 0, sizeof(o->current));
+		}
+		if (serial > o->claimed && o->wanted)
+		{
+			EntWireClaim claim = {.owner = o->no, .epoch = o->epoch, .serial = serial};
+			MemoryContext old = MemoryContextSwitchTo(ob->context);
+
+			ent_wire_write_claim(w, &claim);
+			o->claiming_serial = serial;
+			ob->flight_claims = lappend(ob->flight_claims, o);
+			MemoryContextSwitchTo(old);
+		}
+		if (o->current.serial == 0)
+		{
+			o->claiming = false;
+			dlist_delete(&o->node);
+		}
+	}
+}
+
+void
+ent_outbound_write_claims(EntOutbound *ob, EntWriter *w)
+{
+	uint64		unsent = ent_queue_min_position(ob->queue);
+	dlist_mutable_iter iter;
+
+	write_owner_claims(ob, w, unsent);
+	ob->claimed_at = GetCurrentTimestamp();
+	dlist_foreach_modify(iter, &ob->arrears)
+	{
+		EntOutArrears *a = dlist_container(EntOutArrears, node, iter.cur);
+		EntOutOwner *o = hash_search(ob->owners, &a->owner, HASH_FIND, NULL);
+		EntWireArrears done = {.owner = a->owner, .table = a->rel};
+
+		if (!a->queued || a->position >= unsent || (o && o->withheld))
+			continue;
+		ent_wire_write_arrears(w, ENT_SECTION_ARREARS_DONE, &done);
+		dlist_delete(&a->node);
+		pfree(a);
+	}
+}

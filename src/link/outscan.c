@@ -1,0 +1,419 @@
+/*
+ * link/outscan.c
+ *	  The sending end: what we offer, and catching up from the object table.
+ *
+ * A scan goes by serial in chunks; the next chunk is taken only when all of
+ * the chunk before has been sent, so memory stays bounded and each chunk's
+ * progress becomes durable with its own claim.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/guc.h"
+#include "guard/policy.h"
+#include "link/outbound_private.h"
+#include "store/owner.h"
+#include "store/query.h"
+#include "store/value.h"
+
+static EntQuery state_query = {
+	"SELECT o.serial, EXISTS (SELECT 1 FROM entanglement.arrears a "
+	"WHERE a.owner OPERATOR(pg_catalog.=) o.no) "
+	"FROM entanglement.owner o WHERE o.no OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL
+};
+static EntQuery objects_query = {
+	"SELECT rel, key, serial, changed_at FROM entanglement.object "
+	"WHERE owner OPERATOR(pg_catalog.=) $1 AND serial OPERATOR(pg_catalog.>) $2 "
+	"ORDER BY serial LIMIT $3",
+	3, {INT4OID, INT8OID, INT8OID}, NULL
+};
+static EntQuery graves_query = {
+	"SELECT rel, key, serial, changed_at FROM entanglement.tombstone "
+	"WHERE owner OPERATOR(pg_catalog.=) $1 AND serial OPERATOR(pg_catalog.>) $2 "
+	"ORDER BY serial LIMIT $3",
+	3, {INT4OID, INT8OID, INT8OID}, NULL
+};
+static EntQuery arrears_query = {
+	"SELECT rel, key, serial, changed_at FROM entanglement.object "
+	"WHERE owner OPERATOR(pg_catalog.=) $1 AND serial OPERATOR(pg_catalog.>) $2 "
+	"AND rel OPERATOR(pg_catalog.=) $4 ORDER BY serial LIMIT $3",
+	4, {INT4OID, INT8OID, INT8OID, INT4OID}, NULL
+};
+
+static void
+scan_begins(EntOutbound *ob, uint64 position)
+{
+	if (ob->scans++ == 0 || position < ob->scan_position)
+		ob->scan_position = position;
+}
+
+static void
+scan_ends(EntOutbound *ob)
+{
+	ob->scans--;
+}
+
+void
+ent_outbound_unwant(EntOutbound *ob, EntOutOwner *o)
+{
+	if (o->scanning)
+		scan_ends(ob);
+	o->scanning = false;
+	o->wanted = false;
+	o->position = 0;
+	memset(&o->current, 0, sizeof(o->current));
+	memset(&o->next, 0, sizeof(o->next));
+}
+
+/* ---- adverts ---- */
+
+static uint32
+owner_digest(EntOwner *o)
+{
+	uint32		h = hash_bytes((const unsigned char *) o->name, strlen(o->name));
+
+	h = hash_combine(h, hash_bytes((const unsigned char *) &o->home, sizeof(o->home)));
+	h = hash_combine(h, hash_uint32(o->epoch));
+	return hash_combine(h, hash_uint32(o->distance));
+}
+
+static void
+advertise_owner(EntOutbound *ob, EntWriter *w, EntOwner *o)
+{
+	bool		found;
+	EntOutOwner *out = hash_search(ob->owners, &o->no, HASH_ENTER, &found);
+	uint32		digest = owner_digest(o);
+	EntWireOwner wire = {
+		.number = o->no, .epoch = o->epoch, .serial = o->serial,
+		.distance = o->distance
+	};
+
+	if (!found)
+	{
+		memset((char *) out + sizeof(int32), 0, sizeof(EntOutOwner) - sizeof(int32));
+		out->epoch = o->epoch;
+	}
+	if (out->withheld && !o->arrears && out->wanted && !out->scanning)
+		ent_outbound_start_scan(ob, out, out->claimed, ob->ring_position);
+	out->withheld = o->arrears;
+	if (found && out->digest == digest)
+		return;
+	if (found && out->epoch != o->epoch)
+	{
+		ent_outbound_unwant(ob, out);	/* the peer will ask again */
+		out->epoch = o->epoch;
+		out->claimed = 0;
+	}
+	out->digest = digest;
+	memcpy(wire.id.bytes, o->id.data, UUID_LEN);
+	memcpy(wire.home.bytes, o->home.data, UUID_LEN);
+	strlcpy(wire.name, ent_name_to_wire(o->name), sizeof(wire.name));
+	ent_wire_write_owner(w, &wire);
+}
+
+/* Builds the announcement; false when the role may not see the table. */
+static bool
+describe_table(EntOutbound *ob, EntRelation *rel, EntOutTable *t,
+			   EntWireTable *wire)
+{
+	if (t->ncolumns < rel->ncolumns || t->may == NULL)
+		t->may = MemoryContextAlloc(ob->context, rel->ncolumns * sizeof(bool));
+	t->ncolumns = rel->ncolumns;
+	t->generation = rel->generation;
+	t->priority = rel->priority;
+	memset(wire, 0, sizeof(EntWireTable));
+	if (!ent_policy_columns(rel, ob->role, t->may))
+		return false;
+	wire->number = rel->no;
+	strlcpy(wire->schema, ent_name_to_wire(rel->schema), sizeof(wire->schema));
+	strlcpy(wire->name, ent_name_to_wire(rel->name), sizeof(wire->name));
+	wire->nkeys = rel->nkeys;
+	wire->columns = palloc0(rel->ncolumns * sizeof(EntWireColumn));
+	for (int i = 0; i < rel->ncolumns; i++)
+	{
+		EntColumn  *col = &rel->columns[i];
+		EntWireColumn *c;
+		const char *schema,
+				   *name;
+
+		if (!t->may[i])
+			continue;
+		c = &wire->columns[wire->ncolumns++];
+		ent_value_type_name(col, &schema, &name);
+		strlcpy(c->name, ent_name_to_wire(col->name), sizeof(c->name));
+		strlcpy(c->type_schema, ent_name_to_wire(schema), sizeof(c->type_schema));
+		strlcpy(c->type_name, ent_name_to_wire(name), sizeof(c->type_name));
+		c->format = col->format;
+		c->key = col->key;
+		c->in_key_only = col->in_key_only;
+	}
+	return true;
+}
+
+static void
+announce_table(EntOutbound *ob, EntWriter *w, EntRelation *rel)
+{
+	bool		found;
+	EntOutTable *t = hash_search(ob->tables, &rel->no, HASH_ENTER, &found);
+	EntWireTable wire;
+	size_t		start = w->len;
+	uint32		digest;
+
+	if (!found)
+		memset((char *) t + sizeof(int32), 0, sizeof(EntOutTable) - sizeof(int32));
+	t->withheld = !describe_table(ob, rel, t, &wire);
+	if (t->withheld)
+	{
+		t->known = false;
+		t->digest = 0;
+		t->announced = false;
+		return;
+	}
+	ent_wire_write_table(w, &wire);
+	digest = hash_bytes(w->data + start, w->len - start);
+	if (t->announced && t->digest == digest)
+		w->len = start;			/* nothing new */
+	else
+	{
+		t->known = true;		/* until the peer says otherwise */
+		t->announced = true;
+		t->digest = digest;
+	}
+	if (wire.columns)
+		pfree(wire.columns);
+}
+
+void
+ent_outbound_advertise(EntOutbound *ob, EntWriter *w)
+{
+	ListCell   *lc;
+
+	foreach(lc, ent_relinfo_all())
+		announce_table(ob, w, lfirst(lc));
+	foreach(lc, ent_owner_all())
+	{
+		EntOwner   *o = lfirst(lc);
+
+		/* not back to where it comes from, and only what can be reached */
+		if (!o->local && (o->peer == ob->peer || o->peer == 0 ||
+						  o->distance >= ENT_MAX_DISTANCE))
+		{
+			EntOutOwner *out = hash_search(ob->owners, &o->no, HASH_FIND, NULL);
+
+			if (out)
+			{
+				ent_outbound_unwant(ob, out);
+				out->digest = 0;
+			}
+			continue;
+		}
+		advertise_owner(ob, w, o);
+	}
+	ob->adverts_due = false;
+}
+
+/* ---- scans ---- */
+
+void
+ent_outbound_start_scan(EntOutbound *ob, EntOutOwner *o, int64 from,
+						uint64 position)
+{
+	if (!o->scanning)
+		scan_begins(ob, position);
+	o->scanning = true;
+	o->floor = from;
+	o->scanned = from;
+	o->position = Min(position, o->position == 0 ? position : o->position);
+	memset(&o->current, 0, sizeof(o->current));
+	memset(&o->next, 0, sizeof(o->next));
+}
+
+void
+ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
+						   uint64 position)
+{
+	dlist_iter	iter;
+	EntOutArrears *a;
+
+	dlist_foreach(iter, &ob->arrears)
+	{
+		a = dlist_container(EntOutArrears, node, iter.cur);
+		if (a->owner == owner && a->rel == rel)
+		{
+			/* asked again: from the start */
+			if (a->queued)
+				scan_begins(ob, position);
+			a->queued = false;
+			a->scanned = 0;
+			a->position = position;
+			return;
+		}
+	}
+	a = MemoryContextAllocZero(ob->context, sizeof(EntOutArrears));
+	a->owner = owner;
+	a->rel = rel;
+	a->position = position;
+	dlist_push_tail(&ob->arrears, &a->node);
+	scan_begins(ob, position);
+}
+
+void
+ent_outbound_start_presents(EntOutbound *ob, EntOutOwner *o)
+{
+	ListCell   *lc;
+
+	foreach(lc, ent_relinfo_all())
+	{
+		EntRelation *rel = lfirst(lc);
+		EntOutPresent *p = MemoryContextAllocZero(ob->context, sizeof(EntOutPresent));
+
+		p->owner = o->no;
+		p->rel = rel->no;
+		dlist_push_tail(&ob->presents, &p->node);
+	}
+}
+
+/*
+ * Queues what the query returned, up to serial upto; returns how many rows
+ * there were and leaves the last one's serial in *last.
+ */
+static uint64
+queue_rows(EntOutbound *ob, int32 owner, int64 since, unsigned flags,
+		   uint64 position, int64 upto)
+{
+	uint64		n = 0;
+
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		int32		rel = ent_query_int4(row, 1, NULL);
+		EntOutTable *t = hash_search(ob->tables, &rel, HASH_FIND, NULL);
+		bool		null;
+		bytea	   *key = DatumGetByteaPP(ent_query_datum(row, 2, &null));
+		EntQueueEntry e = {
+			.rel = rel, .owner = owner, .flags = flags, .position = position,
+			.since = since, .priority = t ? t->priority : 0,
+			.stale_at = DatumGetTimestampTz(ent_query_datum(row, 4, &null)),
+			.keylen = VARSIZE_ANY_EXHDR(key), .key = (uint8 *) VARDATA_ANY(key)
+		};
+
+		if (ent_query_int8(row, 3, NULL) > upto)
+			break;
+		if (t == NULL || !t->known)
+			continue;
+		if (ent_queue_push(ob->queue, &e))
+			pg_atomic_fetch_add_u64(&ob->slot->coalesced, 1);
+		n++;
+	}
+	return n;
+}
+
+/* The serial up to which a limited query's answer is complete. */
+static int64
+complete_upto(uint64 limit)
+{
+	if (SPI_processed < limit)
+		return PG_INT64_MAX;
+	return ent_query_int8(SPI_processed - 1, 3, NULL);
+}
+
+/* One chunk of an owner's objects and tombstones, under one snapshot. */
+static void
+scan_owner(EntOutbound *ob, EntOutOwner *o, Snapshot snapshot)
+{
+	Datum		args[3] = {Int32GetDatum(o->no), Int64GetDatum(o->scanned),
+	Int64GetDatum(ent_scan_chunk)};
+	Datum		state_args[1] = {Int32GetDatum(o->no)};
+	int64		serial = 0,
+				upto = PG_INT64_MAX;
+	SPITupleTable *objects;
+	uint64		nobjects;
+
+	ent_query_run(&state_query, state_args, NULL, SPI_OK_SELECT, snapshot);
+	if (SPI_processed == 1)
+	{
+		serial = ent_query_int8(0, 1, NULL);
+		o->withheld = ent_query_bool(0, 2);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	ent_query_run(&objects_query, args, NULL, SPI_OK_SELECT, snapshot);
+	objects = SPI_tuptable;
+	nobjects = SPI_processed;
+	upto = complete_upto(ent_scan_chunk);
+	if (o->floor > 0)
+	{
+		ent_query_run(&graves_query, args, NULL, SPI_OK_SELECT, snapshot);
+		upto = Min(upto, complete_upto(ent_scan_chunk));
+		queue_rows(ob, o->no, o->floor, 0, o->position, upto);
+		SPI_freetuptable(SPI_tuptable);
+	}
+	SPI_tuptable = objects;
+	SPI_processed = nobjects;
+	queue_rows(ob, o->no, o->floor, 0, o->position, upto);
+	SPI_freetuptable(objects);
+	if (upto == PG_INT64_MAX)
+	{
+		o->scanning = false;
+		o->scanned = serial;
+		scan_ends(ob);
+	}
+	else
+		o->scanned = upto;
+	if (!o->withheld)
+		ent_outbound_claim(ob, o, Min(o->scanned, serial), o->position);
+	if (!o->scanning)
+		o->position = 0;
+}
+
+static void
+scan_arrears(EntOutbound *ob, EntOutArrears *a, Snapshot snapshot)
+{
+	Datum		args[4] = {Int32GetDatum(a->owner), Int64GetDatum(a->scanned),
+	Int64GetDatum(ent_scan_chunk), Int32GetDatum(a->rel)};
+	int64		upto;
+
+	ent_query_run(&arrears_query, args, NULL, SPI_OK_SELECT, snapshot);
+	upto = complete_upto(ent_scan_chunk);
+	queue_rows(ob, a->owner, 0, ENT_ROW_REFRESH, a->position, upto);
+	SPI_freetuptable(SPI_tuptable);
+	if (upto == PG_INT64_MAX)
+	{
+		a->queued = true;
+		scan_ends(ob);
+	}
+	a->scanned = upto;
+}
+
+/*
+ * Takes the next chunk of every scan once the chunks before have been sent.
+ */
+void
+ent_outbound_scan(EntOutbound *ob)
+{
+	HASH_SEQ_STATUS seq;
+	EntOutOwner *o;
+	dlist_iter	iter;
+	Snapshot	snapshot;
+
+	if (ob->scans == 0 || ent_queue_min_position(ob->queue) <= ob->scan_position)
+		return;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	hash_seq_init(&seq, ob->owners);
+	while ((o = hash_seq_search(&seq)) != NULL)
+		if (o->scanning && o->wanted)
+			scan_owner(ob, o, snapshot);
+	dlist_foreach(iter, &ob->arrears)
+	{
+		EntOutArrears *a = dlist_container(EntOutArrears, node, iter.cur);
+
+		if (!a->queued)
+			scan_arrears(ob, a, snapshot);
+	}
+	UnregisterSnapshot(snapshot);
+}

@@ -1,0 +1,58 @@
+/*
+ * step/apply.h
+ *	  Rows from a peer become rows here.
+ *
+ * Takes the rows of one table and owner, already authorised (the peer is the
+ * owner's route) and mapped to local columns; stores what is newer under the
+ * peer's role; writes base rows and object rows in the caller's transaction and leaves ring events
+ * for its commit. One bad row is parked alone.
+ */
+#ifndef ENT_STEP_APPLY_H
+#define ENT_STEP_APPLY_H
+
+#include "postgres.h"
+
+#include "rule/wire.h"
+#include "store/relinfo.h"
+
+typedef struct EntApplyRow
+{
+	EntRowOp	op;
+	unsigned	flags;			/* ENT_ROW_REFRESH, ENT_ROW_LATE */
+	int64		serial;
+	int64		base;
+	const uint8 *wirekey;
+	size_t		wirekeylen;
+	/* by local column; raw values point into the batch */
+	bool	   *set;			/* column is given */
+	const char **data;			/* NULL: SQL NULL */
+	size_t	   *len;
+	/* answered */
+	bool		again;			/* ask the sender for it in full */
+} EntApplyRow;
+
+typedef struct EntApply
+{
+	EntRelation *rel;
+	Oid			role;			/* under whose rights */
+	int32		peer;			/* who sent it */
+	int32		owner;			/* local number of the (remote) owner */
+	int32		epoch;
+	int64		have;			/* ours of this owner, in this epoch */
+	/* by local column: how the sender encodes */
+	const EntWireFormat *formats;
+	const Oid  *sender_types;
+	int64		stored;			/* counts rows stored (out) */
+} EntApply;
+
+/* SPI connected, in a transaction. */
+extern void ent_apply(EntApply *a, EntApplyRow *rows, int n);
+
+/*
+ * PRESENT: deletes this owner's objects in the key range that are not listed
+ * and not newer than serial. Bounds are local key images; NULL: open.
+ */
+extern void ent_apply_present(EntApply *a, bytea *lo, bytea *hi, int64 serial,
+							  Datum *keys, int nkeys);
+
+#endif							/* ENT_STEP_APPLY_H */

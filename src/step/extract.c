@@ -1,0 +1,283 @@
+/*
+ * step/extract.c
+ *	  The newest state of objects, read by key as a peer's role.
+ *
+ * Our tables are read as their owner, the user's table as the peer's role in
+ * a security-restricted context, all under one snapshot.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "rule/coalesce.h"
+#include "rule/colserial.h"
+#include "step/extract.h"
+#include "store/query.h"
+#include "store/rowquery.h"
+#include "store/value.h"
+
+static EntQuery version_query = {
+	"SELECT u.n, o.owner, o.epoch, o.serial, o.born, o.column_serials "
+	"FROM unnest($2) WITH ORDINALITY AS u(key, n), LATERAL ("
+	"SELECT o.owner, o.epoch, o.serial, o.born, o.column_serials "
+	"FROM entanglement.object o "
+	"WHERE o.rel OPERATOR(pg_catalog.=) $1 AND o.key OPERATOR(pg_catalog.=) u.key "
+	"OFFSET 0) o",
+	2, {INT4OID, BYTEAARRAYOID}, NULL
+};
+static EntQuery grave_query = {
+	"SELECT u.n, t.epoch, t.serial, t.born "
+	"FROM unnest($2, $3) WITH ORDINALITY AS u(key, owner, n), LATERAL ("
+	"SELECT t.epoch, t.serial, t.born FROM entanglement.tombstone t "
+	"WHERE t.owner OPERATOR(pg_catalog.=) u.owner AND t.rel OPERATOR(pg_catalog.=) $1 "
+	"AND t.key OPERATOR(pg_catalog.=) u.key OFFSET 0) t",
+	3, {INT4OID, BYTEAARRAYOID, INT4ARRAYOID}, NULL
+};
+static EntQuery pending_query = {
+	"SELECT c.op, c.key, c.columns FROM entanglement.change c "
+	"WHERE c.rel OPERATOR(pg_catalog.=) $1 AND (c.key OPERATOR(pg_catalog.=) ANY ($2) "
+	"OR c.op OPERATOR(pg_catalog.=) 'T'::pg_catalog.\"char\")",
+	2, {INT4OID, BYTEAARRAYOID}, NULL
+};
+
+/* What extraction of one object knows beyond its answer. */
+typedef struct Version
+{
+	bool		found;
+	int64		born;
+	bytea	   *columns;
+} Version;
+
+typedef struct Job
+{
+	EntRelation *rel;
+	Oid			role;
+	const bool *may;
+	EntExtract *items;
+	int			n;
+	Version    *versions;
+	Datum		keys;			/* bytea[] */
+	Snapshot	snapshot;
+} Job;
+
+static void
+read_versions(Job *j)
+{
+	Datum		args[2] = {Int32GetDatum(j->rel->no), j->keys};
+
+	ent_query_run(&version_query, args, NULL, SPI_OK_SELECT, j->snapshot);
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		int			i = ent_query_int8(row, 1, NULL) - 1;
+		bool		null;
+
+		if (ent_query_int4(row, 2, NULL) != j->items[i].owner)
+			continue;
+		j->versions[i].found = true;
+		j->items[i].epoch = ent_query_int4(row, 3, NULL);
+		j->items[i].serial = ent_query_int8(row, 4, NULL);
+		j->versions[i].born = ent_query_int8(row, 5, NULL);
+		j->versions[i].columns =
+			DatumGetByteaPCopy(ent_query_datum(row, 6, &null));
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * Tombstones of what is not alive. One born after the peer's copy was
+ * complete is nothing to it, unless the peer asked for this very object.
+ */
+static void
+read_graves(Job *j)
+{
+	Datum	   *owners = palloc(j->n * sizeof(Datum));
+	Datum		args[3] = {Int32GetDatum(j->rel->no), j->keys, 0};
+	bool		any = false;
+
+	for (int i = 0; i < j->n; i++)
+	{
+		owners[i] = Int32GetDatum(j->items[i].owner);
+		any |= !j->versions[i].found;
+	}
+	if (!any)
+		return;
+	args[2] = ent_query_array(INT4OID, owners, NULL, j->n);
+	ent_query_run(&grave_query, args, NULL, SPI_OK_SELECT, j->snapshot);
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		EntExtract *x = &j->items[ent_query_int8(row, 1, NULL) - 1];
+
+		if (j->versions[x - j->items].found)
+			continue;
+		x->epoch = ent_query_int4(row, 2, NULL);
+		x->serial = ent_query_int8(row, 3, NULL);
+		if (x->since == 0 || ent_query_int8(row, 4, NULL) <= x->since)
+			x->kind = ENT_EXTRACT_DEAD;
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Decides full or delta, and for a delta which columns. */
+static void
+decide(Job *j, int i)
+{
+	EntExtract *x = &j->items[i];
+	Version    *v = &j->versions[i];
+	EntRelation *rel = j->rel;
+	int64	   *serials;
+
+	x->set = palloc0(rel->ncolumns * sizeof(bool));
+	x->values = palloc0(rel->ncolumns * sizeof(Datum));
+	x->nulls = palloc0(rel->ncolumns * sizeof(bool));
+	if (x->since <= 0 || v->born > x->since)
+	{
+		x->kind = ENT_EXTRACT_FULL;
+		return;
+	}
+	x->kind = ENT_EXTRACT_DELTA;
+	serials = palloc(rel->natts * sizeof(int64));
+	ent_colserial_unpack((uint8 *) VARDATA_ANY(v->columns),
+						 VARSIZE_ANY_EXHDR(v->columns), x->serial, v->born,
+						 serials, rel->natts);
+	for (int c = 0; c < rel->ncolumns; c++)
+		x->set[c] = serials[rel->columns[c].attnum - 1] > x->since;
+	x->base = ent_colserial_base(serials, rel->natts, x->since);
+	pfree(serials);
+}
+
+static int
+compare_items(const void *a, const void *b)
+{
+	const EntExtract *x = *(EntExtract *const *) a,
+			   *y = *(EntExtract *const *) b;
+	int			c = memcmp(x->key, y->key, Min(x->keylen, y->keylen));
+
+	if (c != 0)
+		return c;
+	return (x->keylen > y->keylen) - (x->keylen < y->keylen);
+}
+
+/* A committed, unfolded change of this object: its columns go along. */
+static void
+add_pending(Job *j, EntExtract *x, char op, const uint8 *set, size_t setlen)
+{
+	if (x->kind != ENT_EXTRACT_DELTA)
+		return;
+	if (op != ENT_CHANGE_UPDATE)
+	{
+		x->kind = ENT_EXTRACT_FULL;
+		return;
+	}
+	for (int c = 0; c < j->rel->ncolumns; c++)
+		if (ent_wire_in_set(set, setlen, j->rel->columns[c].attnum - 1))
+			x->set[c] = true;
+}
+
+static void
+read_pending(Job *j)
+{
+	Datum		args[2] = {Int32GetDatum(j->rel->no), j->keys};
+	EntExtract **sorted;
+
+	ent_query_run(&pending_query, args, NULL, SPI_OK_SELECT, j->snapshot);
+	if (SPI_processed == 0)
+		return;
+	sorted = palloc(j->n * sizeof(EntExtract *));
+	for (int i = 0; i < j->n; i++)
+		sorted[i] = &j->items[i];
+	qsort(sorted, j->n, sizeof(EntExtract *), compare_items);
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		bool		nokey,
+					noset;
+		char		op = DatumGetChar(ent_query_datum(row, 1, &nokey));
+		Datum		key = ent_query_datum(row, 2, &nokey);
+		Datum		set = ent_query_datum(row, 3, &noset);
+		EntExtract	probe = {0},
+				   *p = &probe,
+				  **hit;
+		bytea	   *b;
+
+		if (nokey)
+			continue;			/* a TRUNCATE: rows that are there were born
+								 * after it and say so themselves */
+		b = DatumGetByteaPP(key);
+		probe.key = (uint8 *) VARDATA_ANY(b);
+		probe.keylen = VARSIZE_ANY_EXHDR(b);
+		hit = bsearch(&p, sorted, j->n, sizeof(EntExtract *), compare_items);
+		if (hit == NULL)
+			continue;
+		b = noset ? NULL : DatumGetByteaPP(set);
+		add_pending(j, *hit, op, b ? (uint8 *) VARDATA_ANY(b) : NULL,
+					b ? VARSIZE_ANY_EXHDR(b) : 0);
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Reads the rows as the peer's role. */
+static void
+read_rows(Job *j)
+{
+	for (int i = 0; i < j->n; i++)
+	{
+		EntExtract *x = &j->items[i];
+		Datum		key[ENT_WIRE_MAX_KEYS];
+		SPITupleTable *table;
+
+		if (x->kind != ENT_EXTRACT_DELTA && x->kind != ENT_EXTRACT_FULL)
+			continue;
+		ent_key_values(j->rel, x->key, x->keylen, key);
+		if (!ent_rowquery_read(j->rel, j->may, key, j->snapshot, x->values,
+							   x->nulls, &table))
+			x->kind = ENT_EXTRACT_NOTHING;
+		for (int c = 0; c < j->rel->ncolumns; c++)
+			x->set[c] = j->may[c] && !j->rel->columns[c].in_key_only &&
+				(x->kind == ENT_EXTRACT_FULL || x->set[c]);
+	}
+}
+
+void
+ent_extract(EntRelation *rel, Oid role, const bool *may, Snapshot snapshot,
+			EntExtract *items, int n)
+{
+	Job			j = {.rel = rel, .role = role, .may = may, .items = items,
+	.n = n, .snapshot = snapshot};
+	Datum	   *keys = palloc(n * sizeof(Datum));
+	Oid			save_user;
+	int			save_context;
+
+	for (int i = 0; i < n; i++)
+	{
+		bytea	   *b = palloc(VARHDRSZ + items[i].keylen);
+
+		SET_VARSIZE(b, VARHDRSZ + items[i].keylen);
+		memcpy(VARDATA(b), items[i].key, items[i].keylen);
+		keys[i] = PointerGetDatum(b);
+		items[i].kind = ENT_EXTRACT_NOTHING;
+	}
+	j.keys = ent_query_array(BYTEAOID, keys, NULL, n);
+	j.versions = palloc0(n * sizeof(Version));
+
+	read_versions(&j);
+	read_graves(&j);
+	for (int i = 0; i < n; i++)
+		if (j.versions[i].found)
+			decide(&j, i);
+	read_pending(&j);
+
+	GetUserIdAndSecContext(&save_user, &save_context);
+	SetUserIdAndSecContext(role, save_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	PG_TRY();
+	{
+		read_rows(&j);
+	}
+	PG_FINALLY();
+	{
+		SetUserIdAndSecContext(save_user, save_context);
+	}
+	PG_END_TRY();
+}

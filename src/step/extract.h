@@ -1,0 +1,51 @@
+/*
+ * step/extract.h
+ *	  The newest state of objects, read by key as a peer's role.
+ *
+ * All of one call belongs to one snapshot: the object's version, the row,
+ * and the changes of it that are committed but not yet folded (whose columns
+ * are added, so that no mixture of two versions is ever made: I1).
+ */
+#ifndef ENT_STEP_EXTRACT_H
+#define ENT_STEP_EXTRACT_H
+
+#include "postgres.h"
+
+#include "utils/snapshot.h"
+
+#include "store/relinfo.h"
+
+typedef enum EntExtractKind
+{
+	ENT_EXTRACT_NOTHING = 0,	/* gone without trace, or not for this role */
+	ENT_EXTRACT_DEAD,			/* tombstone */
+	ENT_EXTRACT_DELTA,
+	ENT_EXTRACT_FULL
+} EntExtractKind;
+
+typedef struct EntExtract
+{
+	/* asked */
+	const uint8 *key;
+	size_t		keylen;
+	int32		owner;			/* expected; another owner's object is nothing */
+	int64		since;			/* the peer's copy is complete up to here; 0: in full */
+	/* answered */
+	EntExtractKind kind;
+	int32		epoch;
+	int64		serial;
+	int64		base;			/* delta: oldest copy it fits on */
+	bool	   *set;			/* by column: to be sent */
+	Datum	   *values;			/* by column */
+	bool	   *nulls;
+} EntExtract;
+
+/*
+ * Answers n questions about one table. may: columns the role may see (by
+ * column). SPI connected; answers live in the SPI procedure's context, and may point
+ * to TOASTed values: the caller keeps the snapshot registered until it is done with them.
+ */
+extern void ent_extract(EntRelation *rel, Oid role, const bool *may,
+						Snapshot snapshot, EntExtract *items, int n);
+
+#endif							/* ENT_STEP_EXTRACT_H */

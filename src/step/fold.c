@@ -1,0 +1,501 @@
+/*
+ * step/fold.c
+ *	  Captured changes become versions of objects.
+ *
+ * Runs in one REPEATABLE READ transaction, so the changes taken from the log
+ * and the rows looked at belong to one snapshot: whether an object lives is
+ * decided by what was committed, not by the order in which changes were
+ * written. There is no cursor on the log; rows of transactions still
+ * running are seen by a later fold.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+#include "base/ring.h"
+#include "base/wake.h"
+#include "rule/coalesce.h"
+#include "rule/colserial.h"
+#include "step/fold.h"
+#include "store/owner.h"
+#include "store/query.h"
+#include "store/relinfo.h"
+#include "store/rowquery.h"
+#include "store/value.h"
+#include "store/version.h"
+
+typedef struct FoldKey
+{
+	int32		rel;
+	int32		len;
+	const uint8 *key;
+} FoldKey;
+
+/* One touched object. */
+typedef struct FoldEntry
+{
+	FoldKey		k;				/* hash key */
+	EntFolded	folded;
+	EntRelation *rel;
+	EntVerdict	verdict;
+	bytea	   *image;			/* the key as a datum */
+	bool		exists;			/* has an object row: */
+	bool		local;			/* ... with a local owner */
+	int32		owner;			/* of that row, then of the new version */
+	int32		epoch;
+	int64		serial;			/* of that row, then the new one */
+	int64		born;
+	bytea	   *columns;		/* packed column serials */
+	int32		old_owner;		/* birth under another owner: whose tombstone
+								 * stays; else 0 */
+	int64		old_serial;
+	int32		old_epoch;
+	int64		old_born;
+} FoldEntry;
+
+/* A local owner touched by this fold. */
+typedef struct FoldOwner
+{
+	int32		no;
+	int32		epoch;
+	int64		next;			/* serial to give out */
+	int64		last;
+	int64		wanted;			/* how many serials */
+	bool		local;
+} FoldOwner;
+
+typedef struct Fold
+{
+	HTAB	   *objects;
+	List	   *entries;		/* of FoldEntry *, in order of arrival */
+	HTAB	   *owners;
+	bool		complete;		/* the log was read to its end */
+	int32		default_owner;	/* of rows written before they were objects */
+} Fold;
+
+static EntQuery take_query = {
+	"DELETE FROM entanglement.change WHERE ctid OPERATOR(pg_catalog.=) ANY ("
+	"ARRAY(SELECT ctid FROM entanglement.change LIMIT $1)) "
+	"RETURNING xmin, rel, owner, op, key, columns",
+	1, {INT8OID}, NULL
+};
+static EntQuery truncated_query = {
+	"SELECT o.key FROM entanglement.object o JOIN entanglement.owner w "
+	"ON w.no OPERATOR(pg_catalog.=) o.owner AND w.local "
+	"WHERE o.rel OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL
+};
+static EntQuery existing_query = {
+	"SELECT u.n, o.owner, o.epoch, o.serial, o.born, o.column_serials, o.local "
+	"FROM unnest($1, $2) WITH ORDINALITY AS u(rel, key, n), LATERAL ("
+	"SELECT o.owner, o.epoch, o.serial, o.born, o.column_serials, "
+	"(SELECT w.local FROM entanglement.owner w WHERE w.no OPERATOR(pg_catalog.=) o.owner) AS local "
+	"FROM entanglement.object o "
+	"WHERE o.rel OPERATOR(pg_catalog.=) u.rel AND o.key OPERATOR(pg_catalog.=) u.key "
+	"OFFSET 0) o",
+	2, {INT4ARRAYOID, BYTEAARRAYOID}, NULL
+};
+static EntQuery allocate_query = {
+	"UPDATE entanglement.owner SET serial = serial OPERATOR(pg_catalog.+) $2 "
+	"WHERE no OPERATOR(pg_catalog.=) $1 AND local RETURNING serial, epoch",
+	2, {INT4OID, INT8OID}, NULL
+};
+static EntQuery strange_query = {
+	"INSERT INTO entanglement.parked (rel, key, owner, peer, serial, sqlstate, message) "
+	"VALUES ($1, $2, $3, 0, $4, '55000', "
+	"'the row was written here although its owner is elsewhere') "
+	"ON CONFLICT DO NOTHING",
+	4, {INT4OID, BYTEAOID, INT4OID, INT8OID}, NULL
+};
+
+static uint32
+hash_fold_key(const void *key, Size size)
+{
+	const FoldKey *k = key;
+
+	return DatumGetUInt32(hash_any_extended(k->key, k->len, k->rel));
+}
+
+static int
+match_fold_key(const void *a, const void *b, Size size)
+{
+	const FoldKey *x = a,
+			   *y = b;
+
+	if (x->rel != y->rel || x->len != y->len)
+		return 1;
+	return memcmp(x->key, y->key, x->len);
+}
+
+static Fold *
+fold_create(void)
+{
+	Fold	   *f = palloc0(sizeof(Fold));
+	HASHCTL		ctl = {0};
+
+	ctl.keysize = sizeof(FoldKey);
+	ctl.entrysize = sizeof(FoldEntry);
+	ctl.hash = hash_fold_key;
+	ctl.match = match_fold_key;
+	ctl.hcxt = CurrentMemoryContext;
+	f->objects = hash_create("entanglement fold", 1024, &ctl,
+							 HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
+							 HASH_CONTEXT);
+	ctl.keysize = sizeof(int32);
+	ctl.entrysize = sizeof(FoldOwner);
+	f->owners = hash_create("entanglement fold owners", 16, &ctl,
+							HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	return f;
+}
+
+/* The object's entry, made when new. key is copied then. */
+static FoldEntry *
+find_entry(Fold *f, int32 rel, const uint8 *key, int len)
+{
+	FoldKey		k = {rel, len, key};
+	bool		found;
+	FoldEntry  *e = hash_search(f->objects, &k, HASH_ENTER, &found);
+
+	if (!found)
+	{
+		memset((char *) e + sizeof(FoldKey), 0, sizeof(FoldEntry) - sizeof(FoldKey));
+		e->image = palloc(VARHDRSZ + len);
+		SET_VARSIZE(e->image, VARHDRSZ + len);
+		memcpy(VARDATA(e->image), key, len);
+		e->k.key = (uint8 *) VARDATA(e->image);
+		e->rel = ent_relinfo_get(rel);
+		ent_coalesce_init(&e->folded);
+		f->entries = lappend(f->entries, e);
+	}
+	return e;
+}
+
+/* TRUNCATE: every object of ours in the table is to be looked at. */
+static void
+add_truncated(Fold *f, int32 rel)
+{
+	Datum		args[1] = {Int32GetDatum(rel)};
+	SPITupleTable *rows;
+	uint64		n;
+
+	ent_query_run(&truncated_query, args, NULL, SPI_OK_SELECT, NULL);
+	rows = SPI_tuptable;
+	n = SPI_processed;
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		null;
+		bytea	   *key = DatumGetByteaPP(SPI_getbinval(rows->vals[i],
+														rows->tupdesc, 1, &null));
+		FoldEntry  *e = find_entry(f, rel, (uint8 *) VARDATA_ANY(key),
+								   VARSIZE_ANY_EXHDR(key));
+
+		ent_coalesce_add(&e->folded, ENT_CHANGE_DELETE, 0, 0, NULL, 0);
+		e->verdict = ENT_VERDICT_LOOK;
+	}
+	SPI_freetuptable(rows);
+}
+
+/* Takes changes from the log into f; returns how many. */
+static uint64
+take_changes(Fold *f, int limit)
+{
+	Datum		args[1] = {Int64GetDatum(limit)};
+	SPITupleTable *rows;
+	uint64		n;
+	List	   *truncated = NIL;
+	ListCell   *lc;
+
+	ent_query_run(&take_query, args, NULL, SPI_OK_DELETE_RETURNING, NULL);
+	rows = SPI_tuptable;
+	n = SPI_processed;
+	f->complete = n < (uint64) limit;
+	for (uint64 i = 0; i < n; i++)
+	{
+		HeapTuple	tup = rows->vals[i];
+		TupleDesc	desc = rows->tupdesc;
+		bool		null;
+		TransactionId xid = DatumGetTransactionId(SPI_getbinval(tup, desc, 1, &null));
+		int32		rel = DatumGetInt32(SPI_getbinval(tup, desc, 2, &null));
+		int32		owner = DatumGetInt32(SPI_getbinval(tup, desc, 3, &null));
+		char		op = DatumGetChar(SPI_getbinval(tup, desc, 4, &null));
+		Datum		key = SPI_getbinval(tup, desc, 5, &null);
+		Datum		set;
+		bytea	   *k,
+				   *s = NULL;
+
+		if (op == ENT_CHANGE_TRUNCATE || null)
+		{
+			truncated = list_append_unique_int(truncated, rel);
+			continue;
+		}
+		k = DatumGetByteaPP(key);
+		set = SPI_getbinval(tup, desc, 6, &null);
+		if (!null)
+			s = DatumGetByteaPP(set);
+		ent_coalesce_add(&find_entry(f, rel, (uint8 *) VARDATA_ANY(k),
+									 VARSIZE_ANY_EXHDR(k))->folded,
+						 op, owner, xid,
+						 s ? (uint8 *) VARDATA_ANY(s) : NULL,
+						 s ? VARSIZE_ANY_EXHDR(s) : 0);
+	}
+	SPI_freetuptable(rows);
+	foreach(lc, truncated)
+		add_truncated(f, lfirst_int(lc));
+	return n;
+}
+
+/* Fills in what the object table says of the entries. */
+static void
+find_existing(Fold *f)
+{
+	int			n = list_length(f->entries);
+	Datum	   *rels = palloc(n * sizeof(Datum));
+	Datum	   *keys = palloc(n * sizeof(Datum));
+	Datum		args[2];
+	int			i = 0;
+	ListCell   *lc;
+
+	foreach(lc, f->entries)
+	{
+		FoldEntry  *e = lfirst(lc);
+
+		rels[i] = Int32GetDatum(e->k.rel);
+		keys[i++] = PointerGetDatum(e->image);
+	}
+	args[0] = ent_query_array(INT4OID, rels, NULL, n);
+	args[1] = ent_query_array(BYTEAOID, keys, NULL, n);
+	ent_query_run(&existing_query, args, NULL, SPI_OK_SELECT, NULL);
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		FoldEntry  *e = list_nth(f->entries, ent_query_int8(row, 1, NULL) - 1);
+		bool		null;
+
+		e->exists = true;
+		e->owner = ent_query_int4(row, 2, NULL);
+		e->epoch = ent_query_int4(row, 3, NULL);
+		e->serial = ent_query_int8(row, 4, NULL);
+		e->born = ent_query_int8(row, 5, NULL);
+		e->columns = DatumGetByteaPCopy(ent_query_datum(row, 6, &null));
+		e->local = ent_query_bool(row, 7);
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Is the row there, in this transaction's snapshot? */
+static bool
+row_exists(FoldEntry *e)
+{
+	Datum		values[ENT_WIRE_MAX_KEYS];
+
+	ent_key_values(e->rel, e->k.key, e->k.len, values);
+	return ent_rowquery_exists(e->rel, values);
+}
+
+static FoldOwner *
+find_owner(Fold *f, int32 no)
+{
+	bool		found;
+	FoldOwner  *o = hash_search(f->owners, &no, HASH_ENTER, &found);
+
+	if (!found)
+		memset((char *) o + sizeof(int32), 0, sizeof(FoldOwner) - sizeof(int32));
+	return o;
+}
+
+/*
+ * What becomes of this object? Leaves verdict TOUCH, BIRTH or DEATH, or LOOK
+ * for "nothing", and asks its owners for serials.
+ */
+static void
+judge(Fold *f, FoldEntry *e)
+{
+	EntVerdict	v = ent_coalesce_verdict(&e->folded, f->complete);
+
+	if (e->verdict == ENT_VERDICT_LOOK)
+		v = ENT_VERDICT_LOOK;
+	e->verdict = ENT_VERDICT_LOOK;
+	if (e->rel == NULL)
+		return;					/* no longer synchronized */
+	if (v == ENT_VERDICT_LOOK)
+		v = row_exists(e) ? ENT_VERDICT_BIRTH : ENT_VERDICT_DEATH;
+	if (e->exists && !e->local)
+	{
+		Datum		args[4] = {Int32GetDatum(e->k.rel), PointerGetDatum(e->image),
+		Int32GetDatum(e->owner), Int64GetDatum(e->serial)};
+
+		ent_query_run(&strange_query, args, NULL, SPI_OK_INSERT, NULL);
+		return;
+	}
+	if (v == ENT_VERDICT_DEATH && !e->exists)
+		return;					/* born and died between two folds */
+	if (v == ENT_VERDICT_TOUCH && !e->exists)
+		v = ENT_VERDICT_BIRTH;
+	if (v == ENT_VERDICT_BIRTH)
+	{
+		int32		owner = e->folded.owner != 0 ? e->folded.owner : f->default_owner;
+
+		/* replaced in one transaction: stays with its owner */
+		if (e->exists && (!e->folded.born || !e->folded.died ||
+						  e->folded.insert_xid == e->folded.delete_xid))
+			owner = e->owner;
+		if (e->exists && owner != e->owner)
+		{
+			e->old_owner = e->owner;
+			e->old_born = e->born;
+			find_owner(f, e->old_owner)->wanted++;
+		}
+		e->owner = owner;
+	}
+	e->verdict = v;
+	find_owner(f, e->owner)->wanted++;
+}
+
+/* Reserves each owner's serials with one update. */
+static void
+allocate(Fold *f)
+{
+	HASH_SEQ_STATUS seq;
+	FoldOwner  *o;
+
+	hash_seq_init(&seq, f->owners);
+	while ((o = hash_seq_search(&seq)) != NULL)
+	{
+		Datum		args[2] = {Int32GetDatum(o->no), Int64GetDatum(o->wanted)};
+
+		ent_query_run(&allocate_query, args, NULL, SPI_OK_UPDATE_RETURNING, NULL);
+		o->local = SPI_processed == 1;
+		if (o->local)
+		{
+			o->last = ent_query_int8(0, 1, NULL);
+			o->next = o->last - o->wanted + 1;
+			o->epoch = ent_query_int4(0, 2, NULL);
+		}
+	}
+}
+
+/* The column serials of the new version. */
+static bytea *
+new_columns(FoldEntry *e, int64 serial, int64 born)
+{
+	int			natts = e->rel->natts;
+	int64	   *v = palloc(natts * sizeof(int64));
+	bytea	   *out = palloc(VARHDRSZ + ENT_COLSERIAL_MAX_BYTES(natts));
+	size_t		len = 0;
+
+	if (e->verdict == ENT_VERDICT_TOUCH)
+	{
+		ent_colserial_unpack((uint8 *) VARDATA_ANY(e->columns),
+							 VARSIZE_ANY_EXHDR(e->columns),
+							 e->serial, born, v, natts);
+		for (int i = 0; i < natts; i++)
+			if (ent_wire_in_set(e->folded.set, e->folded.setlen, i))
+				v[i] = serial;
+		len = ent_colserial_pack(v, natts, serial, born, (uint8 *) VARDATA(out));
+	}
+	SET_VARSIZE(out, VARHDRSZ + len);
+	return out;
+}
+
+static void
+post(FoldEntry *e, int32 owner, int64 serial)
+{
+	EntEvent	ev = {
+		.kind = ENT_EVENT_OBJECT, .owner = owner, .rel = e->k.rel,
+		.serial = serial, .since = serial - 1, .keylen = e->k.len,
+		.key = e->k.key
+	};
+
+	ent_wake_post_at_commit(&ev);
+}
+
+/* Gives the entry its new version and sorts it into the arrays. */
+static void
+settle(Fold *f, FoldEntry *e, EntVersions *versions)
+{
+	FoldOwner  *o = find_owner(f, e->owner);
+	int64		serial;
+
+	if (!o->local)
+		return;					/* its owner was dropped meanwhile */
+	if (e->old_owner != 0)
+	{
+		FoldOwner  *old = find_owner(f, e->old_owner);
+
+		if (old->local)
+		{
+			serial = old->next++;
+			ent_versions_bury(versions, e->k.rel, old->no, old->epoch, serial,
+							  e->old_born, e->image);
+			post(e, old->no, serial);
+		}
+	}
+	serial = o->next++;
+	if (e->verdict == ENT_VERDICT_DEATH)
+	{
+		ent_versions_drop(versions, e->k.rel, e->image);
+		ent_versions_bury(versions, e->k.rel, o->no, o->epoch, serial, e->born,
+						  e->image);
+	}
+	else
+	{
+		int64		born = e->verdict == ENT_VERDICT_BIRTH ? serial : e->born;
+
+		ent_versions_put(versions, e->k.rel, o->no, o->epoch, serial, born,
+						 e->image, new_columns(e, serial, born));
+	}
+	post(e, o->no, serial);
+}
+
+static void
+post_owners(Fold *f)
+{
+	HASH_SEQ_STATUS seq;
+	FoldOwner  *o;
+
+	hash_seq_init(&seq, f->owners);
+	while ((o = hash_seq_search(&seq)) != NULL)
+	{
+		EntEvent	ev = {.kind = ENT_EVENT_OWNER, .owner = o->no, .serial = o->last};
+
+		if (o->local)
+			ent_wake_post_at_commit(&ev);
+	}
+}
+
+uint64
+ent_fold(int limit, bool *more)
+{
+	Fold	   *f = fold_create();
+	uint64		taken;
+	EntVersions *versions;
+	ListCell   *lc;
+
+	ent_relinfo_refresh();
+	taken = take_changes(f, limit);
+	*more = !f->complete;
+	if (f->entries == NIL)
+		return taken;
+	f->default_owner = ent_identity_get()->default_owner;
+	find_existing(f);
+	foreach(lc, f->entries)
+		judge(f, lfirst(lc));
+	allocate(f);
+	versions = ent_versions_create();
+	foreach(lc, f->entries)
+	{
+		FoldEntry  *e = lfirst(lc);
+
+		if (e->verdict != ENT_VERDICT_LOOK)
+			settle(f, e, versions);
+	}
+	ent_versions_write(versions);
+	post_owners(f);
+	return taken;
+}

@@ -1,0 +1,257 @@
+/*
+ * store/owner.c
+ *	  entanglement.owner and entanglement.identity.
+ *
+ * Our have of a remote owner only ever rises within an epoch; the SQL that
+ * raises it says so itself (invariant I2).
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "base/ent.h"
+#include "base/guc.h"
+#include "store/owner.h"
+#include "store/query.h"
+
+#define OWNER_COLUMNS \
+	"o.no, o.id, o.home, o.name, o.local, o.epoch, o.serial, o.pruned, o.peer, o.distance, " \
+	"EXISTS (SELECT 1 FROM entanglement.arrears a WHERE a.owner OPERATOR(pg_catalog.=) o.no) " \
+	"FROM entanglement.owner o "
+
+static EntQuery all_query = {
+	"SELECT " OWNER_COLUMNS "ORDER BY o.no", 0, {0}, NULL
+};
+static EntQuery get_query = {
+	"SELECT " OWNER_COLUMNS "WHERE o.no OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL
+};
+static EntQuery by_id_query = {
+	"SELECT " OWNER_COLUMNS "WHERE o.id OPERATOR(pg_catalog.=) $1",
+	1, {UUIDOID}, NULL
+};
+static EntQuery identity_query = {
+	"SELECT id, name, default_owner FROM entanglement.identity", 0, {0}, NULL
+};
+static EntQuery learn_query = {
+	"INSERT INTO entanglement.owner (id, home, name, local, epoch) "
+	"VALUES ($1, $2, $3, false, $4) RETURNING no",
+	4, {UUIDOID, UUIDOID, TEXTOID, INT4OID}, NULL
+};
+static EntQuery route_query = {
+	"UPDATE entanglement.owner SET peer = NULLIF($2, 0), distance = $3, name = $4 "
+	"WHERE no OPERATOR(pg_catalog.=) $1 AND NOT local",
+	4, {INT4OID, INT4OID, INT4OID, TEXTOID}, NULL
+};
+static EntQuery have_query = {
+	"UPDATE entanglement.owner SET epoch = $2, serial = $3 "
+	"WHERE no OPERATOR(pg_catalog.=) $1 AND NOT local "
+	"AND (epoch, serial) OPERATOR(pg_catalog.<) ($2, $3)",
+	3, {INT4OID, INT4OID, INT8OID}, NULL
+};
+static EntQuery local_query = {
+	"SELECT no FROM entanglement.owner WHERE local AND name OPERATOR(pg_catalog.=) $1",
+	1, {TEXTOID}, NULL
+};
+
+static pg_uuid_t
+uuid_at(uint64 row, int col)
+{
+	bool		null;
+	Datum		d = ent_query_datum(row, col, &null);
+
+	return *DatumGetUUIDP(d);
+}
+
+static EntOwner *
+owner_at(uint64 row, MemoryContext context)
+{
+	EntOwner   *o = MemoryContextAllocZero(context, sizeof(EntOwner));
+	char	   *name = ent_query_text(row, 4);
+
+	o->no = ent_query_int4(row, 1, NULL);
+	o->id = uuid_at(row, 2);
+	o->home = uuid_at(row, 3);
+	o->name = MemoryContextStrdup(context, name);
+	o->local = ent_query_bool(row, 5);
+	o->epoch = ent_query_int4(row, 6, NULL);
+	o->serial = ent_query_int8(row, 7, NULL);
+	o->pruned = ent_query_int8(row, 8, NULL);
+	o->peer = ent_query_int4(row, 9, NULL);
+	o->distance = ent_query_int4(row, 10, NULL);
+	o->arrears = ent_query_bool(row, 11);
+	return o;
+}
+
+EntIdentity *
+ent_identity_get(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	EntIdentity *id;
+
+	ent_query_run(&identity_query, NULL, NULL, SPI_OK_SELECT, NULL);
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this database has no node identity"),
+				 errdetail("Table entanglement.identity has %llu rows, not 1.",
+						   (unsigned long long) SPI_processed)));
+	id = MemoryContextAllocZero(context, sizeof(EntIdentity));
+	id->id = uuid_at(0, 1);
+	id->name = MemoryContextStrdup(context, ent_query_text(0, 2));
+	id->default_owner = ent_query_int4(0, 3, NULL);
+	return id;
+}
+
+List *
+ent_owner_all(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *result = NIL;
+
+	ent_query_run(&all_query, NULL, NULL, SPI_OK_SELECT, NULL);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		EntOwner   *o = owner_at(i, context);
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		result = lappend(result, o);
+		MemoryContextSwitchTo(old);
+	}
+	return result;
+}
+
+EntOwner *
+ent_owner_get(int32 no)
+{
+	Datum		args[1] = {Int32GetDatum(no)};
+	MemoryContext context = CurrentMemoryContext;
+
+	ent_query_run(&get_query, args, NULL, SPI_OK_SELECT, NULL);
+	return SPI_processed == 0 ? NULL : owner_at(0, context);
+}
+
+EntOwner *
+ent_owner_by_id(const pg_uuid_t *id)
+{
+	Datum		args[1] = {UUIDPGetDatum(id)};
+	MemoryContext context = CurrentMemoryContext;
+
+	ent_query_run(&by_id_query, args, NULL, SPI_OK_SELECT, NULL);
+	return SPI_processed == 0 ? NULL : owner_at(0, context);
+}
+
+int32
+ent_owner_learn(const pg_uuid_t *id, const pg_uuid_t *home,
+				const char *name, int32 epoch)
+{
+	Datum		args[4] = {UUIDPGetDatum(id), UUIDPGetDatum(home),
+	CStringGetTextDatum(name), Int32GetDatum(epoch)};
+
+	ent_query_run(&learn_query, args, NULL, SPI_OK_INSERT_RETURNING, NULL);
+	/* the guard in capture remembers whether there are remote owners */
+	CacheInvalidateRelcacheByRelid(get_relname_relid("owner",
+													 get_namespace_oid(ENT_SCHEMA, false)));
+	return ent_query_int4(0, 1, NULL);
+}
+
+void
+ent_owner_set_route(int32 no, int32 peer, int32 distance, const char *name)
+{
+	Datum		args[4] = {Int32GetDatum(no), Int32GetDatum(peer),
+	Int32GetDatum(distance), CStringGetTextDatum(name)};
+
+	ent_query_run(&route_query, args, NULL, SPI_OK_UPDATE, NULL);
+}
+
+void
+ent_owner_set_have(int32 no, int32 epoch, int64 serial)
+{
+	Datum		args[3] = {Int32GetDatum(no), Int32GetDatum(epoch),
+	Int64GetDatum(serial)};
+
+	ent_query_run(&have_query, args, NULL, SPI_OK_UPDATE, NULL);
+}
+
+/* What ent_owner_current answered last, and under which circumstances. */
+static struct
+{
+	bool		valid;
+	bool		registered;
+	char		name[NAMEDATALEN * 4];
+	int32		no;
+}			current;
+
+static void
+forget_on_inval(Datum arg, Oid relid)
+{
+	current.valid = false;
+}
+
+/* An owner made in an aborted transaction went with it. */
+static void
+forget_on_abort(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_ABORT)
+		current.valid = false;
+}
+
+static void
+forget_on_subabort(SubXactEvent event, SubTransactionId mine,
+				   SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		current.valid = false;
+}
+
+static int32
+look_up_current(void)
+{
+	int32		no;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (ent_owner[0] == '\0')
+		no = ent_identity_get()->default_owner;
+	else
+	{
+		Datum		args[1] = {CStringGetTextDatum(ent_owner)};
+
+		ent_query_run(&local_query, args, NULL, SPI_OK_SELECT, NULL);
+		if (SPI_processed == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("no local owner is named \"%s\"", ent_owner),
+					 errdetail("Setting entanglement.owner names the owner of new rows."),
+					 errhint("Create it with entanglement.create_owner, or SET entanglement.owner to one of: SELECT name FROM entanglement.owners WHERE local.")));
+		no = ent_query_int4(0, 1, NULL);
+	}
+	SPI_finish();
+	return no;
+}
+
+int32
+ent_owner_current(void)
+{
+	if (current.valid && strcmp(current.name, ent_owner) == 0)
+		return current.no;
+	if (!current.registered)
+	{
+		CacheRegisterRelcacheCallback(forget_on_inval, (Datum) 0);
+		RegisterXactCallback(forget_on_abort, NULL);
+		RegisterSubXactCallback(forget_on_subabort, NULL);
+		current.registered = true;
+	}
+	current.no = look_up_current();
+	strlcpy(current.name, ent_owner, sizeof(current.name));
+	/* a name that did not fit is looked up each time */
+	current.valid = strlen(ent_owner) < sizeof(current.name);
+	return current.no;
+}

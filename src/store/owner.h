@@ -1,0 +1,57 @@
+/*
+ * store/owner.h
+ *	  entanglement.owner and entanglement.identity.
+ */
+#ifndef ENT_STORE_OWNER_H
+#define ENT_STORE_OWNER_H
+
+#include "postgres.h"
+
+#include "nodes/pg_list.h"
+#include "utils/uuid.h"
+
+typedef struct EntOwner
+{
+	int32		no;
+	pg_uuid_t	id;
+	pg_uuid_t	home;
+	char	   *name;			/* database encoding */
+	bool		local;
+	int32		epoch;
+	int64		serial;			/* last allocated, or our have */
+	int64		pruned;			/* newest serial of a collected tombstone */
+	int32		peer;			/* route; 0: none */
+	int32		distance;
+	bool		arrears;		/* some table is incomplete: make no claims */
+} EntOwner;
+
+typedef struct EntIdentity
+{
+	pg_uuid_t	id;
+	char	   *name;
+	int32		default_owner;
+} EntIdentity;
+
+/* All need a transaction and SPI; results in the caller's memory context. */
+extern EntIdentity *ent_identity_get(void);
+extern List *ent_owner_all(void);	/* of EntOwner * */
+extern EntOwner *ent_owner_get(int32 no);	/* NULL when gone */
+extern EntOwner *ent_owner_by_id(const pg_uuid_t *id);
+/* A remote owner heard of for the first time; returns its number. */
+extern int32 ent_owner_learn(const pg_uuid_t *id, const pg_uuid_t *home,
+							 const char *name, int32 epoch);
+/* Route of a remote owner; peer 0: none. */
+extern void ent_owner_set_route(int32 no, int32 peer, int32 distance,
+								const char *name);
+/* Raises our have; never lowers it within an epoch. A newer epoch resets it. */
+extern void ent_owner_set_have(int32 no, int32 epoch, int64 serial);
+
+/*
+ * Number of the local owner that this session's new rows belong to
+ * (entanglement.owner, or the node's default). Cached per setting value and
+ * catalog state; needs no SPI connection of the caller. Raises
+ * ERRCODE_UNDEFINED_OBJECT with a hint for an unknown or remote name.
+ */
+extern int32 ent_owner_current(void);
+
+#endif							/* ENT_STORE_OWNER_H */

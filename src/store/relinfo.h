@@ -1,0 +1,97 @@
+/*
+ * store/relinfo.h
+ *	  What we know of a synchronized table, cached.
+ *
+ * Everything a step needs to encode, decode, extract and apply rows of a
+ * table: columns by attribute number, the key, type functions. Built from
+ * entanglement.relation and the catalogs; dropped on relcache invalidation.
+ */
+#ifndef ENT_STORE_RELINFO_H
+#define ENT_STORE_RELINFO_H
+
+#include "postgres.h"
+
+#include "access/attnum.h"
+#include "fmgr.h"
+#include "nodes/pg_list.h"
+
+#include "rule/wire.h"
+
+typedef struct EntColumn
+{
+	AttrNumber	attnum;			/* of the root table */
+	char	   *name;			/* database encoding */
+	Oid			type;			/* declared type */
+	Oid			basetype;		/* below domains */
+	int32		typmod;
+	Oid			collation;
+	int16		typlen;
+	bool		typbyval;
+	char		typalign;
+	int			key;			/* 1-based position in the key, 0: not in it */
+	bool		in_key_only;	/* value is exactly what the key image says: not
+								 * sent again as an ordinary column */
+	bool		identity_always;	/* GENERATED ALWAYS AS IDENTITY: cannot be SET */
+	EntWireFormat format;		/* in which we send it */
+	FmgrInfo	out;			/* send (binary) or output (text) function */
+	FmgrInfo	in_text;		/* input function of the declared type */
+	Oid			in_text_ioparam;
+	FmgrInfo	in_binary;		/* receive function; fn_oid invalid: none */
+	Oid			in_binary_ioparam;
+} EntColumn;
+
+/* Stored generated columns are not among the columns: computed locally. */
+typedef struct EntRelation
+{
+	int32		no;				/* entanglement.relation.no */
+	Oid			relid;			/* root table */
+	char	   *schema;			/* database encoding */
+	char	   *name;
+	Oid			key_index;
+	int			priority;
+	bool		partitioned;
+	int			natts;			/* greatest attribute number */
+	int			ncolumns;
+	EntColumn  *columns;		/* by rising attribute number */
+	int			nkeys;
+	int		   *keys;			/* indexes into columns, in key order */
+	uint64		generation;		/* grows with each rebuild of any table */
+	MemoryContext context;		/* holds all of this */
+	void	   *link_private;	/* unused by the store; NULL after a rebuild */
+} EntRelation;
+
+/*
+ * Drops what has been invalidated. Call at the start of a tick or trigger
+ * call chain, in a transaction, never while pointers are held across it. Returns true if
+ * anything was dropped since the last call by this process (then mappings and prepared
+ * statements kept elsewhere must be rebuilt: compare generation).
+ */
+extern bool ent_relinfo_refresh(void);
+
+/*
+ * By number, oid of the root, or name (in the database encoding). NULL when
+ * not synchronized (or dropped). Pointers are valid until the next refresh
+ * in which something was invalidated. Needs a transaction.
+ */
+extern EntRelation *ent_relinfo_get(int32 no);
+extern EntRelation *ent_relinfo_by_oid(Oid relid);
+extern EntRelation *ent_relinfo_by_name(const char *schema, const char *name);
+/* All synchronized tables: List of EntRelation *, in the current context. */
+extern List *ent_relinfo_all(void);
+
+/* To be called after entanglement.relation changed (any session learns). */
+extern void ent_relinfo_invalidate(void);
+
+/* Column by name, or NULL. */
+extern EntColumn *ent_relinfo_column(EntRelation *rel, const char *name);
+
+/*
+ * Is equality of the type (with its default btree operator class and this
+ * collation) the same as equality of canonical key images? If not, the type
+ * cannot be in a key.
+ */
+extern bool ent_relinfo_type_keyable(Oid type, Oid collation);
+
+extern void ent_relinfo_init(void); /* registers callbacks, from _PG_init */
+
+#endif							/* ENT_STORE_RELINFO_H */

@@ -1,0 +1,402 @@
+/*
+ * store/rowquery.c
+ *	  Statements on users' tables, prepared per table.
+ *
+ * Texts are built from the catalogs only (never from what a peer sent) and
+ * name every object and operator with its schema, so no search_path can
+ * redirect them.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/stratnum.h"
+#include "catalog/pg_operator.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "store/query.h"
+#include "store/relinfo.h"
+#include "store/rowquery.h"
+
+typedef enum StatementKind
+{
+	LOOK,
+	READ,
+	UPDATE,
+	INSERT,
+	DELETE
+} StatementKind;
+
+typedef struct Statement
+{
+	struct Statement *next;
+	StatementKind kind;
+	SPIPlanPtr	plan;			/* NULL: nothing to do (empty UPDATE) */
+	int			nargs;			/* key first, then these columns */
+	int		   *columns;		/* argument nkeys + i is column columns[i] */
+	bool	   *set;			/* the set asked for, rel->ncolumns of them */
+} Statement;
+
+typedef struct Statements
+{
+	int32		rel;			/* hash key */
+	uint64		generation;
+	MemoryContext context;
+	Statement  *first;
+} Statements;
+
+bool		ent_rowquery_applying = false;
+
+static HTAB *statements = NULL;
+
+static void
+forget(Statements *s)
+{
+	for (Statement *st = s->first; st; st = st->next)
+		if (st->plan)
+			SPI_freeplan(st->plan);
+	s->first = NULL;
+	MemoryContextReset(s->context);
+}
+
+static Statements *
+statements_of(EntRelation *rel)
+{
+	Statements *s;
+	bool		found;
+
+	if (statements == NULL)
+	{
+		HASHCTL		ctl = {.keysize = sizeof(int32), .entrysize = sizeof(Statements)};
+
+		statements = hash_create("entanglement statements", 64, &ctl,
+								 HASH_ELEM | HASH_BLOBS);
+	}
+	s = hash_search(statements, &rel->no, HASH_ENTER, &found);
+	if (!found)
+	{
+		s->first = NULL;
+		s->generation = 0;
+		s->context = AllocSetContextCreate(TopMemoryContext,
+										   "entanglement statements",
+										   ALLOCSET_SMALL_SIZES);
+	}
+	if (s->generation != rel->generation)
+	{
+		forget(s);
+		s->generation = rel->generation;
+	}
+	return s;
+}
+
+/* schema.operator of equality for a key column's type, as in the index. */
+static char *
+equality(Relation index, int keyno)
+{
+	Oid			op = get_opfamily_member(index->rd_opfamily[keyno],
+										 index->rd_opcintype[keyno],
+										 index->rd_opcintype[keyno],
+										 BTEqualStrategyNumber);
+	HeapTuple	tup = SearchSysCache1(OPEROID, ObjectIdGetDatum(op));
+	Form_pg_operator form;
+	char	   *result;
+
+	if (!HeapTupleIsValid(tup))
+		elog(ERROR, "no equality operator for key column %d of index \"%s\"",
+			 keyno + 1, RelationGetRelationName(index));
+	form = (Form_pg_operator) GETSTRUCT(tup);
+	result = psprintf("OPERATOR(%s.%s)",
+					  quote_identifier(get_namespace_name(form->oprnamespace)),
+					  NameStr(form->oprname));
+	ReleaseSysCache(tup);
+	return result;
+}
+
+static const char *
+table_name(EntRelation *rel)
+{
+	return quote_qualified_identifier(rel->schema, rel->name);
+}
+
+static void
+append_where(StringInfo sql, EntRelation *rel)
+{
+	Relation	index = index_open(rel->key_index, AccessShareLock);
+
+	for (int i = 0; i < rel->nkeys; i++)
+	{
+		EntColumn  *col = &rel->columns[rel->keys[i]];
+
+		appendStringInfo(sql, "%s t.%s %s $%d", i == 0 ? " WHERE" : " AND",
+						 quote_identifier(col->name), equality(index, i), i + 1);
+	}
+	index_close(index, AccessShareLock);
+}
+
+static const char *
+only(EntRelation *rel)
+{
+	return rel->partitioned ? "" : "ONLY ";
+}
+
+static bool
+settable(EntColumn *col)
+{
+	return !col->in_key_only && !col->identity_always;
+}
+
+static void
+append_read(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
+{
+	const char *sep = "SELECT ";
+
+	for (int i = 0; i < rel->ncolumns; i++)
+		if (set[i])
+		{
+			appendStringInfo(sql, "%st.%s", sep, quote_identifier(rel->columns[i].name));
+			st->columns[st->nargs++] = i;
+			sep = ", ";
+		}
+	appendStringInfo(sql, " FROM %s%s t", only(rel), table_name(rel));
+	append_where(sql, rel);
+}
+
+/* false: nothing to set */
+static bool
+append_update(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
+{
+	appendStringInfo(sql, "UPDATE %s%s t", only(rel), table_name(rel));
+	for (int i = 0; i < rel->ncolumns; i++)
+		if (set[i] && settable(&rel->columns[i]))
+		{
+			appendStringInfo(sql, "%s %s = $%d", st->nargs == 0 ? " SET" : ",",
+							 quote_identifier(rel->columns[i].name),
+							 rel->nkeys + st->nargs + 1);
+			st->columns[st->nargs++] = i;
+		}
+	append_where(sql, rel);
+	return st->nargs > 0;
+}
+
+static void
+append_insert(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
+{
+	StringInfoData values;
+	const char *sep = "";
+
+	initStringInfo(&values);
+	appendStringInfo(sql, "INSERT INTO %s (", table_name(rel));
+	for (int i = 0; i < rel->ncolumns; i++)
+	{
+		EntColumn  *col = &rel->columns[i];
+		int			param;
+
+		if (col->in_key_only)
+			param = col->key;
+		else if (set[i])
+		{
+			param = rel->nkeys + st->nargs + 1;
+			st->columns[st->nargs++] = i;
+		}
+		else if (col->key > 0)
+			param = col->key;
+		else
+			continue;
+		appendStringInfo(sql, "%s%s", sep, quote_identifier(col->name));
+		appendStringInfo(&values, "%s$%d", sep, param);
+		sep = ", ";
+	}
+	appendStringInfo(sql, ") OVERRIDING SYSTEM VALUE VALUES (%s)", values.data);
+}
+
+static Statement *
+prepare(EntRelation *rel, Statements *s, StatementKind kind, const bool *set)
+{
+	MemoryContext old = MemoryContextSwitchTo(s->context);
+	Statement  *st = palloc0(sizeof(Statement));
+	StringInfoData sql;
+	Oid		   *types;
+	bool		useful = true;
+
+	st->kind = kind;
+	st->columns = palloc(rel->ncolumns * sizeof(int));
+	st->set = palloc0(rel->ncolumns * sizeof(bool));
+	if (set)
+		memcpy(st->set, set, rel->ncolumns * sizeof(bool));
+	MemoryContextSwitchTo(old);
+
+	initStringInfo(&sql);
+	switch (kind)
+	{
+		case LOOK:
+			appendStringInfo(&sql, "SELECT 1 FROM %s%s t", only(rel), table_name(rel));
+			append_where(&sql, rel);
+			break;
+		case READ:
+			append_read(&sql, rel, st, set);
+			break;
+		case UPDATE:
+			useful = append_update(&sql, rel, st, set);
+			break;
+		case INSERT:
+			append_insert(&sql, rel, st, set);
+			break;
+		case DELETE:
+			appendStringInfo(&sql, "DELETE FROM %s%s t", only(rel), table_name(rel));
+			append_where(&sql, rel);
+			break;
+	}
+	types = palloc((rel->nkeys + rel->ncolumns) * sizeof(Oid));
+	for (int i = 0; i < rel->nkeys; i++)
+		types[i] = rel->columns[rel->keys[i]].type;
+	if (kind == UPDATE || kind == INSERT)
+		for (int i = 0; i < st->nargs; i++)
+			types[rel->nkeys + i] = rel->columns[st->columns[i]].type;
+	if (useful)
+	{
+		int			n = rel->nkeys +
+			(kind == UPDATE || kind == INSERT ? st->nargs : 0);
+
+		st->plan = SPI_prepare(sql.data, n, types);
+		if (st->plan == NULL)
+			elog(ERROR, "could not prepare \"%s\": %s", sql.data,
+				 SPI_result_code_string(SPI_result));
+		SPI_keepplan(st->plan);
+	}
+	st->next = s->first;
+	s->first = st;
+	return st;
+}
+
+static Statement *
+statement(EntRelation *rel, StatementKind kind, const bool *set)
+{
+	Statements *s = statements_of(rel);
+
+	for (Statement *st = s->first; st; st = st->next)
+		if (st->kind == kind &&
+			(set == NULL ||
+			 memcmp(st->set, set, rel->ncolumns * sizeof(bool)) == 0))
+			return st;
+	return prepare(rel, s, kind, set);
+}
+
+/* Runs it; returns the number of rows. */
+static uint64
+execute(EntRelation *rel, Statement *st, const Datum *key, const Datum *values,
+		const bool *nulls, Snapshot snapshot)
+{
+	int			n = rel->nkeys + (values ? st->nargs : 0);
+	Datum	   *args = palloc(n * sizeof(Datum));
+	char	   *isnull = palloc(n + 1);
+	EntPlanning saved;
+	volatile int rc = 0;
+
+	for (int i = 0; i < rel->nkeys; i++)
+	{
+		args[i] = key[i];
+		isnull[i] = ' ';
+	}
+	for (int i = rel->nkeys; i < n; i++)
+	{
+		int			c = st->columns[i - rel->nkeys];
+
+		args[i] = values[c];
+		isnull[i] = nulls[c] ? 'n' : ' ';
+	}
+	isnull[n] = '\0';
+	saved = ent_query_plan_by_index();
+	PG_TRY();
+	{
+		rc = SPI_execute_snapshot(st->plan, args, isnull, snapshot,
+								  InvalidSnapshot, snapshot != NULL, true, 0);
+	}
+	PG_FINALLY();
+	{
+		ent_query_plan_restore(&saved);
+	}
+	PG_END_TRY();
+	if (rc < 0)
+		elog(ERROR, "statement on table \"%s\" failed: %s", rel->name,
+			 SPI_result_code_string(rc));
+	pfree(args);
+	pfree(isnull);
+	return SPI_processed;
+}
+
+typedef struct LookArg
+{
+	EntRelation *rel;
+	const Datum *key;
+	bool		found;
+} LookArg;
+
+static void
+look(void *arg)
+{
+	LookArg    *a = arg;
+
+	a->found = execute(a->rel, statement(a->rel, LOOK, NULL), a->key, NULL,
+					   NULL, NULL) > 0;
+	SPI_freetuptable(SPI_tuptable);
+}
+
+bool
+ent_rowquery_exists(EntRelation *rel, const Datum *key)
+{
+	LookArg		a = {rel, key, false};
+
+	ent_query_as_owner(look, &a);
+	return a.found;
+}
+
+bool
+ent_rowquery_read(EntRelation *rel, const bool *may, const Datum *key,
+				  Snapshot snapshot, Datum *values, bool *nulls,
+				  struct SPITupleTable **table)
+{
+	Statement  *st = statement(rel, READ, may);
+	uint64		n = execute(rel, st, key, NULL, NULL, snapshot);
+
+	*table = SPI_tuptable;
+	if (n == 0)
+		return false;
+	for (int i = 0; i < st->nargs; i++)
+		values[st->columns[i]] = SPI_getbinval(SPI_tuptable->vals[0],
+											   SPI_tuptable->tupdesc, i + 1,
+											   &nulls[st->columns[i]]);
+	return true;
+}
+
+uint64
+ent_rowquery_update(EntRelation *rel, const bool *set, const Datum *key,
+					const Datum *values, const bool *nulls)
+{
+	Statement  *st = statement(rel, UPDATE, set);
+	uint64		n;
+
+	if (st->plan != NULL)
+		return execute(rel, st, key, values, nulls, NULL);
+	n = execute(rel, statement(rel, LOOK, NULL), key, NULL, NULL, NULL);
+	SPI_freetuptable(SPI_tuptable);
+	return n;
+}
+
+uint64
+ent_rowquery_insert(EntRelation *rel, const bool *set, const Datum *key,
+					const Datum *values, const bool *nulls)
+{
+	return execute(rel, statement(rel, INSERT, set), key, values, nulls, NULL);
+}
+
+uint64
+ent_rowquery_delete(EntRelation *rel, const Datum *key)
+{
+	return execute(rel, statement(rel, DELETE, NULL), key, NULL, NULL, NULL);
+}

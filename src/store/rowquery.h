@@ -1,0 +1,52 @@
+/*
+ * store/rowquery.h
+ *	  Statements on users' tables, prepared per table: by key look, read,
+ *	  update, insert, delete.
+ *
+ * Plans are kept per process and rebuilt when the table's EntRelation is
+ * (generation). Statements run as whoever is the current user, so rights and
+ * row-level security are that user's at that moment; all names, operators included,
+ * are schema-qualified. SPI must be connected.
+ */
+#ifndef ENT_STORE_ROWQUERY_H
+#define ENT_STORE_ROWQUERY_H
+
+#include "postgres.h"
+
+#include "utils/snapshot.h"
+
+#include "store/relinfo.h"
+
+/*
+ * Set (and restored, also on error) around the writes of apply: capture
+ * skips what a peer wrote.
+ */
+extern bool ent_rowquery_applying;
+
+/* Runs as the extension's owner under the transaction's snapshot. */
+extern bool ent_rowquery_exists(EntRelation *rel, const Datum *key);
+
+/*
+ * Reads the columns with may[i] set of the row with that key under snapshot,
+ * read-only. Fills values/nulls by column index (others are left alone). The result
+ * lives in the current SPI procedure's memory until SPI_freetuptable(*table).
+ * false: no such row for this user.
+ */
+extern bool ent_rowquery_read(EntRelation *rel, const bool *may,
+							  const Datum *key, Snapshot snapshot,
+							  Datum *values, bool *nulls,
+							  struct SPITupleTable **table);
+
+/*
+ * set[i]: column i is given in values/nulls. UPDATE leaves key columns that are in_key_only
+ * and identity_always columns alone. Return the number of rows.
+ */
+extern uint64 ent_rowquery_update(EntRelation *rel, const bool *set,
+								  const Datum *key, const Datum *values,
+								  const bool *nulls);
+extern uint64 ent_rowquery_insert(EntRelation *rel, const bool *set,
+								  const Datum *key, const Datum *values,
+								  const bool *nulls);
+extern uint64 ent_rowquery_delete(EntRelation *rel, const Datum *key);
+
+#endif							/* ENT_STORE_ROWQUERY_H */

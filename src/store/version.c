@@ -1,0 +1,184 @@
+/*
+ * store/version.c
+ *	  New versions of objects, gathered and written set-wise.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/timestamp.h"
+
+#include "store/query.h"
+#include "store/version.h"
+
+static EntQuery put_query = {
+	"INSERT INTO entanglement.object AS o "
+	"(rel, owner, epoch, serial, born, changed_at, key, column_serials) "
+	"SELECT u.rel, u.owner, u.epoch, u.serial, u.born, $8, u.key, u.columns "
+	"FROM unnest($1, $2, $3, $4, $5, $6, $7) AS u(rel, owner, epoch, serial, born, key, columns) "
+	"ON CONFLICT (rel, key) DO UPDATE SET owner = EXCLUDED.owner, "
+	"epoch = EXCLUDED.epoch, serial = EXCLUDED.serial, born = EXCLUDED.born, "
+	"changed_at = EXCLUDED.changed_at, column_serials = EXCLUDED.column_serials",
+	8, {INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
+	BYTEAARRAYOID, BYTEAARRAYOID, TIMESTAMPTZOID}, NULL
+};
+static EntQuery drop_query = {
+	"DELETE FROM entanglement.object o USING unnest($1, $2) AS u(rel, key) "
+	"WHERE o.rel OPERATOR(pg_catalog.=) u.rel AND o.key OPERATOR(pg_catalog.=) u.key",
+	2, {INT4ARRAYOID, BYTEAARRAYOID}, NULL
+};
+static EntQuery bury_query = {
+	"INSERT INTO entanglement.tombstone "
+	"(rel, owner, epoch, serial, born, changed_at, key) "
+	"SELECT u.rel, u.owner, u.epoch, u.serial, u.born, $7, u.key "
+	"FROM unnest($1, $2, $3, $4, $5, $6) AS u(rel, owner, epoch, serial, born, key) "
+	"ON CONFLICT (owner, rel, key) DO UPDATE SET epoch = EXCLUDED.epoch, "
+	"serial = EXCLUDED.serial, born = EXCLUDED.born, changed_at = EXCLUDED.changed_at",
+	7, {INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
+	BYTEAARRAYOID, TIMESTAMPTZOID}, NULL
+};
+static EntQuery unbury_query = {
+	"DELETE FROM entanglement.tombstone t USING unnest($1, $2, $3) AS u(owner, rel, key) "
+	"WHERE t.owner OPERATOR(pg_catalog.=) u.owner AND t.rel OPERATOR(pg_catalog.=) u.rel "
+	"AND t.key OPERATOR(pg_catalog.=) u.key",
+	3, {INT4ARRAYOID, INT4ARRAYOID, BYTEAARRAYOID}, NULL
+};
+/* Columns of the arrays handed to a query. */
+typedef struct Rows
+{
+	int			n;
+	int			max;
+	Datum	   *rel,
+			   *owner,
+			   *epoch,
+			   *serial,
+			   *born,
+			   *key,
+			   *columns;
+} Rows;
+
+struct EntVersions
+{
+	MemoryContext context;
+	Rows		put;
+	Rows		drop;
+	Rows		bury;
+};
+
+EntVersions *
+ent_versions_create(void)
+{
+	EntVersions *v = palloc0(sizeof(EntVersions));
+
+	v->context = CurrentMemoryContext;
+	return v;
+}
+
+static void
+grow(EntVersions *v, Rows *r)
+{
+	Datum	  **all[] = {&r->rel, &r->owner, &r->epoch, &r->serial, &r->born,
+	&r->key, &r->columns};
+
+	r->max = r->max == 0 ? 64 : r->max * 2;
+	for (int i = 0; i < lengthof(all); i++)
+		*all[i] = *all[i] == NULL ?
+			MemoryContextAlloc(v->context, r->max * sizeof(Datum)) :
+			repalloc_huge(*all[i], r->max * sizeof(Datum));
+}
+
+static void
+add(EntVersions *v, Rows *r, int32 rel, int32 owner, int32 epoch,
+	int64 serial, int64 born, bytea *key, bytea *columns)
+{
+	if (r->n == r->max)
+		grow(v, r);
+	r->rel[r->n] = Int32GetDatum(rel);
+	r->owner[r->n] = Int32GetDatum(owner);
+	r->epoch[r->n] = Int32GetDatum(epoch);
+	r->serial[r->n] = Int64GetDatum(serial);
+	r->born[r->n] = Int64GetDatum(born);
+	r->key[r->n] = PointerGetDatum(key);
+	r->columns[r->n] = PointerGetDatum(columns);
+	r->n++;
+}
+
+void
+ent_versions_put(EntVersions *v, int32 rel, int32 owner, int32 epoch,
+				 int64 serial, int64 born, bytea *key, bytea *columns)
+{
+	add(v, &v->put, rel, owner, epoch, serial, born, key, columns);
+}
+
+void
+ent_versions_drop(EntVersions *v, int32 rel, bytea *key)
+{
+	add(v, &v->drop, rel, 0, 0, 0, 0, key, NULL);
+}
+
+void
+ent_versions_bury(EntVersions *v, int32 rel, int32 owner, int32 epoch,
+				  int64 serial, int64 born, bytea *key)
+{
+	add(v, &v->bury, rel, owner, epoch, serial, born, key, NULL);
+}
+
+#define ARRAY(type, rows, field) \
+	ent_query_array(type, (rows).field, NULL, (rows).n)
+
+static void
+write_put(EntVersions *v)
+{
+	Datum		args[8];
+
+	args[0] = ARRAY(INT4OID, v->put, owner);
+	args[1] = ARRAY(INT4OID, v->put, rel);
+	args[2] = ARRAY(BYTEAOID, v->put, key);
+	ent_query_run(&unbury_query, args, NULL, SPI_OK_DELETE, NULL);
+	args[0] = args[1];
+	args[1] = ARRAY(INT4OID, v->put, owner);
+	args[2] = ARRAY(INT4OID, v->put, epoch);
+	args[3] = ARRAY(INT8OID, v->put, serial);
+	args[4] = ARRAY(INT8OID, v->put, born);
+	args[5] = ARRAY(BYTEAOID, v->put, key);
+	args[6] = ARRAY(BYTEAOID, v->put, columns);
+	args[7] = TimestampTzGetDatum(GetCurrentTimestamp());
+	ent_query_run(&put_query, args, NULL, SPI_OK_INSERT, NULL);
+}
+
+static void
+write_drop(EntVersions *v)
+{
+	Datum		args[2];
+
+	args[0] = ARRAY(INT4OID, v->drop, rel);
+	args[1] = ARRAY(BYTEAOID, v->drop, key);
+	ent_query_run(&drop_query, args, NULL, SPI_OK_DELETE, NULL);
+}
+
+static void
+write_bury(EntVersions *v)
+{
+	Datum		args[7];
+
+	args[0] = ARRAY(INT4OID, v->bury, rel);
+	args[1] = ARRAY(INT4OID, v->bury, owner);
+	args[2] = ARRAY(INT4OID, v->bury, epoch);
+	args[3] = ARRAY(INT8OID, v->bury, serial);
+	args[4] = ARRAY(INT8OID, v->bury, born);
+	args[5] = ARRAY(BYTEAOID, v->bury, key);
+	args[6] = TimestampTzGetDatum(GetCurrentTimestamp());
+	ent_query_run(&bury_query, args, NULL, SPI_OK_INSERT, NULL);
+}
+
+void
+ent_versions_write(EntVersions *v)
+{
+	if (v->put.n > 0)
+		write_put(v);
+	if (v->drop.n > 0)
+		write_drop(v);
+	if (v->bury.n > 0)
+		write_bury(v);
+	v->put.n = v->drop.n = v->bury.n = 0;
+}

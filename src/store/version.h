@@ -1,0 +1,33 @@
+/*
+ * store/version.h
+ *	  New versions of objects, gathered and written set-wise.
+ *
+ * The one writer of entanglement.object and entanglement.tombstone besides
+ * pruning. Keys and column serials are kept by reference until written.
+ */
+#ifndef ENT_STORE_VERSION_H
+#define ENT_STORE_VERSION_H
+
+#include "postgres.h"
+
+typedef struct EntVersions EntVersions;
+
+extern EntVersions *ent_versions_create(void);	/* in the current context */
+
+/* A live object's new version; removes that owner's tombstone for the key. */
+extern void ent_versions_put(EntVersions *v, int32 rel, int32 owner,
+							 int32 epoch, int64 serial, int64 born,
+							 bytea *key, bytea *columns);
+/* The object is no more. */
+extern void ent_versions_drop(EntVersions *v, int32 rel, bytea *key);
+/* A tombstone; replaces the owner's older one for that key. */
+extern void ent_versions_bury(EntVersions *v, int32 rel, int32 owner,
+							  int32 epoch, int64 serial, int64 born, bytea *key);
+
+/*
+ * Writes everything gathered (in the order unbury, put, drop, bury) and empties it. SPI connected. A key
+ * may be put once per call.
+ */
+extern void ent_versions_write(EntVersions *v);
+
+#endif							/* ENT_STORE_VERSION_H */

@@ -1,0 +1,224 @@
+/*
+ * worker/collector.c
+ *	  One background worker per database: folds captured changes, starts
+ *	  dialers, collects tombstones.
+ *
+ * Sleeps on its latch, which writers set at commit; a slow fallback covers
+ * what cannot wake it. Each round is its own transaction and its own memory;
+ * an error ends the round, is logged, and the work is tried again.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/guc.h"
+#include "base/ring.h"
+#include "base/shmem.h"
+#include "step/fold.h"
+#include "store/query.h"
+#include "worker/collector.h"
+#include "worker/dialer.h"
+#include "worker/prune.h"
+
+#define RETRY_MS	1000		/* pause after a failed round */
+
+typedef struct Collector
+{
+	EntDatabaseSlot *slot;
+	MemoryContext tick;			/* reset after each round */
+	uint64		routes;			/* counter when dialers were last started */
+	TimestampTz pruned_at;
+	bool		known;			/* the extension was found */
+} Collector;
+
+static void
+begin(bool repeatable)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	if (repeatable)
+		XactIsoLevel = XACT_REPEATABLE_READ;
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+finish(void)
+{
+	PopActiveSnapshot();
+	SPI_finish();
+	CommitTransactionCommand();
+}
+
+/*
+ * Folds until nothing is left. Tickets taken before the last snapshot are
+ * then done.
+ */
+static void
+fold_all(Collector *c)
+{
+	bool		more;
+
+	do
+	{
+		uint64		asked = pg_atomic_read_u64(&c->slot->fold_asked);
+		uint64		n;
+
+		/* the ticket is read before the snapshot is taken */
+		pg_memory_barrier();
+		begin(true);
+		n = ent_fold(ent_fold_limit, &more);
+		finish();
+		if (n > 0)
+		{
+			pg_atomic_fetch_add_u64(&c->slot->folded, n);
+			pgstat_report_stat(false);
+		}
+		if (!more)
+			ent_shmem_folded(c->slot, asked);
+		CHECK_FOR_INTERRUPTS();
+	} while (more);
+}
+
+/* Is the extension (still) there? */
+static bool
+installed(void)
+{
+	bool		result;
+
+	begin(false);
+	result = ent_query_installed();
+	finish();
+	return result;
+}
+
+/* The extension may have been dropped, or never been there. */
+static void
+leave_unless_installed(Collector *c)
+{
+	uint32		asked;
+
+	do
+	{
+		asked = c->slot->asked;
+		pg_memory_barrier();
+		if (installed())
+			return;
+	} while (!ent_shmem_collector_leave(asked));
+	proc_exit(0);
+}
+
+static void
+work(Collector *c)
+{
+	uint64		routes = pg_atomic_read_u64(&c->slot->routes);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!c->known)
+		leave_unless_installed(c);
+	c->known = true;
+	fold_all(c);
+	if (routes != c->routes)
+	{
+		leave_unless_installed(c);
+		c->routes = routes;
+		ent_dialer_start_missing();
+	}
+	if (TimestampDifferenceExceeds(c->pruned_at, now, ent_prune_interval))
+	{
+		c->pruned_at = now;
+		begin(false);
+		ent_prune();
+		finish();
+		ent_dialer_start_missing();
+	}
+}
+
+/* Runs work(); false when it failed (the error is logged). */
+static bool
+try_work(Collector *c)
+{
+	bool		ok = true;
+
+	MemoryContextSwitchTo(c->tick);
+	PG_TRY();
+	{
+		work(c);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(c->tick);
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		c->known = false;
+		RESUME_INTERRUPTS();
+		ok = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContextReset(c->tick);
+	return ok;
+}
+
+static void
+set_up(Collector *c, Oid database)
+{
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	pgstat_report_appname("entanglement collector");
+	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_SUSET,
+					PGC_S_OVERRIDE);
+	SetConfigOption("search_path", "pg_catalog", PGC_SUSET, PGC_S_OVERRIDE);
+	c->tick = AllocSetContextCreate(TopMemoryContext, "entanglement tick",
+									ALLOCSET_DEFAULT_SIZES);
+	c->routes = PG_UINT64_MAX;
+}
+
+void
+ent_collector_main(Datum arg)
+{
+	Collector	c = {0};
+
+	c.slot = ent_shmem_collector_enter(DatumGetObjectId(arg));
+	if (c.slot == NULL)
+		proc_exit(0);
+	set_up(&c, DatumGetObjectId(arg));
+	pgstat_report_activity(STATE_IDLE, NULL);
+
+	for (;;)
+	{
+		bool		ok;
+
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		ok = try_work(&c);
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 ok ? ent_fold_fallback : RETRY_MS, PG_WAIT_EXTENSION);
+	}
+}

@@ -1,0 +1,41 @@
+/*
+ * worker/prune.c
+ *	  Collecting tombstones once every peer has heard.
+ *
+ * A peer that never told what it has of an owner keeps that owner's
+ * tombstones alive; drop the peer if it does not come back.
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+
+#include "store/query.h"
+#include "worker/prune.h"
+
+static EntQuery prune_query = {
+	"WITH heard AS ("
+	"SELECT o.no, o.epoch, (SELECT pg_catalog.min(CASE WHEN h.epoch OPERATOR(pg_catalog.=) o.epoch "
+	"THEN h.have ELSE 0 END) FROM entanglement.peer p "
+	"LEFT JOIN entanglement.peer_owner h ON h.peer OPERATOR(pg_catalog.=) p.no "
+	"AND h.owner OPERATOR(pg_catalog.=) o.no "
+	"WHERE o.peer IS NULL OR p.no OPERATOR(pg_catalog.<>) o.peer) AS upto, "
+	"NOT EXISTS (SELECT 1 FROM entanglement.peer p LEFT JOIN entanglement.peer_owner h "
+	"ON h.peer OPERATOR(pg_catalog.=) p.no AND h.owner OPERATOR(pg_catalog.=) o.no "
+	"WHERE (o.peer IS NULL OR p.no OPERATOR(pg_catalog.<>) o.peer) AND h.peer IS NULL) AS complete "
+	"FROM entanglement.owner o), "
+	"gone AS (DELETE FROM entanglement.tombstone t USING heard h "
+	"WHERE t.owner OPERATOR(pg_catalog.=) h.no AND h.complete "
+	"AND (h.upto IS NULL OR t.serial OPERATOR(pg_catalog.<=) h.upto "
+	"OR t.epoch OPERATOR(pg_catalog.<) h.epoch) "
+	"RETURNING t.owner, t.serial) "
+	"UPDATE entanglement.owner o SET pruned = GREATEST(o.pruned, g.serial) "
+	"FROM (SELECT owner, pg_catalog.max(serial) AS serial FROM gone GROUP BY owner) g "
+	"WHERE o.no OPERATOR(pg_catalog.=) g.owner",
+	0, {0}, NULL
+};
+
+void
+ent_prune(void)
+{
+	ent_query_run(&prune_query, NULL, NULL, SPI_OK_UPDATE, NULL);
+}
