@@ -37,6 +37,7 @@
 #define RESTART_MS			5000	/* after a further one */
 #define HEALTHY_MS			60000	/* after that long a crash is a first */
 #define NO_SLOT_MS			1000	/* until the next attempt to register */
+#define PATIENCE			10		/* so many attempts at a slot pass silently */
 #define LAUNCHER_RESTART_S	5
 
 /* A database the launcher knows; key is its oid. */
@@ -49,6 +50,7 @@ typedef struct Tended
 	int			failures;		/* crashes in a row */
 	TimestampTz not_before;		/* of the next start */
 	int			refusals;		/* for lack of worker slots, in a row */
+	int			slotless;		/* attempts at a database slot, in a row */
 } Tended;
 
 static HTAB *tended = NULL;
@@ -177,7 +179,8 @@ static EntDatabaseSlot *
 try_first(Tended *t, EntDatabaseSlot *slot, TimestampTz now)
 {
 	if (slot == NULL)
-		slot = ent_shmem_database_of(t->database, true, true);
+		slot = ent_shmem_database_of(t->database, true,
+									 ++t->slotless != PATIENCE);
 	if (slot == NULL)
 	{
 		t->not_before = TimestampTzPlusMilliseconds(now, NO_SLOT_MS);

@@ -90,7 +90,8 @@ ent_shmem_database_of(Oid database, bool create, bool quiet)
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many databases use entanglement"),
 				 errdetail("No more than %d databases of a server can.",
-						   ENT_MAX_DATABASES)));
+						   ENT_MAX_DATABASES),
+				 errhint("Drop the extension in another database and restart the server.")));
 	return slot;
 }
 
