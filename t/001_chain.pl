@@ -1,0 +1,201 @@
+# Three nodes in a chain over mutual TLS, alice - hub - bob: alice and bob dial
+# hub and do not know each other.
+#
+# Promise: what one node commits, every node shows, with the same key, owner
+# and serial; owners are known everywhere; nobody but the owner writes.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use Entanglement::Node;
+use Entanglement::PKI;
+
+my $pki = Entanglement::PKI->new;
+my ($alice, $hub, $bob) =
+  map { Entanglement::Node->create($_, pki => $pki) } qw(alice hub bob);
+my @all = ($alice, $hub, $bob);
+my $ddl = <<'SQL';
+CREATE TABLE location (
+	id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+	name text NOT NULL,
+	lat float8,
+	lon float8
+);
+SQL
+
+link_nodes($alice, $hub);
+link_nodes($bob, $hub, host => '127.0.0.1', hostaddr => undef);
+$_->define($ddl, 'location') foreach @all;
+
+subtest 'links are mutual TLS and show it' => sub {
+	is( $hub->sql(
+			q(SELECT string_agg(DISTINCT usename || ' ' || client_dn, ', ' ORDER BY usename || ' ' || client_dn)
+			    FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+			   WHERE ssl AND backend_type = 'client backend' AND client_addr IS NOT NULL)
+		),
+		'alice /CN=alice, bob /CN=bob',
+		'hub serves alice and bob over TLS with client certificates');
+	is($alice->peer('hub')->{fingerprint},
+		$pki->fingerprint('hub-server'), 'alice pinned the certificate of hub');
+	is($hub->peer('alice')->{fingerprint},
+		$pki->fingerprint('alice'), 'hub pinned the certificate of alice');
+	ok($alice->peer('hub')->{dialed}, 'alice dials hub');
+	ok(!$hub->peer('alice')->{dialed}, 'hub does not dial alice');
+	is($alice->peer('hub')->{last_error}, undef, 'no error is remembered');
+};
+
+subtest 'a row born at one end appears at the other as the same object' => sub {
+	$alice->sql(
+		"INSERT INTO location (name, lat, lon) VALUES ('lighthouse', 54.1, 7.9)");
+	$bob->wait_until(
+		"SELECT name, lat, lon FROM location",
+		'lighthouse|54.1|7.9',
+		'row of alice');
+	is($bob->sql('SELECT id FROM location'),
+		$alice->sql('SELECT id FROM location'), 'same key');
+	is($bob->sql('SELECT entanglement.owner_of(l) FROM location l'),
+		'alice', 'bob says that alice owns it');
+	is($bob->versions('location'), $alice->versions('location'),
+		'same owner, epoch and serial at the far end');
+	is($hub->versions('location'), $alice->versions('location'),
+		'and in the middle');
+};
+
+subtest 'three nodes each commit one row and everybody shows all three' => sub {
+	$hub->sql("INSERT INTO location (name) VALUES ('row of hub')");
+	$bob->sql("INSERT INTO location (name) VALUES ('row of bob')");
+	foreach my $node (@all)
+	{
+		$node->wait_until(
+			'SELECT entanglement.owner_of(l), name FROM location l ORDER BY 1',
+			"alice|lighthouse\nbob|row of bob\nhub|row of hub",
+			'three rows');
+	}
+	converge(\@all, ['location'], 'rows are equal');
+	is($_->versions('location'), $hub->versions('location'),
+		'versions at ' . $_->name)
+	  foreach $alice, $bob;
+};
+
+subtest 'an update travels both ways through the middle' => sub {
+	$alice->sql("UPDATE location SET lat = 55 WHERE name = 'lighthouse'");
+	$bob->sql("UPDATE location SET lon = -3 WHERE name = 'row of bob'");
+	$_->wait_until(
+		'SELECT name, lat, lon FROM location WHERE lat IS NOT NULL OR lon IS NOT NULL ORDER BY 1',
+		"lighthouse|55|7.9\nrow of bob||-3", 'both updates')
+	  foreach @all;
+};
+
+subtest 'each node learns exactly the owners that exist' => sub {
+	my $ids = 'SELECT name, id FROM entanglement.owners ORDER BY id';
+	my $spare = $bob->sql("SELECT entanglement.create_owner('spare')");
+
+	$_->wait_until(
+		"SELECT string_agg(name, ' ' ORDER BY name) FROM entanglement.owners",
+		'alice bob hub spare', 'four owners')
+	  foreach @all;
+	is($alice->sql($ids), $bob->sql($ids), 'alice and bob know the same');
+	is($hub->sql($ids), $bob->sql($ids), 'hub too');
+	is( $alice->sql(
+			'SELECT name, local, peer, distance FROM entanglement.owners ORDER BY name'
+		),
+		"alice|t||0\nbob|f|hub|2\nhub|f|hub|1\nspare|f|hub|2",
+		'alice reaches them through hub');
+	is( $hub->sql(
+			'SELECT name, local, peer, distance FROM entanglement.owners ORDER BY name'
+		),
+		"alice|f|alice|1\nbob|f|bob|1\nhub|t||0\nspare|f|bob|1",
+		'hub has one route to each');
+	$bob->sql(
+		"SET entanglement.owner = 'spare'; INSERT INTO location (name) VALUES ('spare row')");
+	$alice->wait_until(
+		"SELECT entanglement.owner_of(l) FROM location l WHERE name = 'spare row'",
+		'spare', 'row of the second owner of bob');
+	is($alice->sql("SELECT id FROM entanglement.owners WHERE name = 'spare'"),
+		$spare, 'its id is what create_owner returned');
+};
+
+subtest 'nobody but the owner writes' => sub {
+	my $before = $alice->digest('location');
+
+	$alice->fails("UPDATE location SET lat = 1 WHERE name = 'row of bob'",
+		'55000', 'bob', 'an update of a row of bob at alice is refused');
+	$hub->fails("DELETE FROM location WHERE name = 'row of bob'",
+		'55000', 'bob', 'so is a delete at hub');
+	is($alice->digest('location'), $before, 'and nothing changed');
+};
+
+subtest 'drain means durable at the peer' => sub {
+	foreach my $i (1 .. 10)
+	{
+		$alice->sql("UPDATE location SET lon = $i WHERE name = 'lighthouse'");
+		$alice->drain('hub');
+		is($hub->sql("SELECT lon FROM location WHERE name = 'lighthouse'"),
+			$i, "value $i is at hub when drain returns");
+	}
+	$hub->drain;
+	is($bob->sql("SELECT lon FROM location WHERE name = 'lighthouse'"),
+		10, 'and at bob after drain of all peers of hub');
+};
+
+subtest 'each node deletes its own row while connected' => sub {
+	$alice->sql("DELETE FROM location WHERE name = 'lighthouse'");
+	$hub->sql("DELETE FROM location WHERE name = 'row of hub'");
+	$bob->sql("DELETE FROM location WHERE name IN ('row of bob', 'spare row')");
+	$_->wait_until('SELECT count(*) FROM location', '0', 'no rows') foreach @all;
+	is($_->versions('location'), '', 'no objects at ' . $_->name)
+	  foreach @all;
+};
+
+subtest 'each node deletes its own row while disconnected' => sub {
+	$_->sql("INSERT INTO location (name) VALUES ('" . $_->name . "')")
+	  foreach @all;
+	$_->wait_until('SELECT count(*) FROM location', '3', 'three rows')
+	  foreach @all;
+
+	$_->sql("SELECT entanglement.pause_peer('hub')") foreach $alice, $bob;
+	$hub->wait_until(
+		"SELECT count(*) FROM entanglement.peers WHERE state = 'connected'",
+		'0', 'loss of both links');
+	$_->sql("DELETE FROM location WHERE name = '" . $_->name . "'")
+	  foreach @all;
+	foreach my $node (@all)
+	{
+		is( $node->sql(
+				"SELECT string_agg(name, ' ' ORDER BY name) FROM location"),
+			join(' ', grep { $_ ne $node->name } qw(alice bob hub)),
+			$node->name . ' still shows the other two');
+	}
+
+	$alice->sql("SELECT entanglement.resume_peer('hub')");
+	$_->wait_until('SELECT name FROM location', 'bob',
+		'only the row of bob, who is away')
+	  foreach $alice, $hub;
+	is($bob->sql('SELECT count(*) FROM location'), 2, 'bob has not heard');
+	$bob->sql("SELECT entanglement.resume_peer('hub')");
+	$_->wait_until('SELECT count(*) FROM location', '0', 'no rows') foreach @all;
+};
+
+subtest 'a key deleted by one owner can be born again by another' => sub {
+	my $id = '00000000-0000-4000-8000-000000000001';
+
+	$alice->sql("INSERT INTO location VALUES ('$id', 'first', 1, 1)");
+	$bob->wait_until("SELECT name FROM location WHERE id = '$id'",
+		'first', 'row of alice');
+	$alice->sql("DELETE FROM location WHERE id = '$id'");
+	$bob->wait_until("SELECT count(*) FROM location WHERE id = '$id'",
+		'0', 'delete');
+	$bob->sql("INSERT INTO location VALUES ('$id', 'second', 2, 2)");
+	$alice->wait_until(
+		"SELECT name, entanglement.owner_of(l) FROM location l WHERE id = '$id'",
+		'second|bob', 'row of bob under the same key');
+	converge(\@all, ['location'], 'all agree');
+};
+
+done_testing();

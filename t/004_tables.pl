@@ -1,0 +1,361 @@
+# Tables of every shape, between databases of one cluster: alice dials bob,
+# carol dials bob.
+#
+# Promise: composite keys, partitions, other column orders, generated and
+# identity columns, dropped and added columns, strange names and huge values
+# all arrive; what the other side does not know is reported there, once,
+# holds nothing up, and flows when it appears.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use Entanglement::Node;
+
+my $cluster = Entanglement::Node->cluster('tables');
+my ($alice, $bob, $carol) =
+  map { Entanglement::Node->database($cluster, $_) } qw(alice bob carol);
+my @all = ($alice, $bob, $carol);
+
+link_nodes($alice, $bob);
+link_nodes($carol, $bob);
+
+subtest 'composite keys, key columns anywhere' => sub {
+	$_->define(<<'SQL', 'stock') foreach @all;
+CREATE TABLE stock (
+	qty int, shop text, note text, item bigint, day date,
+	PRIMARY KEY (item, shop, day)
+);
+SQL
+	$alice->sql(<<'SQL');
+INSERT INTO stock
+SELECT i, 'shop ' || i % 3, NULL, i / 3, '2024-01-01'::date + i % 5
+  FROM generate_series(1, 300) i;
+UPDATE stock SET qty = qty + 1000 WHERE item = 7;
+DELETE FROM stock WHERE shop = 'shop 2';
+UPDATE stock SET day = day + 10, note = 'moved' WHERE item % 10 = 0;
+SQL
+	converge(\@all, ['stock'], 'composite keys arrive at both');
+};
+
+subtest 'only key columns' => sub {
+	$_->define('CREATE TABLE member (a int, b text, PRIMARY KEY (b, a))',
+		'member')
+	  foreach @all;
+	$alice->sql("INSERT INTO member VALUES (1, 'x'), (2, 'y'), (3, 'z')");
+	$bob->wait_until('SELECT count(*) FROM member', '3', 'rows of keys only');
+	$alice->sql("DELETE FROM member WHERE a = 2");
+	$alice->sql("UPDATE member SET a = 4 WHERE a = 3");
+	converge(\@all, ['member'], 'rows that are nothing but a key');
+};
+
+subtest 'a unique not-null index instead of a primary key' => sub {
+	$_->sql(<<'SQL') foreach @all;
+CREATE TABLE badge (code text NOT NULL, owner text);
+CREATE UNIQUE INDEX badge_code ON badge (code);
+SQL
+	$alice->fails("SELECT entanglement.synchronize('badge')",
+		'[0-9A-Z]{5}', 'HINT: ', 'without a primary key it is refused with a hint');
+	my $named = $alice->sql(<<'SQL');
+SELECT name FROM (
+	SELECT unnest(proargnames) AS name FROM pg_proc
+	 WHERE oid = 'entanglement.synchronize'::regproc) a
+ WHERE name ~ 'index' OR name ~ 'key' LIMIT 1
+SQL
+	ok($named ne '', 'synchronize has an argument for the index');
+	$_->sql("SELECT entanglement.synchronize('badge', $named => 'badge_code')")
+	  foreach @all;
+	$alice->sql("INSERT INTO badge VALUES ('b1', 'ann'), ('b2', 'ben')");
+	$alice->sql("UPDATE badge SET owner = 'bea' WHERE code = 'b2'");
+	converge(\@all, ['badge'], 'with the index named it flows');
+};
+
+subtest 'partitioned here, differently there, not at all elsewhere' => sub {
+	$alice->define(<<'SQL', 'reading');
+CREATE TABLE reading (id int, region text, value float8, PRIMARY KEY (id, region))
+	PARTITION BY LIST (region);
+CREATE TABLE reading_eu PARTITION OF reading FOR VALUES IN ('eu', 'uk');
+CREATE TABLE reading_rest (value float8, region text NOT NULL, junk int, id int NOT NULL);
+ALTER TABLE reading_rest DROP COLUMN junk;
+ALTER TABLE reading ATTACH PARTITION reading_rest DEFAULT;
+SQL
+	$bob->define(<<'SQL', 'reading');
+CREATE TABLE reading (id int, region text, value float8, PRIMARY KEY (id, region))
+	PARTITION BY HASH (id);
+CREATE TABLE reading_0 PARTITION OF reading FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE reading_1 PARTITION OF reading FOR VALUES WITH (MODULUS 2, REMAINDER 1)
+	PARTITION BY RANGE (id);
+CREATE TABLE reading_1_low PARTITION OF reading_1 FOR VALUES FROM (MINVALUE) TO (50);
+CREATE TABLE reading_1_high PARTITION OF reading_1 FOR VALUES FROM (50) TO (MAXVALUE);
+SQL
+	$carol->define(
+		'CREATE TABLE reading (id int, region text, value float8, PRIMARY KEY (id, region))',
+		'reading');
+	$alice->sql(<<'SQL');
+INSERT INTO reading SELECT i, (ARRAY['eu', 'uk', 'us', 'jp'])[1 + i % 4], i
+  FROM generate_series(1, 200) i;
+UPDATE reading SET value = -value WHERE id % 5 = 0;
+INSERT INTO reading_eu VALUES (1001, 'eu', 1);
+UPDATE reading_rest SET value = 7 WHERE id = 2;
+DELETE FROM reading_eu WHERE id = 4;
+SQL
+	$carol->sql("INSERT INTO reading VALUES (2001, 'eu', 5), (2002, 'mars', 6)");
+	my %same = (reading => 'id, region, value');
+	converge(\@all, \%same, 'all three hold the same');
+	$alice->sql(
+		"UPDATE reading SET region = 'us' WHERE id % 7 = 0 AND region = 'eu' AND entanglement.owner_of(reading) = 'alice'");
+	converge(\@all, \%same, 'a row moved to another partition');
+	is( $alice->sql(
+			"SELECT tableoid::regclass FROM reading WHERE id IN (2001, 2002) ORDER BY id"
+		),
+		"reading_eu\nreading_rest",
+		'foreign rows are routed to partitions');
+	$alice->sql("CREATE TABLE reading_new PARTITION OF reading FOR VALUES IN ('cn')");
+	$alice->sql("INSERT INTO reading VALUES (3001, 'cn', 1)");
+	converge(\@all, \%same, 'a partition added later is captured too');
+	$alice->sql("DELETE FROM reading WHERE region IN ('eu', 'uk') AND id <= 1001");
+	converge(\@all, \%same, 'deletes through the root');
+};
+
+subtest 'another column order, dropped and generated and identity columns' => sub {
+	$alice->define(<<'SQL', 'person');
+CREATE TABLE person (
+	id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	gone int DEFAULT 1,
+	first text, last text,
+	full_name text GENERATED ALWAYS AS (first || ' ' || last) STORED,
+	height numeric
+);
+ALTER TABLE person DROP COLUMN gone;
+SQL
+	$bob->define(<<'SQL', 'person');
+CREATE TABLE person (
+	height numeric,
+	full_name text GENERATED ALWAYS AS (upper(last) || ', ' || first) STORED,
+	last text,
+	was_here int, and_here text,
+	first text,
+	id int GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY
+);
+ALTER TABLE person DROP COLUMN was_here, DROP COLUMN and_here;
+SQL
+	$carol->define(<<'SQL', 'person');
+CREATE TABLE person (
+	last text, first text, height numeric,
+	full_name text,
+	id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY
+);
+SQL
+	$alice->sql(<<'SQL');
+INSERT INTO person (first, last, height) VALUES ('Ada', 'Lovelace', 1.65), ('Alan', 'Turing', 1.78);
+UPDATE person SET last = 'King' WHERE first = 'Ada';
+SQL
+	my %same = (person => 'id, first, last, height');
+	converge(\@all, \%same, 'columns are matched by name');
+	is($bob->sql('SELECT full_name FROM person ORDER BY id'),
+		"KING, Ada\nTURING, Alan", 'generated columns are computed locally');
+	is($carol->sql('SELECT count(full_name) FROM person'),
+		'0', 'and not sent where they are ordinary');
+	$alice->sql(<<'SQL');
+ALTER TABLE person DROP COLUMN height;
+ALTER TABLE person ADD COLUMN height numeric DEFAULT 2;
+INSERT INTO person (first, last) VALUES ('Grace', 'Hopper');
+UPDATE person SET height = 1.7 WHERE first = 'Alan';
+SQL
+	converge(\@all, { person => 'id, first, last' },
+		'a column dropped and added again holds nothing up');
+	$bob->wait_until("SELECT height FROM person WHERE first = 'Alan'",
+		'1.7', 'its values');
+};
+
+subtest 'a column added on both sides' => sub {
+	$_->sql('ALTER TABLE stock ADD COLUMN price numeric DEFAULT 9.99')
+	  foreach @all;
+	$alice->sql('UPDATE stock SET price = item WHERE item < 20');
+	$alice->sql("INSERT INTO stock VALUES (1, 'new', NULL, 9999, '2025-01-01', 5)");
+	converge(\@all, ['stock'], 'its values flow');
+	$_->sql('ALTER TABLE stock DROP COLUMN note') foreach @all;
+	$alice->sql('UPDATE stock SET qty = 0 WHERE item = 9999');
+	converge(\@all, ['stock'], 'and a column dropped on both');
+};
+
+subtest 'quoted and non-ASCII names' => sub {
+	$_->sql(<<'SQL') foreach @all;
+CREATE SCHEMA "Größe & ""Maß""";
+GRANT USAGE ON SCHEMA "Größe & ""Maß""" TO PUBLIC;
+CREATE TABLE "Größe & ""Maß"""."sélect from 'x'" (
+	"Schlüssel; --" int PRIMARY KEY, "wert %s \n" text, "SELECT" int, "日本" text[]
+);
+GRANT ALL ON "Größe & ""Maß"""."sélect from 'x'" TO PUBLIC;
+SELECT entanglement.synchronize('"Größe & ""Maß"""."sélect from ''x''"');
+SQL
+	my $t = q("Größe & ""Maß"""."sélect from 'x'");
+
+	$alice->sql(
+		"INSERT INTO $t VALUES (1, 'a', 1, '{山}'), (2, NULL, NULL, NULL)");
+	$alice->sql(qq(UPDATE $t SET "SELECT" = 5 WHERE "Schlüssel; --" = 2));
+	converge(\@all, [$t], 'rows of a table with hard names');
+};
+
+subtest 'rows that were there before' => sub {
+	$_->sql('CREATE TABLE old (id int PRIMARY KEY, v text)') foreach @all;
+	$alice->sql("INSERT INTO old SELECT i, 'row ' || i FROM generate_series(1, 500) i");
+	$_->sql("SELECT entanglement.synchronize('old')") foreach @all;
+	converge(\@all, ['old'], 'are taken over and sent');
+	is($carol->sql('SELECT DISTINCT entanglement.owner_of(o) FROM old o'),
+		'alice', 'with their owner');
+};
+
+subtest 'a table unknown on the other side' => sub {
+	my $mark = $bob->log_mark;
+
+	$alice->define('CREATE TABLE early (id int PRIMARY KEY, v text)', 'early');
+	$alice->sql("INSERT INTO early SELECT i, 'early ' || i FROM generate_series(1, 50) i");
+	$bob->wait_until(
+		"SELECT waiting_for::text LIKE '%early%' FROM entanglement.peers WHERE name = 'alice'",
+		't', 'report of the unknown table');
+	$alice->sql("UPDATE stock SET qty = 77 WHERE item = 9999");
+	$alice->drain('bob');
+	is($bob->sql('SELECT qty FROM stock WHERE item = 9999'),
+		77, 'other tables are not held up, nor is drain');
+	$alice->sql("UPDATE early SET v = 'changed' WHERE id = 50");
+	$alice->sql('DELETE FROM early WHERE id = 49');
+	$alice->drain('bob');
+	$alice->sql("SELECT entanglement.pause_peer('bob')");
+	$bob->wait_until(
+		"SELECT state <> 'connected' FROM entanglement.peers WHERE name = 'alice'",
+		't', 'pause');
+	$alice->sql("SELECT entanglement.resume_peer('bob')");
+	$alice->wait_connected('bob');
+	$bob->wait_until(
+		"SELECT waiting_for::text LIKE '%early%' FROM entanglement.peers WHERE name = 'alice'",
+		't', 'report after a reconnection');
+	my @said = grep { /LOG:|WARNING:/ && /early/ } split /\n/,
+	  $bob->log_since($mark);
+	is(scalar @said, 1, 'it is logged once') or diag join "\n", @said;
+
+	$bob->define('CREATE TABLE early (id int PRIMARY KEY, v text)', 'early');
+	converge([ $alice, $bob ], ['early'], 'it flows when it appears');
+	$bob->wait_until(
+		"SELECT coalesce(waiting_for::text, '') NOT LIKE '%early%' FROM entanglement.peers WHERE name = 'alice'",
+		't', 'end of the report');
+	$carol->define('CREATE TABLE early (id int PRIMARY KEY, v text)', 'early');
+	converge(\@all, ['early'], 'and to the next node when it appears there');
+	$alice->sql("INSERT INTO early VALUES (1000, 'later')");
+	converge(\@all, ['early'], 'and goes on');
+};
+
+subtest 'a column unknown on the other side' => sub {
+	$alice->define(
+		'CREATE TABLE wide (id int PRIMARY KEY, a text, b text, c text)',
+		'wide');
+	$_->define('CREATE TABLE wide (id int PRIMARY KEY, a text)', 'wide')
+	  foreach $bob, $carol;
+	$alice->sql(
+		"INSERT INTO wide SELECT i, 'a' || i, 'b' || i, 'c' || i FROM generate_series(1, 20) i");
+	converge(\@all, { wide => 'id, a' }, 'the known columns flow');
+	$bob->wait_until(
+		"SELECT waiting_for::text LIKE '%wide%b%' FROM entanglement.peers WHERE name = 'alice'",
+		't', 'report of the unknown columns');
+	$alice->sql("UPDATE wide SET a = 'A', b = 'B' WHERE id = 3");
+	converge(\@all, { wide => 'id, a' }, 'so do updates of both kinds');
+	$bob->sql('ALTER TABLE wide ADD COLUMN b text');
+	converge([ $alice, $bob ], { wide => 'id, a, b' },
+		'a column that appears is filled');
+	$carol->sql('ALTER TABLE wide ADD COLUMN b text');
+	converge(\@all, { wide => 'id, a, b' }, 'also at the next node');
+	$_->sql('ALTER TABLE wide ADD COLUMN c text') foreach $bob, $carol;
+	converge(\@all, ['wide'], 'until all are equal');
+	is( $bob->sql(
+			"SELECT coalesce(waiting_for::text, '{}') FROM entanglement.peers WHERE name = 'alice'"
+		) =~ /wide/ ? 1 : 0,
+		0,
+		'nothing is waited for');
+};
+
+subtest 'a column the other side has in addition' => sub {
+	$alice->define('CREATE TABLE slim (id int PRIMARY KEY, a text)', 'slim');
+	$bob->define(
+		"CREATE TABLE slim (id int PRIMARY KEY, local_note text DEFAULT 'mine', a text)",
+		'slim');
+	$alice->sql("INSERT INTO slim VALUES (1, 'x')");
+	$bob->wait_until('SELECT id, local_note, a FROM slim',
+		'1|mine|x', 'the row with the default of the column');
+};
+
+subtest 'a row that cannot be stored is parked alone and retried' => sub {
+	$_->define('CREATE TABLE strict (id int PRIMARY KEY, v int)', 'strict')
+	  foreach @all;
+	$bob->sql('ALTER TABLE strict ADD CONSTRAINT small CHECK (v < 100)');
+	$alice->sql(
+		'INSERT INTO strict SELECT i, CASE i WHEN 13 THEN 1000 ELSE i END FROM generate_series(1, 30) i');
+	$bob->wait_until('SELECT count(*) FROM strict', '29', 'the good rows');
+	$bob->wait_until('SELECT sqlstate, message FROM entanglement.parked',
+		'23514|new row for relation "strict" violates check constraint "small"',
+		'the bad row with its reason');
+	$alice->drain('bob');
+	pass('drain does not wait for a parked row');
+	$bob->sql('ALTER TABLE strict DROP CONSTRAINT small');
+	converge(\@all, ['strict'], 'retried when the reason has gone');
+	$bob->wait_until('SELECT count(*) FROM entanglement.parked', '0',
+		'nothing parked any more');
+};
+
+subtest 'a table left and joined again' => sub {
+	$bob->sql("SELECT entanglement.desynchronize('old')");
+	$alice->sql("UPDATE old SET v = 'while away' WHERE id <= 5");
+	$alice->sql('DELETE FROM old WHERE id = 6');
+	$alice->drain('bob');
+	is($bob->sql('SELECT v FROM old WHERE id = 1'),
+		'row 1', 'a table that was left is not written');
+	$bob->sql('TRUNCATE old');
+	$bob->sql("SELECT entanglement.synchronize('old')");
+	converge([ $alice, $bob ], ['old'], 'and is filled when joined again');
+	converge(\@all, ['old'], 'everybody agrees');
+};
+
+subtest 'a value of 50 MB' => sub {
+	$_->define(
+		'CREATE TABLE blob (id int PRIMARY KEY, n int, body bytea);'
+		  . 'ALTER TABLE blob ALTER body SET STORAGE EXTERNAL',
+		'blob')
+	  foreach @all;
+	$alice->sql(<<'SQL');
+INSERT INTO blob
+SELECT 1, 0, decode(string_agg(md5(i::text), ''), 'hex')
+  FROM generate_series(1, 50 * 65536) i
+SQL
+	$_->wait_until(
+		'SELECT length(body), n FROM blob',
+		(50 * 1048576) . '|0', '50 MB')
+	  foreach $bob, $carol;
+	is($carol->sql('SELECT md5(body) FROM blob'),
+		$alice->sql('SELECT md5(body) FROM blob'), 'bit-equal two links away');
+	my $before = $alice->peer('bob');
+	$alice->sql('UPDATE blob SET n = 1');
+	$carol->wait_until('SELECT n FROM blob', '1', 'update beside it');
+	cmp_ok(
+		Entanglement::Node::counted($before, $alice->peer('bob'))->{bytes_sent},
+		'<', 2000, 'the big value did not travel again');
+	$alice->sql('DELETE FROM blob');
+	$carol->wait_until('SELECT count(*) FROM blob', '0', 'delete');
+};
+
+subtest 'nothing is left over' => sub {
+	foreach my $node (@all)
+	{
+		$node->drain;
+		is( $node->sql(
+				'SELECT (SELECT count(*) FROM entanglement.owed), (SELECT count(*) FROM entanglement.parked), (SELECT count(*) FROM entanglement.arrears)'
+			),
+			'0|0|0',
+			$node->name . ' owes nothing');
+	}
+};
+
+done_testing();

@@ -1,0 +1,315 @@
+# Every way a row can be written, as seen at a peer.
+#
+# Promise: what commits arrives, however it was written; what is not
+# committed, rolled back or superseded is never sent.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use Entanglement::Node;
+
+my $cluster = Entanglement::Node->cluster('capture');
+my ($alice, $bob) =
+  map { Entanglement::Node->database($cluster, $_) } qw(alice bob);
+my @all = ($alice, $bob);
+
+link_nodes($alice, $bob);
+foreach my $node (@all)
+{
+	$node->define(<<'SQL', 'item', 'parent', 'child');
+CREATE TABLE item (id int PRIMARY KEY, v text, n int);
+CREATE TABLE parent (id int PRIMARY KEY, v text);
+CREATE TABLE child (
+	id int PRIMARY KEY,
+	parent int REFERENCES parent ON UPDATE CASCADE ON DELETE CASCADE,
+	v text
+);
+SQL
+}
+$bob->audit('item');
+
+# Values of item.v that were ever stored at bob.
+sub ever_at_bob
+{
+	my ($pattern) = @_;
+
+	return $bob->sql(
+		"SELECT string_agg(DISTINCT body->>'v', ' ' ORDER BY body->>'v') FROM audit_item WHERE body->>'v' LIKE '$pattern'"
+	);
+}
+
+# each: promise, statements, what bob must show for $query
+my @cases = (
+	[
+		'INSERT of many rows',
+		q(INSERT INTO item SELECT i, 'v' || i, 0 FROM generate_series(1, 10) i),
+		q(SELECT count(*), min(v) FROM item), '10|v1'
+	],
+	[
+		'UPDATE and DELETE', q(UPDATE item SET v = 'w1' WHERE id = 1; DELETE FROM item WHERE id = 2),
+		q(SELECT count(*), min(v), max(v) FROM item), '9|v10|w1'
+	],
+	[
+		'several writes of one row in one transaction',
+		q(BEGIN; UPDATE item SET v = 'x' WHERE id = 3; UPDATE item SET n = 5 WHERE id = 3;
+		  DELETE FROM item WHERE id = 3; INSERT INTO item VALUES (3, 'again', 6); COMMIT),
+		q(SELECT v, n FROM item WHERE id = 3), 'again|6'
+	],
+	[
+		'a row born and gone in one transaction',
+		q(BEGIN; INSERT INTO item VALUES (50, 'brief', 0); DELETE FROM item WHERE id = 50; COMMIT),
+		q(SELECT count(*) FROM item WHERE id = 50), '0'
+	],
+	[
+		'COPY',
+		qq(COPY item FROM STDIN;\n11\tcopied\t1\n12\t\\N\t2\n\\.\n),
+		q(SELECT id, v, n FROM item WHERE id IN (11, 12) ORDER BY id),
+		"11|copied|1\n12||2"
+	],
+	[
+		'a change of the key',
+		q(UPDATE item SET id = 20 WHERE id = 11),
+		q(SELECT id, v FROM item WHERE id IN (11, 20)), '20|copied'
+	],
+	[
+		'keys that move over each other',
+		q(BEGIN; UPDATE item SET id = -id WHERE id IN (4, 5);
+		  UPDATE item SET id = 9 + id WHERE id IN (-4, -5); COMMIT;
+		  UPDATE item SET id = id - 1 WHERE id = 5),
+		q(SELECT string_agg(id || v, ' ' ORDER BY id) FROM item WHERE v IN ('v4', 'v5')),
+		'4v5 5v4'
+	],
+	[
+		'ON CONFLICT DO UPDATE and DO NOTHING',
+		q(INSERT INTO item VALUES (1, 'conflict', 1), (30, 'fresh', 1)
+		    ON CONFLICT (id) DO UPDATE SET v = excluded.v;
+		  INSERT INTO item VALUES (1, 'ignored', 1), (31, 'fresh too', 1) ON CONFLICT DO NOTHING),
+		q(SELECT string_agg(v, ',' ORDER BY id) FROM item WHERE id IN (1, 30, 31)),
+		'conflict,fresh,fresh too'
+	],
+	[
+		'MERGE',
+		q(MERGE INTO item t USING (VALUES (1, 'merged'), (6, NULL), (40, 'born')) s(id, v) ON t.id = s.id
+		  WHEN MATCHED AND s.v IS NULL THEN DELETE
+		  WHEN MATCHED THEN UPDATE SET v = s.v
+		  WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.v, 0)),
+		q(SELECT string_agg(id || v, ',' ORDER BY id) FROM item WHERE id IN (1, 6, 40)),
+		'1merged,40born'
+	],
+	[
+		'WITH ... RETURNING and UPDATE ... FROM',
+		q(WITH d AS (DELETE FROM item WHERE id = 31 RETURNING v)
+		  UPDATE item SET v = d.v || '!' FROM d WHERE item.id = 30),
+		q(SELECT string_agg(v, ',') FROM item WHERE id IN (30, 31)), 'fresh too!'
+	],
+	[
+		'savepoints, released and rolled back',
+		q(BEGIN; SAVEPOINT a; UPDATE item SET v = 'kept' WHERE id = 7; RELEASE a;
+		  SAVEPOINT b; UPDATE item SET v = 'never-savepoint' WHERE id = 8;
+		  SAVEPOINT c; INSERT INTO item VALUES (60, 'never-nested', 0); RELEASE c;
+		  ROLLBACK TO b; UPDATE item SET n = 8 WHERE id = 8; COMMIT),
+		q(SELECT string_agg(concat(id, v, n), ',' ORDER BY id) FROM item WHERE id IN (7, 8, 60)),
+		'7kept0,8v88'
+	],
+	[
+		'PL functions, with and without exceptions',
+		q(DO $$ BEGIN
+			UPDATE item SET v = 'from pl' WHERE id = 9;
+			BEGIN
+				UPDATE item SET v = 'never-exception' WHERE id = 10;
+				RAISE division_by_zero;
+			EXCEPTION WHEN division_by_zero THEN
+				UPDATE item SET n = 10 WHERE id = 10;
+			END;
+		  END $$),
+		q(SELECT string_agg(concat(id, v, n), ',' ORDER BY id) FROM item WHERE id IN (9, 10)),
+		'9from pl0,10v1010'
+	],
+	[
+		'a trigger of the application that changes the row',
+		q(CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.v := upper(new.v); RETURN new; END $$;
+		  CREATE TRIGGER shout BEFORE INSERT OR UPDATE ON item FOR EACH ROW EXECUTE FUNCTION shout();
+		  UPDATE item SET v = 'loud' WHERE id = 12; DROP TRIGGER shout ON item),
+		q(SELECT v FROM item WHERE id = 12), 'LOUD'
+	],
+	[
+		'a view with rules of its own',
+		q(CREATE VIEW item_view AS SELECT id, v FROM item; UPDATE item_view SET v = 'by view' WHERE id = 12;
+		  INSERT INTO item_view VALUES (70, 'view born')),
+		q(SELECT string_agg(v, ',' ORDER BY id) FROM item WHERE id IN (12, 70)), 'by view,view born'
+	],
+	[
+		'a foreign key that cascades',
+		q(INSERT INTO parent SELECT i, 'p' || i FROM generate_series(1, 3) i;
+		  INSERT INTO child SELECT i, 1 + i % 3, 'c' || i FROM generate_series(1, 9) i;
+		  UPDATE parent SET id = 20 WHERE id = 2; DELETE FROM parent WHERE id = 3),
+		q(SELECT (SELECT string_agg(id::text, ',' ORDER BY id) FROM parent),
+			(SELECT string_agg(id || '-' || parent, ',' ORDER BY id) FROM child)),
+		'1,20|1-20,3-1,4-20,6-1,7-20,9-1'
+	],
+);
+
+foreach my $case (@cases)
+{
+	my ($name, $sql, $query, $expected) = @$case;
+
+	$alice->sql($sql);
+	$alice->drain('bob');
+	is($bob->sql($query), $expected, $name);
+}
+converge(\@all, [qw(item parent child)], 'everything agrees');
+is(ever_at_bob('never%'), '', 'what was rolled back never came');
+is(ever_at_bob('brief'), '', 'nor what was born and gone');
+
+subtest 'a session_replication_role of replica is not captured' => sub {
+	$alice->sql(
+		"SET session_replication_role = replica; INSERT INTO item VALUES (80, 'replica', 0); UPDATE item SET v = 'replica' WHERE id = 1"
+	);
+	$alice->drain('bob');
+	is($bob->sql("SELECT count(*) FROM item WHERE v = 'replica'"),
+		0, 'not captured');
+	my $trigger = $alice->sql(
+		q(SELECT string_agg(format('ALTER TABLE item ENABLE ALWAYS TRIGGER %I', tgname), ';')
+		    FROM pg_trigger WHERE tgrelid = 'item'::regclass AND NOT tgisinternal AND tgname LIKE 'entanglement%')
+	);
+	like($trigger, qr/ENABLE ALWAYS/, 'its triggers are found by name');
+	$alice->sql($trigger);
+	$alice->sql(
+		"SET session_replication_role = replica; UPDATE item SET v = 'always' WHERE id = 1; UPDATE item SET v = 'always' WHERE id = 80"
+	);
+	$alice->drain('bob');
+	is($bob->sql("SELECT string_agg(id::text, ',' ORDER BY id) FROM item WHERE v = 'always'"),
+		'1,80', 'unless its triggers are enabled always');
+	is($bob->sql('SELECT n FROM item WHERE id = 80'),
+		'0', 'then a row the peer never saw arrives whole');
+};
+
+subtest 'PREPARE TRANSACTION' => sub {
+	$alice->sql(<<'SQL');
+BEGIN;
+UPDATE item SET v = 'prepared' WHERE id = 1;
+INSERT INTO item VALUES (90, 'prepared', 0);
+PREPARE TRANSACTION 'now';
+BEGIN;
+UPDATE item SET v = 'never-prepared' WHERE id = 7;
+PREPARE TRANSACTION 'no';
+BEGIN;
+UPDATE item SET v = 'survived' WHERE id = 8;
+DELETE FROM item WHERE id = 9;
+PREPARE TRANSACTION 'later';
+UPDATE item SET n = 42 WHERE id = 10;
+SQL
+	$alice->drain('bob');
+	is($bob->sql('SELECT n FROM item WHERE id = 10'),
+		42, 'other transactions are not held up');
+	is(ever_at_bob('prepared'), '', 'what is prepared is not sent');
+	$alice->sql("COMMIT PREPARED 'now'");
+	$alice->drain('bob');
+	is($bob->sql("SELECT count(*) FROM item WHERE v = 'prepared'"),
+		2, 'COMMIT PREPARED sends it');
+	$alice->sql("ROLLBACK PREPARED 'no'");
+	$cluster->restart;
+	$_->wait_connected($_ == $alice ? 'bob' : 'alice') foreach @all;
+	is(ever_at_bob('survived'), '', 'nothing of it after a restart');
+	$alice->sql("COMMIT PREPARED 'later'");
+	$bob->wait_until(
+		'SELECT (SELECT v FROM item WHERE id = 8), (SELECT count(*) FROM item WHERE id = 9)',
+		'survived|0', 'COMMIT PREPARED after a restart, without drain');
+	$alice->drain('bob');
+	is(ever_at_bob('never%'), '', 'what was rolled back never came');
+};
+
+subtest 'what is not committed is never sent' => sub {
+	my $open = $alice->session;
+
+	$open->query_safe(
+		"BEGIN; UPDATE item SET v = 'never-open' WHERE id = 1; INSERT INTO item VALUES (95, 'never-open', 0)"
+	);
+	$alice->sql("UPDATE item SET v = 'committed' WHERE id = 10");
+	$alice->drain('bob');
+	is($bob->sql('SELECT v FROM item WHERE id = 10'),
+		'committed', 'a later transaction arrives while an earlier is open');
+	$open->query_safe('ROLLBACK');
+	$open->query_safe(
+		"BEGIN; UPDATE item SET v = 'first writer' WHERE id = 12");
+	$alice->sql("UPDATE item SET v = 'second writer' WHERE id = 10");
+	$alice->drain('bob');
+	$open->query_safe('COMMIT');
+	$alice->drain('bob');
+	is($bob->sql('SELECT v FROM item WHERE id = 12'),
+		'first writer', 'one that wrote first and committed last is not lost');
+	$open->quit;
+	is(ever_at_bob('never%'), '', 'and the rolled back value never came');
+};
+
+subtest 'a value changed before it could leave is never sent' => sub {
+	$alice->sql("SELECT entanglement.pause_peer('bob')");
+	$bob->wait_until("SELECT state <> 'connected' FROM entanglement.peers",
+		't', 'pause');
+	$alice->sql("UPDATE item SET v = 'never-superseded' WHERE id = 1");
+	$alice->wait_folded;
+	$alice->sql("UPDATE item SET v = 'newest' WHERE id = 1");
+	$alice->sql("SELECT entanglement.resume_peer('bob')");
+	$bob->wait_until('SELECT v FROM item WHERE id = 1', 'newest', 'newest value');
+	is(ever_at_bob('never%'), '', 'the older value never came');
+};
+
+subtest 'TRUNCATE' => sub {
+	$alice->sql('TRUNCATE item');
+	$alice->drain('bob');
+	is($bob->sql('SELECT count(*) FROM item'), 0, 'empties the peer too');
+	$alice->sql(
+		"BEGIN; INSERT INTO item VALUES (1, 'a', 0), (2, 'b', 0); TRUNCATE item; INSERT INTO item VALUES (2, 'c', 0); COMMIT"
+	);
+	$alice->drain('bob');
+	is($bob->sql('SELECT id, v FROM item'), '2|c', 'in a transaction with writes');
+	$alice->sql('BEGIN; TRUNCATE item; ROLLBACK');
+	$alice->drain('bob');
+	is($bob->sql('SELECT count(*) FROM item'), 1, 'rolled back');
+	$alice->sql('TRUNCATE parent CASCADE');
+	converge(\@all, [qw(item parent child)], 'cascading to other tables');
+	is($bob->sql('SELECT count(*) FROM child'), 0, 'which are empty too');
+	is( $alice->sql(
+			"SELECT count(*) FROM entanglement.object o JOIN entanglement.relation r ON r.no = o.rel WHERE r.relid = 'item'::regclass"
+		),
+		1,
+		'and only live objects are left');
+};
+
+subtest 'rights' => sub {
+	$alice->sql(<<'SQL');
+CREATE ROLE app LOGIN;
+GRANT USAGE ON SCHEMA public TO app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON item TO app;
+SQL
+	$alice->sql(
+		"SET ROLE app; INSERT INTO item VALUES (100, 'by app', 0); UPDATE item SET n = 1 WHERE id = 100; SELECT entanglement.owner_of(i) FROM item i WHERE id = 100"
+	);
+	$alice->drain('bob');
+	is($bob->sql('SELECT v, n FROM item WHERE id = 100'),
+		'by app|1', 'a role that knows nothing of us writes as ever');
+	$alice->fails('SET ROLE app; SELECT * FROM entanglement.change',
+		'42501', 'permission denied', 'and cannot read what is internal');
+	$alice->fails("SET ROLE app; INSERT INTO entanglement.change VALUES (1, 1, 'D', '', NULL)",
+		'42501', 'permission denied', 'nor forge a change');
+};
+
+subtest 'a column that did not change does not travel, one set to itself neither' => sub {
+	$alice->drain('bob');
+	my $before = $alice->peer('bob');
+
+	$alice->sql('UPDATE item SET v = v, n = n');
+	$alice->drain('bob');
+	is(Entanglement::Node::counted($before, $alice->peer('bob'))->{objects_sent},
+		0, 'an update that changes nothing sends nothing');
+};
+
+converge(\@all, [qw(item parent child)], 'everything agrees at the end');
+
+done_testing();
