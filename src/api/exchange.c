@@ -46,6 +46,8 @@ typedef struct Session
 {
 	bool		open;
 	bool		dirty;			/* a transaction that used it is running */
+	SubTransactionId used_in;	/* ... at this level: apply rolls back levels of
+								 * its own below it */
 	EntPeer    *peer;			/* as of the last look */
 	MemoryContext context;		/* holds peer */
 	EntPeerSlot *slot;
@@ -104,11 +106,11 @@ close_session(Session *s)
 }
 
 static void
-end_transaction(bool committed)
+end_transaction(bool committed, SubTransactionId level)
 {
 	for (int i = 0; i < lengthof(sessions); i++)
 	{
-		if (!sessions[i].dirty)
+		if (!sessions[i].dirty || sessions[i].used_in < level)
 			continue;
 		sessions[i].dirty = false;
 		if (!committed)
@@ -120,9 +122,9 @@ static void
 at_transaction(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_COMMIT)
-		end_transaction(true);
+		end_transaction(true, TopSubTransactionId);
 	else if (event == XACT_EVENT_ABORT)
-		end_transaction(false);
+		end_transaction(false, TopSubTransactionId);
 }
 
 static void
@@ -130,7 +132,7 @@ at_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 				  SubTransactionId parentSubid, void *arg)
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		end_transaction(false);
+		end_transaction(false, mySubid);
 }
 
 static void
@@ -198,6 +200,7 @@ open_session(Session *s, Direction direction, int32 no)
 	s->end = direction == PUSH ? &s->slot->receiver : &s->slot->sender;
 	s->generation = ent_shmem_take(s->end);
 	s->open = s->dirty = true;
+	s->used_in = GetCurrentSubTransactionId();
 	if (s->slot->sender.pid != 0 && s->slot->receiver.pid != 0)
 	{
 		ent_shmem_set_state(s->slot, ENT_LINK_CONNECTED, "", "");
@@ -271,6 +274,7 @@ use_session(Direction direction)
 				 errdetail("It begins with entanglement.hello and ends with the first error."),
 				 errhint("The exchange is for nodes of entanglement, not for people.")));
 	s->dirty = true;			/* from here on an error ends it */
+	s->used_in = GetCurrentSubTransactionId();
 	check_held(s);
 	return s;
 }
@@ -416,6 +420,7 @@ commit(Session *s)
 {
 	SPI_commit();
 	s->dirty = true;
+	s->used_in = GetCurrentSubTransactionId();
 }
 
 /* A batch in the given context, durable knowledge of ours; or NULL. */
