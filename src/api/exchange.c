@@ -17,6 +17,7 @@
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -35,6 +36,9 @@
 PG_FUNCTION_INFO_V1(ent_sql_hello);
 PG_FUNCTION_INFO_V1(ent_sql_push);
 PG_FUNCTION_INFO_V1(ent_sql_pull);
+
+/* Claims and parked rows fall due by themselves; looked at this often. */
+#define LOOK_US		1000000
 
 typedef enum Direction
 {
@@ -73,36 +77,45 @@ now_us(void)
 
 /* ---- a session's life ---- */
 
-/* May be called at any time; gives back what is still ours. */
+/* Gives back the end of the link, if it is still ours. */
+static void
+leave_link(Session *s)
+{
+	if (!ent_shmem_holds(s->end, s->generation))
+		return;
+	ent_shmem_release(s->end, s->generation);
+	if (s->end == &s->slot->sender)
+		ent_shmem_acked(s->slot, 0);
+	if (s->slot->state == ENT_LINK_CONNECTED ||
+		s->slot->state == ENT_LINK_CONNECTING)
+		ent_shmem_set_state(s->slot, s->slot->dialer.pid != 0 ?
+							ENT_LINK_DOWN : ENT_LINK_WAITING, NULL, NULL);
+	ent_shmem_routes_changed();
+}
+
+/* May be called at any time. */
 static void
 close_session(Session *s)
 {
-	EntInbound *in = s->in;
-	EntOutbound *out = s->out;
-	MemoryContext context = s->context;
+	Session		was = *s;
 
-	if (!s->open)
+	if (!was.open)
 		return;
-	s->open = s->dirty = false;
-	s->in = NULL;
-	s->out = NULL;
-	s->context = NULL;
-	if (ent_shmem_holds(s->end, s->generation))
-	{
-		ent_shmem_release(s->end, s->generation);
-		if (s->end == &s->slot->sender)
-			ent_shmem_acked(s->slot, 0);
-		if (s->slot->state == ENT_LINK_CONNECTED ||
-			s->slot->state == ENT_LINK_CONNECTING)
-			ent_shmem_set_state(s->slot, s->slot->dialer.pid != 0 ?
-								ENT_LINK_DOWN : ENT_LINK_WAITING, NULL, NULL);
-		ent_shmem_routes_changed();
-	}
-	if (in != NULL)
-		ent_inbound_destroy(in);
-	if (out != NULL)
-		ent_outbound_destroy(out);
-	MemoryContextDelete(context);
+	memset(s, 0, sizeof(*s));
+	leave_link(&was);
+	if (was.in != NULL)
+		ent_inbound_destroy(was.in);
+	if (was.out != NULL)
+		ent_outbound_destroy(was.out);
+	MemoryContextDelete(was.context);
+}
+
+static void
+leave_at_exit(int code, Datum arg)
+{
+	for (int i = 0; i < lengthof(sessions); i++)
+		if (sessions[i].open)
+			leave_link(&sessions[i]);
 }
 
 static void
@@ -136,12 +149,13 @@ at_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 }
 
 static void
-watch_transactions(void)
+watch(void)
 {
 	static bool watching = false;
 
 	if (!watching)
 	{
+		before_shmem_exit(leave_at_exit, (Datum) 0);
 		RegisterXactCallback(at_transaction, NULL);
 		RegisterSubXactCallback(at_subtransaction, NULL);
 	}
@@ -178,7 +192,7 @@ open_session(Session *s, Direction direction, int32 no)
 	MemoryContext old;
 
 	close_session(s);
-	watch_transactions();
+	watch();
 	memset(s, 0, sizeof(*s));
 	s->slot = ent_shmem_peer(no, true);
 	if (peer == NULL || s->slot == NULL)
@@ -486,16 +500,19 @@ next_batch(Session *s, MemoryContext context)
 		now = now_us();
 		work = ent_outbound_poll(s->out);
 		pause = ent_pace_wait(&s->pace, now);
-		heartbeat = s->slot->nudge || now >= due;
+		heartbeat = s->slot->nudge || s->slot->called || now >= due;
 		if (heartbeat || (work && pause == 0))
 		{
-			bytea	   *batch = build(s, heartbeat, pause == 0, context);
+			bytea	   *batch;
+
+			s->slot->called = false;
+			batch = build(s, heartbeat, pause == 0, context);
 
 			if (batch != NULL)
 				return batch;
 		}
 
-		pause = work && pause > 0 ? Min(pause, due - now) : due - now;
+		pause = Min(work && pause > 0 ? pause : due - now, LOOK_US);
 		InvalidateCatalogSnapshot();
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

@@ -56,6 +56,8 @@ typedef struct EntPeerSlot
 	bool		alter;			/* dialer: read your peer row again */
 	bool		nudge;			/* sender: ask the peer to call its other
 								 * connection */
+	bool		called;			/* sender: the peer asks so: send something at
+								 * once, if only a heartbeat */
 
 	pg_atomic_uint64 acked;		/* ring position up to which all is durable at
 								 * the peer; 0 while not connected */

@@ -100,6 +100,7 @@ create_peer(Oid database, int32 peer)
 		slot->last_error[0] = '\0';
 		slot->alter = false;
 		slot->nudge = false;
+		slot->called = false;
 		visit_counters(slot, write_counter);
 		slot->database = database;
 		return slot;
