@@ -74,6 +74,11 @@ ent_compat_wait_event_set(int nevents)
 #endif
 }
 
+/* Until 17 functions that do not return are marked after their parameters. */
+#ifndef pg_noreturn
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
 /* The connection limit of a half-dropped database, since 15.4. */
 #ifndef DATCONNLIMIT_INVALID_DB
 #define DATCONNLIMIT_INVALID_DB (-2)
