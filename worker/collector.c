@@ -128,13 +128,12 @@ work(Collector *c)
 	uint64		routes = pg_atomic_read_u64(&c->slot->routes);
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (!c->known)
+	if (!c->known || routes != c->routes)
 		leave_unless_installed(c);
 	c->known = true;
 	fold_all(c);
 	if (routes != c->routes)
 	{
-		leave_unless_installed(c);
 		c->routes = routes;
 		ent_dialer_start_missing();
 	}
@@ -152,7 +151,7 @@ work(Collector *c)
 static bool
 try_work(Collector *c)
 {
-	bool		ok = true;
+	volatile bool ok = true;
 
 	MemoryContextSwitchTo(c->tick);
 	PG_TRY();

@@ -38,6 +38,29 @@ check(EntReader *r, const char *what)
 				 errdetail("In %s: %s.", what, ent_wire_error_text(r->error))));
 }
 
+/*
+ * The peer holds more of a local owner than we ever gave out: this database
+ * was restored from an older state. A new epoch puts everybody right.
+ */
+static bool
+history_lost(EntOutbound *ob, EntOwner *owner, const EntWireWant *want)
+{
+	if (!owner->local || want->epoch < owner->epoch ||
+		(want->epoch == owner->epoch && want->have <= owner->serial) ||
+		want->epoch >= PG_INT32_MAX)
+		return false;
+	ereport(LOG,
+			(errmsg("owner \"%s\" starts epoch %u: a peer holds newer state of it than this node",
+					owner->name, want->epoch + 1),
+			 errdetail("The peer has serial %lld of epoch %u; here the newest is %lld of epoch %d. This database was restored from an older state.",
+					   (long long) want->have, want->epoch,
+					   (long long) owner->serial, owner->epoch)));
+	ent_owner_new_epoch(owner->no, want->epoch + 1);
+	ob->adverts_due = true;
+	ob->adverts_position = ob->ring_position;
+	return true;
+}
+
 static void
 take_want(EntOutbound *ob, EntReader *r)
 {
@@ -53,7 +76,7 @@ take_want(EntOutbound *ob, EntReader *r)
 	if (o == NULL)
 		return;
 	owner = ent_owner_get(no);
-	if (owner == NULL)
+	if (owner == NULL || history_lost(ob, owner, &want))
 		return;
 	if (!want.wanted)
 		ent_outbound_unwant(ob, o);

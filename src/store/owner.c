@@ -18,6 +18,8 @@
 
 #include "base/ent.h"
 #include "base/guc.h"
+#include "base/ring.h"
+#include "base/wake.h"
 #include "store/owner.h"
 #include "store/query.h"
 
@@ -55,6 +57,15 @@ static EntQuery have_query = {
 	"WHERE no OPERATOR(pg_catalog.=) $1 AND NOT local "
 	"AND (epoch, serial) OPERATOR(pg_catalog.<) ($2, $3)",
 	3, {INT4OID, INT4OID, INT8OID}, NULL
+};
+static EntQuery epoch_queries[] = {
+	{"UPDATE entanglement.owner SET epoch = $2 "
+		"WHERE no OPERATOR(pg_catalog.=) $1 AND local AND epoch OPERATOR(pg_catalog.<) $2",
+	2, {INT4OID, INT4OID}, NULL},
+	{"UPDATE entanglement.object SET epoch = $2 WHERE owner OPERATOR(pg_catalog.=) $1",
+	2, {INT4OID, INT4OID}, NULL},
+	{"UPDATE entanglement.tombstone SET epoch = $2 WHERE owner OPERATOR(pg_catalog.=) $1",
+	2, {INT4OID, INT4OID}, NULL}
 };
 static EntQuery local_query = {
 	"SELECT no FROM entanglement.owner WHERE local AND name OPERATOR(pg_catalog.=) $1",
@@ -178,6 +189,18 @@ ent_owner_set_have(int32 no, int32 epoch, int64 serial)
 	Int64GetDatum(serial)};
 
 	ent_query_run(&have_query, args, NULL, SPI_OK_UPDATE, NULL);
+}
+
+void
+ent_owner_new_epoch(int32 no, int32 epoch)
+{
+	Datum		args[2] = {Int32GetDatum(no), Int32GetDatum(epoch)};
+	EntEvent	ev = {.kind = ENT_EVENT_OWNER, .owner = no};
+
+	for (int i = 0; i < lengthof(epoch_queries); i++)
+		ent_query_run(&epoch_queries[i], args, NULL, SPI_OK_UPDATE, NULL);
+	ent_wake_post_at_commit(&ev);
+	ent_wake_routes_at_commit();
 }
 
 /* What ent_owner_current answered last, and under which circumstances. */

@@ -43,6 +43,12 @@ extern int32 ent_owner_learn(const pg_uuid_t *id, const pg_uuid_t *home,
 /* Route of a remote owner; peer 0: none. */
 extern void ent_owner_set_route(int32 no, int32 peer, int32 distance,
 								const char *name);
+/*
+ * A local owner's history went back (this database was restored from an older
+ * state): its objects and tombstones go on in that epoch, which makes every
+ * receiver compare everything. Events at commit.
+ */
+extern void ent_owner_new_epoch(int32 no, int32 epoch);
 /* Raises our have; never lowers it within an epoch. A newer epoch resets it. */
 extern void ent_owner_set_have(int32 no, int32 epoch, int64 serial);
 

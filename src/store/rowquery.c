@@ -359,7 +359,7 @@ ent_rowquery_exists(EntRelation *rel, const Datum *key)
 bool
 ent_rowquery_read(EntRelation *rel, const bool *may, const Datum *key,
 				  Snapshot snapshot, Datum *values, bool *nulls,
-				  struct SPITupleTable **table)
+				  SPITupleTable **table)
 {
 	Statement  *st = statement(rel, READ, may);
 	uint64		n = execute(rel, st, key, NULL, NULL, snapshot);

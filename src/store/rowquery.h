@@ -13,6 +13,7 @@
 
 #include "postgres.h"
 
+#include "executor/spi.h"
 #include "utils/snapshot.h"
 
 #include "store/relinfo.h"
@@ -35,7 +36,7 @@ extern bool ent_rowquery_exists(EntRelation *rel, const Datum *key);
 extern bool ent_rowquery_read(EntRelation *rel, const bool *may,
 							  const Datum *key, Snapshot snapshot,
 							  Datum *values, bool *nulls,
-							  struct SPITupleTable **table);
+							  SPITupleTable **table);
 
 /*
  * set[i]: column i is given in values/nulls. UPDATE leaves key columns that are in_key_only
