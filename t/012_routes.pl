@@ -1,0 +1,147 @@
+# More than one way: alice, hub and bob in a triangle, and two nodes that dial
+# each other.
+#
+# Promise: with redundant links every object still travels once to each node;
+# when a route dies another takes over from where it stood; no row goes round.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use Entanglement::Node;
+
+my $cluster = Entanglement::Node->cluster('routes');
+my ($alice, $hub, $bob) =
+  map { Entanglement::Node->database($cluster, $_) } qw(alice hub bob);
+my @all = ($alice, $hub, $bob);
+
+link_nodes($alice, $hub);
+link_nodes($bob, $hub);
+link_nodes($alice, $bob);
+$_->define('CREATE TABLE item (id int PRIMARY KEY, v text)', 'item')
+  foreach @all;
+
+# Objects all nodes have received so far.
+sub received
+{
+	my $sum = 0;
+
+	$sum += $_->sql('SELECT sum(objects_received) FROM entanglement.peers')
+	  foreach @all;
+	return $sum;
+}
+
+# Everybody knows the shortest way to everybody.
+sub wait_routes
+{
+	my ($want) = @_;
+
+	foreach my $node (@all)
+	{
+		$node->wait_until(
+			"SELECT string_agg(name || '>' || coalesce(peer, '-') || distance, ' ' ORDER BY name) FROM entanglement.owners WHERE NOT local",
+			$want->{ $node->name },
+			'routes');
+	}
+	return;
+}
+
+subtest 'in a triangle each object travels once to each node' => sub {
+	wait_routes(
+		{
+			alice => 'bob>bob1 hub>hub1',
+			hub => 'alice>alice1 bob>bob1',
+			bob => 'alice>alice1 hub>hub1'
+		});
+	my $before = received();
+
+	$alice->sql("INSERT INTO item SELECT i, 'alice' FROM generate_series(1, 100) i");
+	$bob->sql("INSERT INTO item SELECT i, 'bob' FROM generate_series(101, 150) i");
+	converge(\@all, ['item'], 'all hold all');
+	$_->drain foreach @all;
+	is(received() - $before, 300, '150 objects were received by two nodes each');
+};
+
+subtest 'a route that dies is replaced, from where it stood' => sub {
+	$alice->sql("SELECT entanglement.pause_peer('bob')");
+	wait_routes(
+		{
+			alice => 'bob>hub2 hub>hub1',
+			hub => 'alice>alice1 bob>bob1',
+			bob => 'alice>hub2 hub>hub1'
+		});
+	my $before = received();
+
+	$alice->sql("UPDATE item SET v = 'by hub' WHERE id <= 10");
+	converge(\@all, ['item'], 'the long way');
+	$_->drain foreach @all;
+	is(received() - $before, 20, 'ten objects to two nodes, nothing anew');
+
+	$alice->sql("SELECT entanglement.resume_peer('bob')");
+	wait_routes(
+		{
+			alice => 'bob>bob1 hub>hub1',
+			hub => 'alice>alice1 bob>bob1',
+			bob => 'alice>alice1 hub>hub1'
+		});
+	$alice->sql("DELETE FROM item WHERE id <= 5");
+	$bob->sql("UPDATE item SET v = 'straight' WHERE id = 101");
+	converge(\@all, ['item'], 'the short way again');
+	$_->drain foreach @all;
+	is(received() - $before, 32, 'six more objects to two nodes, nothing anew');
+};
+
+subtest 'a node in the middle stops while changes go on' => sub {
+	foreach my $round (1 .. 3)
+	{
+		foreach my $pair ([ $alice, 'hub' ], [ $bob, 'hub' ], [ $alice, 'bob' ])
+		{
+			my ($node, $peer) = @$pair;
+
+			$node->sql("SELECT entanglement.pause_peer('$peer')");
+			$alice->sql("UPDATE item SET v = 'round $round' WHERE id % 7 = $round");
+			$bob->sql("UPDATE item SET v = 'round $round' WHERE id > 100 AND entanglement.owner_of(item) = 'bob' AND id % 5 = $round");
+			$hub->sql("INSERT INTO item VALUES (1000 + (SELECT count(*) FROM item), 'hub')");
+			$node->sql("SELECT entanglement.resume_peer('$peer')");
+		}
+	}
+	converge(\@all, ['item'], 'nine pauses in turn');
+	is($hub->versions('item'), $alice->versions('item'), 'versions agree');
+	is($bob->versions('item'), $alice->versions('item'), 'everywhere');
+};
+
+subtest 'two nodes that dial each other' => sub {
+	my ($x, $y) =
+	  map { Entanglement::Node->database($cluster, $_) } qw(xen yan);
+
+	$x->allow_peer('yan', 1);
+	$y->allow_peer('xen', 1);
+	my $to_y = conninfo($x, $y) =~ s/'/''/gr;
+	my $to_x = conninfo($y, $x) =~ s/'/''/gr;
+	$x->sql("SELECT entanglement.add_peer('yan', '$to_y', 'yan')");
+	$y->sql("SELECT entanglement.add_peer('xen', '$to_x', 'xen')");
+	$_->define('CREATE TABLE item (id int PRIMARY KEY, v text)', 'item')
+	  foreach $x, $y;
+	$x->wait_connected('yan');
+	$y->wait_connected('xen');
+	$x->sql("INSERT INTO item SELECT i, 'x' FROM generate_series(1, 50) i");
+	$y->sql("INSERT INTO item SELECT i, 'y' FROM generate_series(51, 100) i");
+	converge([ $x, $y ], ['item'], 'exchange rows');
+	$x->sql("SELECT entanglement.pause_peer('yan')");
+	$y->wait_until("SELECT state <> 'connected' FROM entanglement.peers",
+		't', 'pause');
+	$y->sql("UPDATE item SET v = 'yy' WHERE id = 51");
+	$x->sql("SELECT entanglement.resume_peer('yan')");
+	converge([ $x, $y ], ['item'], 'also after a pause');
+	is( $x->sql('SELECT sum(objects_received) FROM entanglement.peers')
+		  + $y->sql('SELECT sum(objects_received) FROM entanglement.peers'),
+		101,
+		'each object once');
+};
+
+done_testing();

@@ -1,0 +1,112 @@
+# The life of a server: databases that are dropped, renamed and copied while
+# workers are connected, an extension dropped and created again, a server
+# without the library preloaded.
+#
+# Promise: workers stand in nobody's way and come back by themselves; capture
+# loses nothing while they cannot run.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use Entanglement::Node;
+
+my $cluster = Entanglement::Node->cluster('servers');
+my ($alice, $bob) =
+  map { Entanglement::Node->database($cluster, $_) } qw(alice bob);
+my $ddl = 'CREATE TABLE item (id int PRIMARY KEY, v text)';
+
+link_nodes($bob, $alice);
+$_->define($ddl, 'item') foreach $alice, $bob;
+$alice->sql("INSERT INTO item VALUES (1, 'one')");
+$bob->sql("INSERT INTO item VALUES (2, 'two')");
+converge([ $alice, $bob ], ['item'], 'in step');
+
+subtest 'a database renamed' => sub {
+	$cluster->safe_psql('postgres', 'ALTER DATABASE bob RENAME TO robert');
+	$bob->{db} = 'robert';
+	$bob->wait_connected('alice');
+	$bob->sql("UPDATE item SET v = 'renamed' WHERE id = 2");
+	$alice->sql("UPDATE item SET v = 'also' WHERE id = 1");
+	converge([ $alice, $bob ], ['item'], 'its link comes back');
+	$cluster->safe_psql('postgres', 'ALTER DATABASE robert RENAME TO bob');
+	$bob->{db} = 'bob';
+	$bob->wait_connected('alice');
+};
+
+subtest 'a database copied' => sub {
+	$cluster->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE bob');
+	is($cluster->safe_psql('copy', 'SELECT count(*) FROM item'), 2, 'with its rows');
+	$bob->wait_connected('alice');
+	$cluster->safe_psql('postgres', 'DROP DATABASE copy');
+	$bob->sql("UPDATE item SET v = 'after copy' WHERE id = 2");
+	converge([ $alice, $bob ], ['item'], 'the original goes on');
+};
+
+subtest 'a database dropped' => sub {
+	my $carol = Entanglement::Node->database($cluster, 'carol');
+
+	link_nodes($carol, $alice);
+	$carol->define($ddl, 'item');
+	converge([ $alice, $bob, $carol ], ['item'], 'a third node');
+	$cluster->safe_psql('postgres', 'DROP DATABASE carol');
+	$alice->wait_until(
+		"SELECT state <> 'connected' FROM entanglement.peers WHERE name = 'carol'",
+		't', 'loss');
+	$alice->sql("SELECT entanglement.drop_peer('carol')");
+	$alice->sql("INSERT INTO item VALUES (3, 'three')");
+	converge([ $alice, $bob ], ['item'], 'the others go on');
+};
+
+subtest 'the extension dropped and created again' => sub {
+	my $dora = Entanglement::Node->database($cluster, 'dora');
+	my $id = $dora->sql('SELECT id FROM entanglement.node');
+
+	$dora->define($ddl, 'item');
+	$dora->sql("INSERT INTO item VALUES (1, 'x')");
+	$dora->sql('SELECT entanglement.drain()');
+	$dora->sql('DROP EXTENSION entanglement CASCADE');
+	is( $dora->sql(
+			"SELECT count(*) FROM pg_trigger WHERE tgrelid = 'item'::regclass"),
+		0,
+		'no trigger is left');
+	is($dora->sql('SELECT v FROM item'), 'x', 'the rows are');
+	$dora->sql("UPDATE item SET v = 'y'");
+	$dora->wait_until(
+		"SELECT count(*) FROM pg_stat_activity WHERE datname = 'dora' AND backend_type LIKE 'entanglement%'",
+		'0', 'end of its worker');
+	$dora->sql('CREATE EXTENSION entanglement');
+	isnt($dora->sql('SELECT id FROM entanglement.node'), $id, 'a new node');
+	$dora->sql("SELECT entanglement.synchronize('item')");
+	is($dora->sql('SELECT entanglement.drain()'), 't', 'its worker runs');
+	is($dora->sql('SELECT entanglement.owner_of(i) FROM item i'),
+		'dora', 'and owns the rows');
+	$cluster->safe_psql('postgres', 'DROP DATABASE dora');
+};
+
+subtest 'a server without the library preloaded' => sub {
+	$cluster->adjust_conf('postgresql.conf', 'shared_preload_libraries', "''");
+	$cluster->restart;
+	$alice->sql("UPDATE item SET v = 'captured' WHERE id = 1");
+	$alice->sql("INSERT INTO item VALUES (4, 'four')");
+	$alice->sql('DELETE FROM item WHERE id = 3');
+	is($alice->sql('SELECT DISTINCT state FROM entanglement.peers'),
+		'not preloaded', 'the view says so');
+	$alice->fails('SELECT entanglement.drain()', '55000',
+		'HINT: .*shared_preload_libraries', 'what needs the worker says so');
+	is($alice->sql('SELECT count(*) FROM entanglement.change'),
+		3, 'changes are captured');
+	$cluster->adjust_conf('postgresql.conf', 'shared_preload_libraries',
+		"'entanglement'");
+	$cluster->restart;
+	converge([ $alice, $bob ], ['item'], 'and arrive when it is');
+	is($bob->sql('SELECT id, v FROM item ORDER BY id'),
+		"1|captured\n2|after copy\n4|four", 'all of them');
+};
+
+done_testing();
