@@ -293,6 +293,39 @@ SQL
 		'bodies that did not change stayed at home');
 };
 
+subtest 'rows received beyond what was claimed, deleted before the next contact'
+  => sub {
+	# small batches, so that a cut falls between rows and the claim that
+	# covers them
+	$alice->sql('ALTER SYSTEM SET entanglement.max_batch = 8');
+	$alice->sql('ALTER SYSTEM SET entanglement.scan_chunk = 10');
+	$alice->cluster_of->reload;
+	foreach my $bytes (10_000, 40_000, 70_000)
+	{
+		disconnect();
+		$alice->sql(
+			"INSERT INTO item SELECT i, 0, repeat('x', 100) FROM generate_series(5000, 5999) i");
+		$alice->wait_folded;
+		my $cuts = $proxy->stats->{cuts};
+		$proxy->open;
+		$proxy->cut_after(up => $bytes);
+		wait_for('cut', sub { $proxy->stats->{cuts} > $cuts });
+		$hub->wait_until(
+			"SELECT state <> 'connected' FROM entanglement.peers WHERE name = 'alice'",
+			't', 'loss at hub');
+		note $hub->sql('SELECT count(*) FROM item WHERE id >= 5000'),
+		  ' rows were received';
+		$alice->sql('DELETE FROM item WHERE id >= 5000');
+		$alice->wait_folded;
+		$proxy->open;
+		converge(\@all, ['item'], "cut after $bytes bytes: all agree");
+		is($hub->sql('SELECT count(*) FROM item WHERE id >= 5000'),
+			0, 'none of them lives on');
+	}
+	$alice->sql('ALTER SYSTEM RESET ALL');
+	$alice->cluster_of->reload;
+  };
+
 subtest 'nothing is in flight, owed or parked at the end' => sub {
 	converge(\@all, ['item'], 'all agree');
 	foreach my $node (@all)
