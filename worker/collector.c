@@ -10,9 +10,11 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
+#include "commands/vacuum.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "parser/parse_node.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
@@ -34,6 +36,7 @@
 #include "worker/prune.h"
 
 #define RETRY_MS	1000		/* pause after a failed round */
+#define VACUUM_EVERY 20000		/* changes consumed */
 
 typedef struct Collector
 {
@@ -42,6 +45,7 @@ typedef struct Collector
 	uint64		routes;			/* counter when dialers were last started */
 	TimestampTz pruned_at;
 	bool		known;			/* the extension was found */
+	uint64		consumed;		/* changes since the log was last vacuumed */
 } Collector;
 
 static void
@@ -81,17 +85,44 @@ fold_all(Collector *c)
 		/* the ticket is read before the snapshot is taken */
 		pg_memory_barrier();
 		begin(true);
+		/* a serial that was shown must survive a crash */
+		ForceSyncCommit();
 		n = ent_fold(ent_fold_limit, &more);
 		finish();
 		if (n > 0)
 		{
 			pg_atomic_fetch_add_u64(&c->slot->folded, n);
+			c->consumed += n;
 			pgstat_report_stat(false);
 		}
 		if (!more)
 			ent_shmem_folded(c->slot, asked);
 		CHECK_FOR_INTERRUPTS();
 	} while (more);
+}
+
+/*
+ * The log is read from its start again and again, so what was consumed must
+ * not pile up there until autovacuum comes by. Leaves giving pages back to
+ * autovacuum, which may wait for the lock that takes.
+ */
+static void
+vacuum_log(Collector *c)
+{
+	VacuumStmt *stmt = makeNode(VacuumStmt);
+	ParseState *pstate = make_parsestate(NULL);
+
+	stmt->is_vacuumcmd = true;
+	stmt->options = list_make1(makeDefElem("truncate",
+										   (Node *) makeBoolean(false), -1));
+	stmt->rels = list_make1(makeVacuumRelation(makeRangeVar(pstrdup(ENT_SCHEMA),
+															pstrdup("change"), -1),
+											   InvalidOid, NIL));
+	c->consumed = 0;
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	ExecVacuum(pstate, stmt, true);
+	CommitTransactionCommand();
 }
 
 /* Is the extension (still) there? */
@@ -132,6 +163,8 @@ work(Collector *c)
 		leave_unless_installed(c);
 	c->known = true;
 	fold_all(c);
+	if (c->consumed >= VACUUM_EVERY)
+		vacuum_log(c);
 	if (routes != c->routes)
 	{
 		c->routes = routes;

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/detoast.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/memutils.h"
@@ -237,7 +238,12 @@ write_section(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
 		items[i].since = taken[i].entry.since;
 		taken[i].extract = &items[i];
 	}
-	ent_extract(rel, ob->role, t->may, snapshot, items, n);
+	if (ent_extract(rel, ob->role, t->may, snapshot, items, n))
+	{
+		/* the commit that precedes sending makes all that is visible durable */
+		(void) GetTopTransactionId();
+		ForceSyncCommit();
+	}
 	for (int i = 0; i < n; i++)
 	{
 		size_t		before = w->len;

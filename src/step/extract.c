@@ -176,7 +176,7 @@ add_pending(Job *j, EntExtract *x, char op, const uint8 *set, size_t setlen)
 			x->set[c] = true;
 }
 
-static void
+static bool
 read_pending(Job *j)
 {
 	Datum		args[2] = {Int32GetDatum(j->rel->no), j->keys};
@@ -184,7 +184,7 @@ read_pending(Job *j)
 
 	ent_query_run(&pending_query, args, NULL, SPI_OK_SELECT, j->snapshot);
 	if (SPI_processed == 0)
-		return;
+		return false;
 	sorted = palloc(j->n * sizeof(EntExtract *));
 	for (int i = 0; i < j->n; i++)
 		sorted[i] = &j->items[i];
@@ -215,6 +215,7 @@ read_pending(Job *j)
 					b ? VARSIZE_ANY_EXHDR(b) : 0);
 	}
 	SPI_freetuptable(SPI_tuptable);
+	return true;
 }
 
 /* Reads the rows as the peer's role. */
@@ -239,7 +240,7 @@ read_rows(Job *j)
 	}
 }
 
-void
+bool
 ent_extract(EntRelation *rel, Oid role, const bool *may, Snapshot snapshot,
 			EntExtract *items, int n)
 {
@@ -248,6 +249,7 @@ ent_extract(EntRelation *rel, Oid role, const bool *may, Snapshot snapshot,
 	Datum	   *keys = palloc(n * sizeof(Datum));
 	Oid			save_user;
 	int			save_context;
+	bool		pending;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -266,7 +268,7 @@ ent_extract(EntRelation *rel, Oid role, const bool *may, Snapshot snapshot,
 	for (int i = 0; i < n; i++)
 		if (j.versions[i].found)
 			decide(&j, i);
-	read_pending(&j);
+	pending = read_pending(&j);
 
 	GetUserIdAndSecContext(&save_user, &save_context);
 	SetUserIdAndSecContext(role, save_context | SECURITY_LOCAL_USERID_CHANGE |
@@ -280,4 +282,5 @@ ent_extract(EntRelation *rel, Oid role, const bool *may, Snapshot snapshot,
 		SetUserIdAndSecContext(save_user, save_context);
 	}
 	PG_END_TRY();
+	return pending;
 }

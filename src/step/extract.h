@@ -44,8 +44,10 @@ typedef struct EntExtract
  * Answers n questions about one table. may: columns the role may see (by
  * column). SPI connected; answers live in the SPI procedure's context, and may point
  * to TOASTed values: the caller keeps the snapshot registered until it is done with them.
+ * Returns true when a change not yet folded went in: it may be an asynchronous commit,
+ * so nothing may leave before what is visible now is durable.
  */
-extern void ent_extract(EntRelation *rel, Oid role, const bool *may,
+extern bool ent_extract(EntRelation *rel, Oid role, const bool *may,
 						Snapshot snapshot, EntExtract *items, int n);
 
 #endif							/* ENT_STEP_EXTRACT_H */
