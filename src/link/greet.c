@@ -35,15 +35,21 @@ same_node(const pg_uuid_t *id, const EntWireHello *hello)
 }
 
 static void
-check_node(const EntPeer *peer, const EntWireHello *hello)
+check_not_self(const EntWireHello *hello)
 {
 	if (same_node(&ent_identity_get()->id, hello))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-				 errmsg("peer \"%s\" is this node itself", peer->name),
+				 errmsg("the node reached is the one that dials"),
 				 errdetail("Both ends of the connection are node %s.",
 						   uuid_text(hello->node.bytes)),
-				 errhint("Correct the peer's conninfo with entanglement.alter_peer. A copy of a database is the same node as its original until it gets an identity of its own.")));
+				 errhint("Correct the peer's conninfo with entanglement.alter_peer. A copy of a database is the same node as its original.")));
+}
+
+static void
+check_node(const EntPeer *peer, const EntWireHello *hello)
+{
+	check_not_self(hello);
 	if (peer->has_node && !same_node(&peer->node, hello))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
@@ -260,6 +266,7 @@ ent_greet_caller(const EntWireHello *hello)
 	EntPeer    *peer;
 
 	check_connection();
+	check_not_self(hello);
 	peer = identify(hello);
 	slot = ent_shmem_peer(peer->no, true);
 	if (slot == NULL)

@@ -1,0 +1,260 @@
+/*
+ * worker/live.c
+ *	  A dialed link while it is up: batches out by push, batches in by pull.
+ *
+ * Place: worker. One batch is in flight in each direction. An answer is sent
+ * only after the transaction it speaks of was committed, and read only when the
+ * remote's transaction has ended, so both always speak of what is durable (I3).
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/guc.h"
+#include "worker/live.h"
+
+/* Claims and parked rows fall due by themselves; looked at this often. */
+#define LOOK_US			1000000
+
+/*
+ * A batch may take a while on a slow link before anything is heard: bytes at
+ * a quarter of the rate, which is taken to be at least this.
+ */
+#define SLOWEST_RATE	8000.0
+
+void
+ent_live_begin(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(context);
+}
+
+void
+ent_live_commit(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PopActiveSnapshot();
+	SPI_finish();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	pgstat_report_stat(false);
+}
+
+/* ---- pull ---- */
+
+/* The next call of pull, with the answer to the batch before. */
+static void
+call_pull(EntLive *l, const bytea *answer)
+{
+	ent_connection_execute(l->pull, answer);
+	l->asked = false;
+}
+
+static void
+begin_pull(EntLive *l)
+{
+	bytea	   *answer;
+
+	ent_live_begin();
+	answer = ent_inbound_answer(l->in);
+	ent_live_commit();
+	call_pull(l, answer);
+}
+
+static void
+take_batch(EntLive *l)
+{
+	size_t		len;
+	const char *batch = ent_connection_answer(l->pull, &len);
+	bytea	   *answer;
+
+	ent_live_begin();
+	/* the answer says what is durable, so it must be when the peer reads it */
+	ForceSyncCommit();
+	answer = ent_inbound_apply(l->in, batch, len);
+	ent_live_commit();
+	call_pull(l, answer);
+}
+
+/* ---- push ---- */
+
+static void
+take_answer(EntLive *l)
+{
+	size_t		len;
+	const char *answer = ent_connection_answer(l->push, &len);
+
+	ent_live_begin();
+	ent_outbound_answered(l->out, answer, len);
+	ent_live_commit();
+	ent_pace_acked(&l->pace, l->in_flight, ent_connection_clock());
+	l->in_flight = 0;
+	pg_atomic_write_u64(&l->slot->rate, (uint64) ent_pace_rate(&l->pace));
+	pg_atomic_write_u64(&l->slot->round_trip,
+						Max(ent_pace_rtt(&l->pace), 0));
+}
+
+static void
+push(EntLive *l, size_t max_bytes, bool heartbeat)
+{
+	bytea	   *batch;
+
+	ent_live_begin();
+	batch = ent_outbound_build(l->out, max_bytes, heartbeat);
+	ent_live_commit();
+	if (batch == NULL)
+		return;
+	l->in_flight = VARSIZE(batch) - VARHDRSZ;
+	l->pushed_at = ent_connection_clock();
+	ent_pace_sent(&l->pace, l->in_flight, l->pushed_at);
+	ent_connection_execute(l->push, batch);
+}
+
+/*
+ * The answer to a pull is the only way to tell the other side what it did
+ * not ask: when there is something, it is asked to return the pull early.
+ */
+static void
+ask_for_pull(EntLive *l)
+{
+	if (l->asked || l->pull->state != ENT_CONNECTION_BUSY ||
+		!ent_inbound_has_news(l->in))
+		return;
+	l->slot->nudge = true;
+	l->asked = true;
+}
+
+static void
+consider_push(EntLive *l)
+{
+	int64		now = ent_connection_clock();
+	bool		work = ent_outbound_poll(l->out);
+	bool		heartbeat;
+	int64		pause;
+
+	ask_for_pull(l);
+	if (l->push->state != ENT_CONNECTION_IDLE)
+		return;
+	pause = ent_pace_wait(&l->pace, now);
+	heartbeat = l->slot->nudge || l->slot->called || l->pushed_at == 0 ||
+		now - l->pushed_at >= (int64) ent_heartbeat * 1000;
+	if (!heartbeat && (!work || pause > 0))
+		return;
+	l->slot->called = false;
+	push(l, pause > 0 ? 1 :
+		 ent_pace_batch_size(&l->pace, (size_t) ent_max_batch * 1024),
+		 heartbeat);
+}
+
+/* ---- life ---- */
+
+void
+ent_live_start(EntLive *l, const EntPeer *peer, EntPeerSlot *slot,
+			   EntConnection *push, EntConnection *pull)
+{
+	memset(l, 0, sizeof(*l));
+	l->up = true;
+	l->slot = slot;
+	l->push = push;
+	l->pull = pull;
+	l->since = ent_connection_clock();
+	ent_pace_init(&l->pace, peer->bandwidth, l->since);
+	l->sender = ent_shmem_take(&slot->sender);
+	l->receiver = ent_shmem_take(&slot->receiver);
+	l->out = ent_outbound_create(peer->no, peer->role, slot);
+	l->in = ent_inbound_create(peer->no, peer->role, slot);
+	ent_shmem_set_state(slot, ENT_LINK_CONNECTED, "", "");
+	ent_shmem_routes_changed();
+	begin_pull(l);
+	consider_push(l);
+}
+
+void
+ent_live_set_bandwidth(EntLive *l, int64 bandwidth)
+{
+	if (l->up)
+		ent_pace_set_bandwidth(&l->pace, bandwidth, ent_connection_clock());
+}
+
+bool
+ent_live_superseded(const EntLive *l)
+{
+	return !ent_shmem_holds(&l->slot->sender, l->sender) ||
+		!ent_shmem_holds(&l->slot->receiver, l->receiver);
+}
+
+/* When silence means death: us of the clock. */
+static int64
+dead_at(EntLive *l)
+{
+	double		rate = Max(ent_pace_rate(&l->pace), SLOWEST_RATE);
+	int64		heard = Max(l->push->heard_at, l->pull->heard_at);
+
+	return heard + ((int64) ent_heartbeat + ent_dead_after) * 1000 +
+		(int64) (l->in_flight * 4 / rate * 1e6);
+}
+
+void
+ent_live_advance(EntLive *l, uint32 push_events, uint32 pull_events)
+{
+	if (ent_connection_advance(l->push, push_events))
+		take_answer(l);
+	if (ent_connection_advance(l->pull, pull_events))
+		take_batch(l);
+	consider_push(l);
+	if (ent_connection_clock() > dead_at(l))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("nothing was heard from the peer for too long"),
+				 errdetail("entanglement.dead_after is %d ms; the peer's entanglement.heartbeat should be well below it.",
+						   ent_dead_after)));
+}
+
+int64
+ent_live_wait(EntLive *l)
+{
+	int64		now = ent_connection_clock();
+	int64		until = Min(now + LOOK_US, dead_at(l));
+
+	if (l->push->state == ENT_CONNECTION_IDLE)
+	{
+		int64		pause = ent_pace_wait(&l->pace, now);
+
+		until = Min(until, l->pushed_at + (int64) ent_heartbeat * 1000);
+		if (pause > 0)
+			until = Min(until, now + pause);
+	}
+	return Max(until - now, 0);
+}
+
+void
+ent_live_end(EntLive *l)
+{
+	bool		ours;
+
+	if (!l->up)
+		return;
+	l->up = false;
+	ours = ent_shmem_holds(&l->slot->sender, l->sender);
+	ent_shmem_release(&l->slot->sender, l->sender);
+	ent_shmem_release(&l->slot->receiver, l->receiver);
+	if (l->out != NULL)
+		ent_outbound_destroy(l->out);
+	if (l->in != NULL)
+		ent_inbound_destroy(l->in);
+	if (ours)
+		ent_shmem_acked(l->slot, 0);
+	ent_shmem_routes_changed();
+}
