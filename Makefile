@@ -65,7 +65,7 @@ ENCODING = UTF8
 NO_LOCALE = 1
 
 BUILD_FLAGS = .build-flags
-EXTRA_CLEAN = $(OBJS:.o=.d) $(BUILD_FLAGS)
+EXTRA_CLEAN = $(OBJS:.o=.d) $(BUILD_FLAGS) $(wildcard $(EXTENSION)-*.zip)
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
