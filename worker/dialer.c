@@ -79,6 +79,8 @@ typedef struct Dialer
 	bytea	   *hello;
 	Side		sides[2];
 	EntLive		live;
+	WaitEventSet *set;			/* while live: kept from wait to wait */
+	int			positions[2];	/* of the sides in set */
 	EntBackoff	backoff;
 	char		logged[ENT_ERROR_LENGTH];	/* failure last written to the log */
 } Dialer;
@@ -122,6 +124,9 @@ copy_peer(Dialer *d, const EntPeer *p)
 static void
 hang_up(Dialer *d)
 {
+	if (d->set != NULL)
+		FreeWaitEventSet(d->set);
+	d->set = NULL;
 	ent_live_end(&d->live);
 	for (int i = 0; i < lengthof(d->sides); i++)
 	{
@@ -290,6 +295,8 @@ dial(Dialer *d)
 	}
 	if (ready)
 	{
+		FreeWaitEventSet(d->set);	/* the sockets stay from here on */
+		d->set = NULL;
 		d->phase = PHASE_LIVE;
 		ent_live_start(&d->live, d->peer, d->slot, &d->sides[0].connection,
 					   &d->sides[1].connection);
@@ -424,32 +431,50 @@ until_due(Dialer *d)
 	return 0;
 }
 
+/* While a connection is being made its socket may change at any time. */
+static void
+renew_set(Dialer *d)
+{
+	if (d->set != NULL)
+		FreeWaitEventSet(d->set);
+	d->set = ent_compat_wait_event_set(2 + lengthof(d->sides));
+	AddWaitEventToSet(d->set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(d->set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL,
+					  NULL);
+	for (int i = 0; i < lengthof(d->sides); i++)
+	{
+		EntConnection *c = &d->sides[i].connection;
+
+		if (ent_connection_events(c) != 0)
+			d->positions[i] = AddWaitEventToSet(d->set,
+												ent_connection_events(c),
+												ent_connection_socket(c),
+												NULL, &d->sides[i]);
+	}
+}
+
 static void
 wait_for_anything(Dialer *d)
 {
-	WaitEventSet *set = ent_compat_wait_event_set(2 + lengthof(d->sides));
 	WaitEvent	events[2 + lengthof(d->sides)];
 	int64		us = until_due(d);
 	int			n;
 
-	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	for (int i = 0; i < lengthof(d->sides); i++)
-	{
-		Side	   *side = &d->sides[i];
+	if (d->set == NULL || d->phase != PHASE_LIVE)
+		renew_set(d);
+	else
+		for (int i = 0; i < lengthof(d->sides); i++)
+			ModifyWaitEvent(d->set, d->positions[i],
+							ent_connection_events(&d->sides[i].connection),
+							NULL);
 
-		side->events = 0;
-		if (ent_connection_events(&side->connection) != 0)
-			AddWaitEventToSet(set, ent_connection_events(&side->connection),
-							  ent_connection_socket(&side->connection),
-							  NULL, side);
-	}
-	n = WaitEventSetWait(set, us > 0 ? (long) (us / 1000 + 1) : 0, events,
+	for (int i = 0; i < lengthof(d->sides); i++)
+		d->sides[i].events = 0;
+	n = WaitEventSetWait(d->set, us > 0 ? (long) (us / 1000 + 1) : 0, events,
 						 lengthof(events), PG_WAIT_EXTENSION);
 	for (int i = 0; i < n; i++)
 		if (events[i].user_data != NULL)
 			((Side *) events[i].user_data)->events = events[i].events;
-	FreeWaitEventSet(set);
 }
 
 /* ---- life ---- */

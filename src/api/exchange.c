@@ -2,10 +2,8 @@
  * api/exchange.c
  *	  The exchange as the accepting node serves it: hello, push, pull.
  *
- * Place: api; called by the peer's login, one connection per direction. All
- * state of a direction is in its session here and dies with the connection;
- * a newer connection takes it over. A session whose transaction aborted is
- * not used again: what is in memory may be ahead of what is durable.
+ * Place: api; called by the peer's login, one connection per direction. The
+ * counterpart of worker/live.c.
  */
 #include "postgres.h"
 
@@ -16,22 +14,16 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
-#include "portability/instr_time.h"
-#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "api/session.h"
 #include "base/guc.h"
 #include "base/shmem.h"
-#include "base/wake.h"
 #include "link/greet.h"
 #include "link/hello.h"
-#include "link/inbound.h"
-#include "link/outbound.h"
-#include "rule/pace.h"
 
 PG_FUNCTION_INFO_V1(ent_sql_hello);
 PG_FUNCTION_INFO_V1(ent_sql_push);
@@ -39,259 +31,6 @@ PG_FUNCTION_INFO_V1(ent_sql_pull);
 
 /* Claims and parked rows fall due by themselves; looked at this often. */
 #define LOOK_US		1000000
-
-typedef enum Direction
-{
-	PUSH = 0,					/* the peer sends, we receive */
-	PULL = 1,					/* we send, the peer receives */
-} Direction;
-
-typedef struct Session
-{
-	bool		open;
-	bool		dirty;			/* a transaction that used it is running */
-	SubTransactionId used_in;	/* ... at this level: apply rolls back levels of
-								 * its own below it */
-	EntPeer    *peer;			/* as of the last look */
-	MemoryContext context;		/* holds peer */
-	EntPeerSlot *slot;
-	EntEnd	   *end;			/* of slot, ours while generation is current */
-	uint32		generation;
-	uint64		routes;			/* database slot's, at the last look */
-	EntInbound *in;				/* PUSH */
-	EntOutbound *out;			/* PULL */
-	EntPace		pace;			/* PULL */
-	size_t		in_flight;		/* PULL: bytes of the batch not yet answered */
-} Session;
-
-static Session sessions[2];
-
-static int64
-now_us(void)
-{
-	instr_time	t;
-
-	INSTR_TIME_SET_CURRENT(t);
-	return (int64) INSTR_TIME_GET_MICROSEC(t);
-}
-
-/* ---- a session's life ---- */
-
-/* Gives back the end of the link, if it is still ours. */
-static void
-leave_link(Session *s)
-{
-	if (!ent_shmem_holds(s->end, s->generation))
-		return;
-	ent_shmem_release(s->end, s->generation);
-	if (s->end == &s->slot->sender)
-		ent_shmem_acked(s->slot, 0);
-	if (s->slot->state == ENT_LINK_CONNECTED ||
-		s->slot->state == ENT_LINK_CONNECTING)
-		ent_shmem_set_state(s->slot, s->slot->dialer.pid != 0 ?
-							ENT_LINK_DOWN : ENT_LINK_WAITING, NULL, NULL);
-	ent_shmem_routes_changed();
-}
-
-/* May be called at any time. */
-static void
-close_session(Session *s)
-{
-	Session		was = *s;
-
-	if (!was.open)
-		return;
-	memset(s, 0, sizeof(*s));
-	leave_link(&was);
-	if (was.in != NULL)
-		ent_inbound_destroy(was.in);
-	if (was.out != NULL)
-		ent_outbound_destroy(was.out);
-	MemoryContextDelete(was.context);
-}
-
-static void
-leave_at_exit(int code, Datum arg)
-{
-	for (int i = 0; i < lengthof(sessions); i++)
-		if (sessions[i].open)
-			leave_link(&sessions[i]);
-}
-
-static void
-end_transaction(bool committed, SubTransactionId level)
-{
-	for (int i = 0; i < lengthof(sessions); i++)
-	{
-		if (!sessions[i].dirty || sessions[i].used_in < level)
-			continue;
-		sessions[i].dirty = false;
-		if (!committed)
-			close_session(&sessions[i]);
-	}
-}
-
-static void
-at_transaction(XactEvent event, void *arg)
-{
-	if (event == XACT_EVENT_COMMIT)
-		end_transaction(true, TopSubTransactionId);
-	else if (event == XACT_EVENT_ABORT)
-		end_transaction(false, TopSubTransactionId);
-}
-
-static void
-at_subtransaction(SubXactEvent event, SubTransactionId mySubid,
-				  SubTransactionId parentSubid, void *arg)
-{
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		end_transaction(false, mySubid);
-}
-
-static void
-watch(void)
-{
-	static bool watching = false;
-
-	if (!watching)
-	{
-		before_shmem_exit(leave_at_exit, (Datum) 0);
-		RegisterXactCallback(at_transaction, NULL);
-		RegisterSubXactCallback(at_subtransaction, NULL);
-	}
-	watching = true;
-}
-
-static uint64
-current_routes(void)
-{
-	EntDatabaseSlot *database = ent_shmem_database(true);
-
-	return database ? pg_atomic_read_u64(&database->routes) : 0;
-}
-
-/* A copy of the peer that lasts as long as the session. */
-static void
-keep_peer(Session *s, const EntPeer *peer)
-{
-	MemoryContext old = MemoryContextSwitchTo(s->context);
-	EntPeer    *copy = palloc(sizeof(EntPeer));
-
-	*copy = *peer;
-	copy->conninfo = NULL;
-	copy->name = pstrdup(peer->name);
-	copy->fingerprint = peer->fingerprint ? pstrdup(peer->fingerprint) : NULL;
-	s->peer = copy;
-	MemoryContextSwitchTo(old);
-}
-
-static void
-open_session(Session *s, Direction direction, int32 no)
-{
-	EntPeer    *peer = ent_peer_get(no);	/* bound by now */
-	MemoryContext old;
-
-	close_session(s);
-	watch();
-	memset(s, 0, sizeof(*s));
-	s->slot = ent_shmem_peer(no, true);
-	if (peer == NULL || s->slot == NULL)
-		elog(ERROR, "peer %d has gone", no);
-	s->context = AllocSetContextCreate(TopMemoryContext,
-									   "entanglement exchange",
-									   ALLOCSET_SMALL_SIZES);
-	s->routes = current_routes();
-	keep_peer(s, peer);
-
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	if (direction == PUSH)
-		s->in = ent_inbound_create(peer->no, peer->role, s->slot);
-	else
-		s->out = ent_outbound_create(peer->no, peer->role, s->slot);
-	MemoryContextSwitchTo(old);
-	ent_pace_init(&s->pace, peer->bandwidth, now_us());
-
-	s->end = direction == PUSH ? &s->slot->receiver : &s->slot->sender;
-	s->generation = ent_shmem_take(s->end);
-	s->open = s->dirty = true;
-	s->used_in = GetCurrentSubTransactionId();
-	if (s->slot->sender.pid != 0 && s->slot->receiver.pid != 0)
-	{
-		ent_shmem_set_state(s->slot, ENT_LINK_CONNECTED, "", "");
-		ent_wake_routes_at_commit();
-	}
-	else
-		ent_shmem_set_state(s->slot, ENT_LINK_CONNECTING, NULL, NULL);
-}
-
-static void
-check_held(Session *s)
-{
-	if (!ent_shmem_holds(s->end, s->generation))
-		ereport(ERROR,
-				(errcode(ERRCODE_CONNECTION_EXCEPTION),
-				 errmsg("this connection of peer \"%s\" was superseded by a newer one",
-						s->peer->name)));
-}
-
-/*
- * The configuration has changed: is the peer still what it was? In a
- * transaction with SPI.
- */
-static void
-look_again(Session *s)
-{
-	EntPeer    *peer = ent_peer_get(s->peer->no);
-	EntPeer    *was = s->peer;
-
-	if (peer == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-				 errmsg("peer \"%s\" was dropped", was->name)));
-	if (peer->paused)
-	{
-		ent_shmem_set_state(s->slot, ENT_LINK_PAUSED, NULL, NULL);
-		ereport(ERROR,
-				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
-				 errmsg("peer \"%s\" is paused", peer->name),
-				 errhint("On the node that reports this: SELECT entanglement.resume_peer(%s).",
-						 quote_literal_cstr(peer->name))));
-	}
-	if (peer->role != was->role || !peer->has_node ||
-		memcmp(&peer->node, &was->node, sizeof(pg_uuid_t)) != 0 ||
-		(peer->fingerprint == NULL) != (was->fingerprint == NULL) ||
-		(peer->fingerprint != NULL &&
-		 strcmp(peer->fingerprint, was->fingerprint) != 0))
-		ereport(ERROR,
-				(errcode(ERRCODE_CONNECTION_EXCEPTION),
-				 errmsg("peer \"%s\" was altered; it must connect anew",
-						peer->name)));
-	if (peer->bandwidth != was->bandwidth)
-	{
-		ent_pace_set_bandwidth(&s->pace, peer->bandwidth, now_us());
-		was->bandwidth = peer->bandwidth;
-	}
-}
-
-/* The session for this call; raises unless there is one and it is ours. */
-static Session *
-use_session(Direction direction)
-{
-	Session    *s = &sessions[direction];
-
-	ent_shmem_require("entanglement's exchange");
-	if (!s->open)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("there is no %s session on this connection",
-						direction == PUSH ? "push" : "pull"),
-				 errdetail("It begins with entanglement.hello and ends with the first error."),
-				 errhint("The exchange is for nodes of entanglement, not for people.")));
-	s->dirty = true;			/* from here on an error ends it */
-	s->used_in = GetCurrentSubTransactionId();
-	check_held(s);
-	return s;
-}
 
 /* ---- hello ---- */
 
@@ -325,18 +64,18 @@ prepare_connection(void)
 							PGC_USERSET, PGC_S_SESSION);
 }
 
-static Direction
+static EntDirection
 parse_direction(const char *text)
 {
 	if (strcmp(text, "push") == 0)
-		return PUSH;
+		return ENT_PUSH;
 	if (strcmp(text, "pull") == 0)
-		return PULL;
+		return ENT_PULL;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("direction must be \"push\" or \"pull\", not \"%s\"",
 					text)));
-	return PUSH;
+	return ENT_PUSH;
 }
 
 static void
@@ -351,7 +90,7 @@ Datum
 ent_sql_hello(PG_FUNCTION_ARGS)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	Direction	direction;
+	EntDirection	direction;
 	EntWireHello hello;
 	EntPeer    *peer;
 	bytea	   *theirs;
@@ -371,7 +110,7 @@ ent_sql_hello(PG_FUNCTION_ARGS)
 	MemoryContextSwitchTo(caller);
 	peer = ent_greet_caller(&hello);
 	ours = ent_hello_build();
-	open_session(&sessions[direction], direction, peer->no);
+	ent_session_open(direction, peer->no);
 	SPI_finish();
 	prepare_connection();
 	PG_RETURN_BYTEA_P(ours);
@@ -383,8 +122,8 @@ Datum
 ent_sql_push(PG_FUNCTION_ARGS)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	Session    *s = use_session(PUSH);
-	uint64		routes = current_routes();
+	EntSession    *s = ent_session_use(ENT_PUSH);
+	uint64		routes = ent_session_routes();
 	bytea	   *batch;
 	bytea	   *answer;
 
@@ -395,7 +134,7 @@ ent_sql_push(PG_FUNCTION_ARGS)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (routes != s->routes)
-		look_again(s);
+		ent_session_look(s);
 	s->routes = routes;
 	/* the answer says what is durable, so it must be when the peer reads it */
 	ForceSyncCommit();
@@ -409,7 +148,7 @@ ent_sql_push(PG_FUNCTION_ARGS)
 /* ---- pull ---- */
 
 static void
-take_answer(Session *s, bytea *answer)
+take_answer(EntSession *s, bytea *answer)
 {
 	if (answer == NULL)
 		refuse_null("answer");
@@ -419,7 +158,7 @@ take_answer(Session *s, bytea *answer)
 	PopActiveSnapshot();
 	if (s->in_flight > 0)
 	{
-		ent_pace_acked(&s->pace, s->in_flight, now_us());
+		ent_pace_acked(&s->pace, s->in_flight, ent_session_clock());
 		s->in_flight = 0;
 		pg_atomic_write_u64(&s->slot->rate,
 							(uint64) ent_pace_rate(&s->pace));
@@ -430,7 +169,7 @@ take_answer(Session *s, bytea *answer)
 
 /* Ends the transaction, and with it every snapshot, and begins the next. */
 static void
-commit(Session *s)
+commit(EntSession *s)
 {
 	SPI_commit();
 	s->dirty = true;
@@ -439,7 +178,7 @@ commit(Session *s)
 
 /* A batch in the given context, durable knowledge of ours; or NULL. */
 static bytea *
-build(Session *s, bool heartbeat, bool may_send, MemoryContext context)
+build(EntSession *s, bool heartbeat, bool may_send, MemoryContext context)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
 	size_t		size = 1;
@@ -455,22 +194,22 @@ build(Session *s, bool heartbeat, bool may_send, MemoryContext context)
 	if (batch != NULL)
 	{
 		s->in_flight = VARSIZE(batch) - VARHDRSZ;
-		ent_pace_sent(&s->pace, s->in_flight, now_us());
+		ent_pace_sent(&s->pace, s->in_flight, ent_session_clock());
 	}
 	return batch;
 }
 
 /* Has the configuration changed? Then the peer should push, to be told. */
 static void
-notice_changes(Session *s)
+notice_changes(EntSession *s)
 {
-	uint64		routes = current_routes();
+	uint64		routes = ent_session_routes();
 
 	if (routes == s->routes)
 		return;
 	s->routes = routes;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	look_again(s);
+	ent_session_look(s);
 	PopActiveSnapshot();
 	commit(s);
 	s->slot->nudge = true;
@@ -481,9 +220,9 @@ notice_changes(Session *s)
  * no lock), until there is something to send or a heartbeat is due.
  */
 static bytea *
-next_batch(Session *s, MemoryContext context)
+next_batch(EntSession *s, MemoryContext context)
 {
-	int64		due = now_us() + (int64) ent_heartbeat * 1000;
+	int64		due = ent_session_clock() + (int64) ent_heartbeat * 1000;
 
 	for (;;)
 	{
@@ -494,10 +233,10 @@ next_batch(Session *s, MemoryContext context)
 
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
-		check_held(s);
+		ent_session_check(s);
 		notice_changes(s);
 
-		now = now_us();
+		now = ent_session_clock();
 		work = ent_outbound_poll(s->out);
 		pause = ent_pace_wait(&s->pace, now);
 		heartbeat = s->slot->nudge || s->slot->called || now >= due;
@@ -524,7 +263,7 @@ Datum
 ent_sql_pull(PG_FUNCTION_ARGS)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	Session    *s;
+	EntSession    *s;
 	TupleDesc	tupdesc;
 	Datum		values[1];
 	bool		nulls[1] = {false};
@@ -540,7 +279,7 @@ ent_sql_pull(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 	tupdesc = BlessTupleDesc(tupdesc);
 
-	s = use_session(PULL);
+	s = ent_session_use(ENT_PULL);
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	take_answer(s, answer);
