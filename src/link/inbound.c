@@ -373,7 +373,7 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 			take_present(ib, body);
 			break;
 		case ENT_SECTION_NUDGE:
-			ib->slot->nudge = true;
+			ib->slot->called = true;
 			if (ib->slot->sender.latch)
 				SetLatch(ib->slot->sender.latch);
 			break;
