@@ -15,10 +15,12 @@
 #error "entanglement needs PostgreSQL 15, 16, 17 or 18"
 #endif
 
+#include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
+#include "utils/rangetypes.h"
 #include "utils/memutils.h"
 
 /* Since 16 postgres.h leaves out SET_VARSIZE, VARDATA and their like. */
@@ -60,6 +62,28 @@ ent_compat_schema_usage(Oid schema, Oid role)
 						   ACL_USAGE) == ACLCHECK_OK;
 #else
 	return pg_namespace_aclcheck(schema, role, ACL_USAGE) == ACLCHECK_OK;
+#endif
+}
+
+static inline bool
+ent_compat_owns_relation(Oid relation, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relation, role);
+#else
+	return pg_class_ownercheck(relation, role);
+#endif
+}
+
+/* Since 16 errors may be caught softly; we want them raised. */
+static inline RangeType *
+ent_compat_make_range(TypeCacheEntry *cache, RangeBound *lower,
+					  RangeBound *upper, bool empty)
+{
+#if PG_VERSION_NUM >= 160000
+	return make_range(cache, lower, upper, empty, NULL);
+#else
+	return make_range(cache, lower, upper, empty);
 #endif
 }
 

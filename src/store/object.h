@@ -19,12 +19,24 @@ typedef struct EntObject
 } EntObject;
 
 /*
- * The object's row under the current snapshot by a direct index scan, no
+ * The object's row under the active snapshot by a direct index scan, no
  * SPI, no rights checked. false: no such object (yet).
  */
 extern bool ent_object_find(int32 rel, bytea *key, EntObject *out);
 
+/* The owner of some object of the table whose owner is remote; 0: none. */
+extern int32 ent_object_remote_in(int32 rel);
+
+/*
+ * May there be objects with a remote owner at all? Cached until somebody learns
+ * of an owner; the answer to most questions of the guard.
+ */
+extern bool ent_object_any_remote(void);
+
 /* Is that owner local? Cached; no SPI. */
 extern bool ent_object_owner_is_local(int32 owner);
+
+/* Its name, in the current context; NULL when it has gone. */
+extern char *ent_object_owner_name(int32 owner);
 
 #endif							/* ENT_STORE_OBJECT_H */

@@ -29,6 +29,8 @@ typedef struct EntColumn
 	bool		typbyval;
 	char		typalign;
 	int			key;			/* 1-based position in the key, 0: not in it */
+	struct EntKeyType *keytype; /* how it goes into the key image; NULL: not in
+								 * the key */
 	bool		in_key_only;	/* value is exactly what the key image says: not
 								 * sent again as an ordinary column */
 	bool		identity_always;	/* GENERATED ALWAYS AS IDENTITY: cannot be SET */
@@ -76,10 +78,17 @@ extern bool ent_relinfo_refresh(void);
 extern EntRelation *ent_relinfo_get(int32 no);
 extern EntRelation *ent_relinfo_by_oid(Oid relid);
 extern EntRelation *ent_relinfo_by_name(const char *schema, const char *name);
+/*
+ * A private copy in the current memory context that no refresh touches: for
+ * triggers and functions, which may run while somebody up the stack holds
+ * cached ones. Not for ent_rowquery_*. NULL as above.
+ */
+extern EntRelation *ent_relinfo_read(int32 no);
+extern EntRelation *ent_relinfo_read_by_oid(Oid relid);
 /* All synchronized tables: List of EntRelation *, in the current context. */
 extern List *ent_relinfo_all(void);
 
-/* To be called after entanglement.relation changed (any session learns). */
+/* To be called after entanglement.relation changed (every session learns). */
 extern void ent_relinfo_invalidate(void);
 
 /* Column by name, or NULL. */
@@ -88,9 +97,36 @@ extern EntColumn *ent_relinfo_column(EntRelation *rel, const char *name);
 /*
  * Is equality of the type (with its default btree operator class and this
  * collation) the same as equality of canonical key images? If not, the type
- * cannot be in a key.
+ * cannot be in a key. Besides: its values mean the same in another database
+ * (reg* do not).
  */
 extern bool ent_relinfo_type_keyable(Oid type, Oid collation);
+
+/*
+ * The columns of an index: attribute numbers, operator classes, collations.
+ * Arrays in the current context. false: there is no such index.
+ */
+typedef struct EntIndexKey
+{
+	Oid			relid;			/* its table */
+	int			nkeys;			/* without INCLUDE columns */
+	AttrNumber *attnums;		/* 0: an expression */
+	Oid		   *opclasses;
+	Oid		   *collations;
+	bool		usable;			/* unique, immediate, valid, whole */
+	bool		primary;
+} EntIndexKey;
+
+extern bool ent_relinfo_index_key(Oid index, EntIndexKey *key);
+
+/*
+ * The index that the table's capture trigger depends on: the key, also after
+ * REINDEX CONCURRENTLY gave it another oid. InvalidOid: none.
+ */
+extern Oid	ent_relinfo_protected_index(Oid relid);
+
+/* Name of the trigger that captures a synchronized table's rows. */
+#define ENT_CAPTURE_TRIGGER		"entanglement_capture"
 
 extern void ent_relinfo_init(void); /* registers callbacks, from _PG_init */
 

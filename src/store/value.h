@@ -33,7 +33,18 @@ extern const char *ent_value_encode(EntColumn *col, Datum value, size_t *len);
 extern Datum ent_value_decode(EntColumn *col, EntWireFormat format,
 							  Oid sender_type, const char *data, size_t len);
 
-/* The built-in type of that name in pg_catalog, or InvalidOid. */
+/*
+ * Do values of this type (no domain) mean the same in another database? Not
+ * those of reg*. And does it have send and receive functions at all?
+ */
+extern bool ent_value_exchangeable(Oid type);
+/* Does it travel in binary form: built-in and exchangeable, its parts too? */
+extern bool ent_value_binary(Oid type);
+
+/*
+ * The built-in type of that name in pg_catalog that travels in binary form, or
+ * InvalidOid.
+ */
 extern Oid	ent_value_builtin_type(const char *schema, const char *name);
 /* Schema and name under which a column's (base, if binary) type is announced. */
 extern void ent_value_type_name(EntColumn *col, const char **schema,
@@ -42,9 +53,16 @@ extern void ent_value_type_name(EntColumn *col, const char **schema,
 /* ---- keys ---- */
 
 /*
+ * Bytes of a local key image. Whatever fits goes into our indexes without
+ * compression, whichever other columns they have, and is below ENT_WIRE_MAX_KEY
+ * in any encoding.
+ */
+#define ENT_KEY_MAX		2600
+
+/*
  * Local key image of these key values (rel->nkeys, none NULL), as a bytea in
  * the current context. Independent of the session's settings; needs no
- * enter. Raises ERRCODE_PROGRAM_LIMIT_EXCEEDED beyond ENT_WIRE_MAX_KEY minus some.
+ * enter. Raises ERRCODE_PROGRAM_LIMIT_EXCEEDED beyond ENT_KEY_MAX.
  * Cheap for the usual types (integers, text, uuid, timestamps).
  */
 extern bytea *ent_key_image(EntRelation *rel, const Datum *values);

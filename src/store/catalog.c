@@ -1,0 +1,85 @@
+/*
+ * store/catalog.c
+ *	  Our own tables by oid.
+ *
+ * The cache survives DROP EXTENSION and CREATE EXTENSION: an oid is
+ * forgotten when its relation is invalidated, and what is missing is looked
+ * for each time.
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+
+#include "base/ent.h"
+#include "store/catalog.h"
+
+static const char *const names[] = {
+	"relation",
+	"relation_pkey",
+	"relation_relid_key",
+	"owner",
+	"owner_pkey",
+	"object",
+	"object_pkey",
+	"change",
+};
+
+StaticAssertDecl(lengthof(names) == ENT_CATALOGS,
+				 "each of our catalogs has a name");
+
+#define MAX_WATCHERS	8
+
+static Oid	oids[ENT_CATALOGS];
+static void (*watchers[MAX_WATCHERS]) (Oid relid);
+static int	nwatchers = 0;
+static bool registered = false;
+
+static void
+invalidate(Datum arg, Oid relid)
+{
+	for (int i = 0; i < nwatchers; i++)
+		watchers[i] (relid);
+	for (int i = 0; i < ENT_CATALOGS; i++)
+		if (relid == InvalidOid || oids[i] == relid)
+			oids[i] = InvalidOid;
+}
+
+static void
+register_once(void)
+{
+	if (registered)
+		return;
+	CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
+	registered = true;
+}
+
+void
+ent_catalog_watch(void (*watch) (Oid relid))
+{
+	register_once();
+	if (nwatchers == MAX_WATCHERS)
+		elog(ERROR, "too many watchers of invalidations");
+	watchers[nwatchers++] = watch;
+}
+
+Oid
+ent_catalog_oid(EntCatalog which)
+{
+	Oid			schema;
+
+	if (OidIsValid(oids[which]))
+		return oids[which];
+	register_once();
+	schema = get_namespace_oid(ENT_SCHEMA, true);
+	if (OidIsValid(schema))
+		oids[which] = get_relname_relid(names[which], schema);
+	return oids[which];
+}
+
+bool
+ent_catalog_is(EntCatalog which, Oid relid)
+{
+	return OidIsValid(relid) && oids[which] == relid;
+}

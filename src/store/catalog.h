@@ -1,0 +1,82 @@
+/*
+ * store/catalog.h
+ *	  Our own tables by oid, for the places that read or write them directly.
+ *
+ * Triggers and lookups per row cannot afford SPI; they open our tables as
+ * the backend opens its catalogs. Nobody's rights are checked there.
+ */
+#ifndef ENT_STORE_CATALOG_H
+#define ENT_STORE_CATALOG_H
+
+#include "postgres.h"
+
+typedef enum EntCatalog
+{
+	ENT_CATALOG_RELATION = 0,
+	ENT_CATALOG_RELATION_NO,	/* index on no */
+	ENT_CATALOG_RELATION_RELID, /* index on relid */
+	ENT_CATALOG_OWNER,
+	ENT_CATALOG_OWNER_NO,		/* index on no */
+	ENT_CATALOG_OBJECT,
+	ENT_CATALOG_OBJECT_KEY,		/* index on rel, key */
+	ENT_CATALOG_CHANGE,
+	ENT_CATALOGS
+} EntCatalog;
+
+/* Columns, as in sql/install/00_schema.sql. */
+typedef enum EntRelationAttribute
+{
+	ENT_RELATION_NO = 1,
+	ENT_RELATION_RELID,
+	ENT_RELATION_KEY_INDEX,
+	ENT_RELATION_CAPTURE,
+	ENT_RELATION_PRIORITY
+} EntRelationAttribute;
+
+typedef enum EntOwnerAttribute
+{
+	ENT_OWNER_NO = 1,
+	ENT_OWNER_ID,
+	ENT_OWNER_NAME,
+	ENT_OWNER_LOCAL
+} EntOwnerAttribute;
+
+typedef enum EntObjectAttribute
+{
+	ENT_OBJECT_REL = 1,
+	ENT_OBJECT_OWNER,
+	ENT_OBJECT_EPOCH,
+	ENT_OBJECT_SERIAL,
+	ENT_OBJECT_BORN,
+	ENT_OBJECT_CHANGED_AT,
+	ENT_OBJECT_KEY
+} EntObjectAttribute;
+
+typedef enum EntChangeAttribute
+{
+	ENT_CHANGE_REL = 1,
+	ENT_CHANGE_OWNER,
+	ENT_CHANGE_OP,
+	ENT_CHANGE_KEY,
+	ENT_CHANGE_COLUMNS,
+	ENT_CHANGE_ATTRIBUTES = ENT_CHANGE_COLUMNS
+} EntChangeAttribute;
+
+/*
+ * Its oid, cached until it is dropped; InvalidOid when there is no extension
+ * in this database. Needs a transaction.
+ */
+extern Oid	ent_catalog_oid(EntCatalog which);
+
+/*
+ * Has watch called with the oid of every table whose relcache entry is
+ * invalidated, InvalidOid for all of them; before ent_catalog_oid forgets that
+ * oid. The backend has room for few such callbacks, so all of ours share one.
+ * Watchers stay for the life of the process and must not touch catalogs.
+ */
+extern void ent_catalog_watch(void (*watch) (Oid relid));
+
+/* Is it that one, as known here? Touches no catalog: for watchers. */
+extern bool ent_catalog_is(EntCatalog which, Oid relid);
+
+#endif							/* ENT_STORE_CATALOG_H */

@@ -1,0 +1,273 @@
+/*
+ * store/value.c
+ *	  Values as bytes, independent of any session's settings.
+ *
+ * Built-in types go in the binary form of their send functions, others as
+ * text under pinned settings; text is UTF-8 whatever the database's encoding.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/transam.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "rule/wire.h"
+#include "store/value.h"
+
+/* Settings that input and output functions listen to. */
+static const struct
+{
+	const char *name;
+	const char *value;
+}			pinned[] =
+{
+	{"client_encoding", "UTF8"},
+	{"search_path", "pg_catalog, pg_temp"},
+	{"DateStyle", "ISO, YMD"},
+	{"IntervalStyle", "postgres"},
+	{"TimeZone", "UTC"},
+	{"extra_float_digits", "3"},
+	{"bytea_output", "hex"},
+	{"xmloption", "content"},
+	{"array_nulls", "on"},
+	{"lc_monetary", "C"},
+};
+
+int
+ent_value_enter(void)
+{
+	int			nestlevel = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(pinned); i++)
+	{
+		const char *now = GetConfigOption(pinned[i].name, false, false);
+
+		if (strcmp(now, pinned[i].value) != 0)
+			(void) set_config_option(pinned[i].name, pinned[i].value,
+									 PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
+	}
+	return nestlevel;
+}
+
+void
+ent_value_leave(int nestlevel)
+{
+	AtEOXact_GUC(true, nestlevel);
+}
+
+/* ---- types ---- */
+
+/* Types whose binary form names something of this database, or cannot be read. */
+static const Oid local_types[] = {
+	REGPROCOID, REGPROCEDUREOID, REGOPEROID, REGOPERATOROID, REGCLASSOID,
+	REGCOLLATIONOID, REGTYPEOID, REGROLEOID, REGNAMESPACEOID, REGCONFIGOID,
+	REGDICTIONARYOID, XMLOID, ACLITEMOID, PG_NODE_TREEOID, PG_NDISTINCTOID,
+	PG_DEPENDENCIESOID, PG_MCV_LISTOID, PG_BRIN_BLOOM_SUMMARYOID,
+	PG_BRIN_MINMAX_MULTI_SUMMARYOID
+};
+
+bool
+ent_value_exchangeable(Oid type)
+{
+	HeapTuple	tup;
+	Form_pg_type form;
+	bool		result;
+
+	for (int i = 0; i < lengthof(local_types); i++)
+		if (local_types[i] == type)
+			return false;
+	tup = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	if (!HeapTupleIsValid(tup))
+		return false;
+	form = (Form_pg_type) GETSTRUCT(tup);
+	result = OidIsValid(form->typsend) && OidIsValid(form->typreceive) &&
+		form->typtype != TYPTYPE_PSEUDO;
+	ReleaseSysCache(tup);
+	return result;
+}
+
+bool
+ent_value_binary(Oid type)
+{
+	Oid			part;
+
+	if (type >= FirstNormalObjectId || !ent_value_exchangeable(type))
+		return false;
+	switch (get_typtype(type))
+	{
+		case TYPTYPE_BASE:
+			part = get_element_type(type);
+			return !OidIsValid(part) || ent_value_binary(part);
+		case TYPTYPE_RANGE:
+			return ent_value_binary(get_range_subtype(type));
+		case TYPTYPE_MULTIRANGE:
+			return ent_value_binary(get_multirange_range(type));
+		default:
+			return false;
+	}
+}
+
+Oid
+ent_value_builtin_type(const char *schema, const char *name)
+{
+	Oid			type;
+
+	if (strcmp(schema, "pg_catalog") != 0)
+		return InvalidOid;
+	type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+						   CStringGetDatum(name),
+						   ObjectIdGetDatum(PG_CATALOG_NAMESPACE));
+	return OidIsValid(type) && ent_value_binary(type) ? type : InvalidOid;
+}
+
+void
+ent_value_type_name(EntColumn *col, const char **schema, const char **name)
+{
+	Oid			type = col->format == ENT_FORMAT_BINARY ? col->basetype : col->type;
+	HeapTuple	tup = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	Form_pg_type form;
+
+	if (!HeapTupleIsValid(tup))
+		elog(ERROR, "cache lookup failed for type %u", type);
+	form = (Form_pg_type) GETSTRUCT(tup);
+	*schema = get_namespace_name(form->typnamespace);
+	*name = pstrdup(NameStr(form->typname));
+	ReleaseSysCache(tup);
+	if (*schema == NULL)
+		elog(ERROR, "cache lookup failed for the schema of type %u", type);
+}
+
+/* ---- values ---- */
+
+const char *
+ent_value_encode(EntColumn *col, Datum value, size_t *len)
+{
+	const char *data;
+
+	if (col->format == ENT_FORMAT_BINARY)
+	{
+		bytea	   *bytes = SendFunctionCall(&col->out, value);
+
+		data = VARDATA(bytes);
+		*len = VARSIZE(bytes) - VARHDRSZ;
+	}
+	else
+	{
+		char	   *text = OutputFunctionCall(&col->out, value);
+
+		*len = strlen(text);
+		data = pg_server_to_any(text, *len, PG_UTF8);
+		if (data != text)
+			*len = strlen(data);
+	}
+	if (*len > ENT_WIRE_MAX_VALUE)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("value of column \"%s\" is too long to be sent to peers",
+						col->name),
+				 errdetail("It takes %zu bytes; the limit is %u.",
+						   *len, ENT_WIRE_MAX_VALUE)));
+	return data;
+}
+
+/* A string in the database encoding, NUL-terminated. */
+static char *
+text_from_wire(const char *data, size_t len)
+{
+	char	   *text = pg_any_to_server(data, len, PG_UTF8);
+
+	return text == data ? pnstrdup(data, len) : text;
+}
+
+/* receive functions want a buffer of their own that ends with NUL */
+static void
+copy_to_buffer(StringInfo buf, const char *data, size_t len)
+{
+	initStringInfo(buf);
+	appendBinaryStringInfo(buf, data, len);
+}
+
+static void
+check_read_to_end(EntColumn *col, StringInfo buf)
+{
+	if (buf->cursor != buf->len)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+				 errmsg("incorrect binary data format for column \"%s\"",
+						col->name)));
+}
+
+/* A binary value of another type, taken over through its text. */
+static char *
+text_of_other_type(EntColumn *col, Oid type, const char *data, size_t len)
+{
+	Oid			in,
+				out,
+				ioparam;
+	bool		varlena;
+	StringInfoData buf;
+	Datum		value;
+
+	getTypeBinaryInputInfo(type, &in, &ioparam);
+	getTypeOutputInfo(type, &out, &varlena);
+	copy_to_buffer(&buf, data, len);
+	value = OidReceiveFunctionCall(in, &buf, ioparam, -1);
+	check_read_to_end(col, &buf);
+	pfree(buf.data);
+	return OidOutputFunctionCall(out, value);
+}
+
+Datum
+ent_value_decode(EntColumn *col, EntWireFormat format, Oid sender_type,
+				 const char *data, size_t len)
+{
+	char	   *text;
+
+	if (format == ENT_FORMAT_BINARY && sender_type == col->basetype &&
+		OidIsValid(col->in_binary.fn_oid))
+	{
+		StringInfoData buf;
+		Datum		value;
+
+		copy_to_buffer(&buf, data, len);
+		value = ReceiveFunctionCall(&col->in_binary, &buf,
+									col->in_binary_ioparam, col->typmod);
+		check_read_to_end(col, &buf);
+		pfree(buf.data);
+		return value;
+	}
+	if (format == ENT_FORMAT_TEXT)
+		text = text_from_wire(data, len);
+	else if (OidIsValid(sender_type))
+		text = text_of_other_type(col, sender_type, data, len);
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" has a type on the sending side that is not known here",
+						col->name)));
+	return InputFunctionCall(&col->in_text, text, col->in_text_ioparam,
+							 col->typmod);
+}
+
+/* ---- names ---- */
+
+char *
+ent_name_to_wire(const char *name)
+{
+	char	   *result = pg_server_to_any(name, strlen(name), PG_UTF8);
+
+	return result == name ? pstrdup(name) : result;
+}
+
+char *
+ent_name_from_wire(const char *name)
+{
+	return text_from_wire(name, strlen(name));
+}
