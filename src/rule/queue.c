@@ -4,8 +4,9 @@
  *
  * Contract in rule/queue.h. Every entry is in two structures: a chained hash
  * by (relation, key), which doubles when it is full, and its priority's
- * doubly linked list, ordered by position, first come first among equals.
- * Invariant: along a list positions never decrease.
+ * binary heap by (position, order of arrival there), in which it knows its
+ * place. Events come in order of position and so stay at the heap's end,
+ * where putting them takes constant time.
  */
 #include "rule/queue.h"
 
@@ -16,35 +17,37 @@ typedef struct Node
 {
 	EntQueueEntry e;			/* e.key points to key[] below */
 	uint64_t	hash;
+	uint64_t	order;			/* of arrival, among equal positions */
 	struct Node *chain;			/* next of the hash bucket */
-	struct Node *prev;			/* towards the older */
-	struct Node *next;
+	size_t		place;			/* in its heap */
 	uint8_t		key[];
 } Node;
 
-typedef struct List
+typedef struct Heap
 {
 	int32_t		priority;
-	Node	   *head;
-	Node	   *tail;
-	Node	   *finger;			/* where the last push in the middle went */
-} List;
+	Node	  **nodes;			/* nodes[i] goes before nodes[2i+1], [2i+2] */
+	size_t		n;
+	size_t		cap;
+} Heap;
 
 struct EntQueue
 {
 	EntQueueAllocator alloc;
 	uint64_t	seed;
+	uint64_t	arrivals;
 	Node	  **buckets;
 	size_t		nbuckets;		/* a power of two */
 	size_t		length;
 	size_t		memory;
-	List	   *lists;			/* ordered by priority */
-	size_t		nlists;
-	size_t		lists_cap;
+	Heap	   *heaps;			/* ordered by priority */
+	size_t		nheaps;
+	size_t		heaps_cap;
 };
 
 #define FIRST_BUCKETS	64
-#define FIRST_LISTS		4
+#define FIRST_NODES		64		/* of a heap; as many are kept when it is empty */
+#define FIRST_HEAPS		4
 
 static void *
 take(EntQueue *q, size_t size)
@@ -170,20 +173,113 @@ drop_node(EntQueue *q, Node *node)
 	give(q, node, sizeof(Node) + node->e.keylen);
 }
 
-/* ---- lists ---- */
+/* ---- one heap ---- */
 
-/* Index of the first list whose priority is not below this one. */
+static bool
+goes_before(const Node *a, const Node *b)
+{
+	if (a->e.position != b->e.position)
+		return a->e.position < b->e.position;
+	return a->order < b->order;
+}
+
+static void
+put(Heap *heap, size_t place, Node *node)
+{
+	heap->nodes[place] = node;
+	node->place = place;
+}
+
+/* Lets node, for which place is free, move towards the head. */
+static void
+rise(Heap *heap, size_t place, Node *node)
+{
+	while (place > 0 && goes_before(node, heap->nodes[(place - 1) / 2]))
+	{
+		put(heap, place, heap->nodes[(place - 1) / 2]);
+		place = (place - 1) / 2;
+	}
+	put(heap, place, node);
+}
+
+/* The same, away from the head. */
+static void
+sink(Heap *heap, size_t place, Node *node)
+{
+	size_t		child;
+
+	while ((child = 2 * place + 1) < heap->n)
+	{
+		if (child + 1 < heap->n &&
+			goes_before(heap->nodes[child + 1], heap->nodes[child]))
+			child++;
+		if (goes_before(node, heap->nodes[child]))
+			break;
+		put(heap, place, heap->nodes[child]);
+		place = child;
+	}
+	put(heap, place, node);
+}
+
+static void
+resize_heap(EntQueue *q, Heap *heap, size_t cap)
+{
+	Node	  **nodes = take(q, cap * sizeof(Node *));
+
+	if (heap->n > 0)
+		memcpy(nodes, heap->nodes, heap->n * sizeof(Node *));
+	if (heap->nodes != NULL)
+		give(q, heap->nodes, heap->cap * sizeof(Node *));
+	heap->nodes = nodes;
+	heap->cap = cap;
+}
+
+static void
+insert(EntQueue *q, Heap *heap, Node *node)
+{
+	if (heap->n == heap->cap)
+		resize_heap(q, heap, heap->cap == 0 ? FIRST_NODES : heap->cap * 2);
+	node->order = q->arrivals++;
+	heap->n++;
+	rise(heap, heap->n - 1, node);
+}
+
+static void
+shrink_when_empty(EntQueue *q, Heap *heap)
+{
+	if (heap->n == 0 && heap->cap > FIRST_NODES)
+		resize_heap(q, heap, FIRST_NODES);
+}
+
+/* The hole is filled with the last node, which finds its place from there. */
+static void
+take_out(EntQueue *q, Heap *heap, Node *node)
+{
+	size_t		place = node->place;
+	Node	   *last = heap->nodes[--heap->n];
+
+	if (last == node)
+		shrink_when_empty(q, heap);
+	else if (goes_before(last, node))
+		rise(heap, place, last);
+	else
+		sink(heap, place, last);
+}
+
+/* ---- the heaps ---- */
+
+/* Index of the first heap whose priority is not below this one. */
 static size_t
-list_index(const EntQueue *q, int32_t priority)
+heap_index(const EntQueue *q, int32_t priority)
 {
 	size_t		lo = 0,
-				hi = q->nlists;
+				hi = q->nheaps;
 
 	while (lo < hi)
 	{
 		size_t		mid = lo + (hi - lo) / 2;
 
-		if (q->lists[mid].priority < priority)
+		if (q->heaps[mid].priority < priority)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -192,99 +288,35 @@ list_index(const EntQueue *q, int32_t priority)
 }
 
 static void
-grow_lists(EntQueue *q)
+grow_heaps(EntQueue *q)
 {
-	size_t		cap = q->lists_cap == 0 ? FIRST_LISTS : q->lists_cap * 2;
-	List	   *lists = take(q, cap * sizeof(List));
+	size_t		cap = q->heaps_cap == 0 ? FIRST_HEAPS : q->heaps_cap * 2;
+	Heap	   *heaps = take(q, cap * sizeof(Heap));
 
-	if (q->nlists > 0)
+	if (q->heaps != NULL)
 	{
-		memcpy(lists, q->lists, q->nlists * sizeof(List));
-		give(q, q->lists, q->lists_cap * sizeof(List));
+		memcpy(heaps, q->heaps, q->nheaps * sizeof(Heap));
+		give(q, q->heaps, q->heaps_cap * sizeof(Heap));
 	}
-	q->lists = lists;
-	q->lists_cap = cap;
+	q->heaps = heaps;
+	q->heaps_cap = cap;
 }
 
-/* The list of a priority, made when it is missing. */
-static List *
-list_of(EntQueue *q, int32_t priority)
+/* The heap of a priority, made when it is missing. */
+static Heap *
+heap_of(EntQueue *q, int32_t priority)
 {
-	size_t		i = list_index(q, priority);
+	size_t		i = heap_index(q, priority);
 
-	if (i < q->nlists && q->lists[i].priority == priority)
-		return &q->lists[i];
-	if (q->nlists == q->lists_cap)
-		grow_lists(q);
-	memmove(&q->lists[i + 1], &q->lists[i], (q->nlists - i) * sizeof(List));
-	q->nlists++;
-	memset(&q->lists[i], 0, sizeof(List));
-	q->lists[i].priority = priority;
-	return &q->lists[i];
-}
-
-/* after NULL: at the head */
-static void
-link_after(List *list, Node *node, Node *after)
-{
-	node->prev = after;
-	node->next = after != NULL ? after->next : list->head;
-	if (node->next != NULL)
-		node->next->prev = node;
-	else
-		list->tail = node;
-	if (after != NULL)
-		after->next = node;
-	else
-		list->head = node;
-}
-
-static void
-unlink_node(List *list, Node *node)
-{
-	if (node->prev != NULL)
-		node->prev->next = node->next;
-	else
-		list->head = node->next;
-	if (node->next != NULL)
-		node->next->prev = node->prev;
-	else
-		list->tail = node->prev;
-	if (list->finger == node)
-		list->finger = node->prev;
-}
-
-/*
- * The last node at or before position, looked for from the finger (from the
- * tail when there is none). Head and tail are known not to be the answer:
- * head.position <= position < tail.position.
- */
-static Node *
-walk_to(const List *list, uint64_t position)
-{
-	Node	   *node = list->finger != NULL ? list->finger : list->tail;
-
-	while (node->e.position > position)
-		node = node->prev;
-	while (node->next->e.position <= position)
-		node = node->next;
-	return node;
-}
-
-static void
-insert_ordered(List *list, Node *node)
-{
-	uint64_t	position = node->e.position;
-
-	if (list->tail == NULL || position >= list->tail->e.position)
-		link_after(list, node, list->tail);
-	else if (position < list->head->e.position)
-		link_after(list, node, NULL);
-	else
-	{
-		link_after(list, node, walk_to(list, position));
-		list->finger = node;
-	}
+	if (i < q->nheaps && q->heaps[i].priority == priority)
+		return &q->heaps[i];
+	if (q->nheaps == q->heaps_cap)
+		grow_heaps(q);
+	memmove(&q->heaps[i + 1], &q->heaps[i], (q->nheaps - i) * sizeof(Heap));
+	q->nheaps++;
+	memset(&q->heaps[i], 0, sizeof(Heap));
+	q->heaps[i].priority = priority;
+	return &q->heaps[i];
 }
 
 /* ---- the queue ---- */
@@ -310,8 +342,11 @@ ent_queue_destroy(EntQueue *q)
 		while (q->buckets[i] != NULL)
 			drop_node(q, q->buckets[i]);
 	give(q, q->buckets, q->nbuckets * sizeof(Node *));
-	if (q->lists != NULL)
-		give(q, q->lists, q->lists_cap * sizeof(List));
+	for (size_t i = 0; i < q->nheaps; i++)
+		if (q->heaps[i].nodes != NULL)
+			give(q, q->heaps[i].nodes, q->heaps[i].cap * sizeof(Node *));
+	if (q->heaps != NULL)
+		give(q, q->heaps, q->heaps_cap * sizeof(Heap));
 	q->alloc.release(q->alloc.ctx, q);
 }
 
@@ -334,10 +369,10 @@ join(EntQueueEntry *have, const EntQueueEntry *e)
 static void
 replace(EntQueue *q, Node *node, uint64_t position, int32_t priority)
 {
-	unlink_node(list_of(q, node->e.priority), node);
+	take_out(q, heap_of(q, node->e.priority), node);
 	node->e.position = position;
 	node->e.priority = priority;
-	insert_ordered(list_of(q, priority), node);
+	insert(q, heap_of(q, priority), node);
 }
 
 bool
@@ -350,7 +385,7 @@ ent_queue_push(EntQueue *q, const EntQueueEntry *e)
 	if (node == NULL)
 	{
 		node = add_node(q, hash, e);
-		insert_ordered(list_of(q, e->priority), node);
+		insert(q, heap_of(q, e->priority), node);
 		return false;
 	}
 	join(&node->e, e);
@@ -361,25 +396,25 @@ ent_queue_push(EntQueue *q, const EntQueueEntry *e)
 	return true;
 }
 
-static List *
-first_list(const EntQueue *q)
+static Heap *
+first_heap(const EntQueue *q)
 {
-	for (size_t i = 0; i < q->nlists; i++)
-		if (q->lists[i].head != NULL)
-			return &q->lists[i];
+	for (size_t i = 0; i < q->nheaps; i++)
+		if (q->heaps[i].n > 0)
+			return &q->heaps[i];
 	return NULL;
 }
 
 bool
 ent_queue_pop(EntQueue *q, EntQueueEntry *e, uint8_t *keybuf)
 {
-	List	   *list = first_list(q);
+	Heap	   *heap = first_heap(q);
 	Node	   *node;
 
-	if (list == NULL)
+	if (heap == NULL)
 		return false;
-	node = list->head;
-	unlink_node(list, node);
+	node = heap->nodes[0];
+	take_out(q, heap, node);
 	*e = node->e;
 	memcpy(keybuf, node->key, node->e.keylen);
 	e->key = keybuf;
@@ -390,31 +425,39 @@ ent_queue_pop(EntQueue *q, EntQueueEntry *e, uint8_t *keybuf)
 const EntQueueEntry *
 ent_queue_peek(const EntQueue *q)
 {
-	const List *list = first_list(q);
+	const Heap *heap = first_heap(q);
 
-	return list != NULL ? &list->head->e : NULL;
+	return heap != NULL ? &heap->nodes[0]->e : NULL;
+}
+
+/* Closes the gaps first, then makes a heap of what is left. */
+static void
+filter_heap(EntQueue *q, Heap *heap,
+			bool (*keep) (const EntQueueEntry *e, void *arg), void *arg)
+{
+	size_t		kept = 0;
+
+	for (size_t i = 0; i < heap->n; i++)
+	{
+		Node	   *node = heap->nodes[i];
+
+		if (keep(&node->e, arg))
+			put(heap, kept++, node);
+		else
+			drop_node(q, node);
+	}
+	heap->n = kept;
+	for (size_t i = kept / 2; i > 0; i--)
+		sink(heap, i - 1, heap->nodes[i - 1]);
+	shrink_when_empty(q, heap);
 }
 
 void
 ent_queue_filter(EntQueue *q, bool (*keep) (const EntQueueEntry *e, void *arg),
 				 void *arg)
 {
-	for (size_t i = 0; i < q->nlists; i++)
-	{
-		List	   *list = &q->lists[i];
-
-		for (Node *node = list->head; node != NULL;)
-		{
-			Node	   *next = node->next;
-
-			if (!keep(&node->e, arg))
-			{
-				unlink_node(list, node);
-				drop_node(q, node);
-			}
-			node = next;
-		}
-	}
+	for (size_t i = 0; i < q->nheaps; i++)
+		filter_heap(q, &q->heaps[i], keep, arg);
 }
 
 size_t
@@ -428,10 +471,10 @@ ent_queue_min_position(const EntQueue *q)
 {
 	uint64_t	least = UINT64_MAX;
 
-	for (size_t i = 0; i < q->nlists; i++)
-		if (q->lists[i].head != NULL &&
-			q->lists[i].head->e.position < least)
-			least = q->lists[i].head->e.position;
+	for (size_t i = 0; i < q->nheaps; i++)
+		if (q->heaps[i].n > 0 &&
+			q->heaps[i].nodes[0]->e.position < least)
+			least = q->heaps[i].nodes[0]->e.position;
 	return least;
 }
 
@@ -440,10 +483,10 @@ ent_queue_oldest(const EntQueue *q)
 {
 	int64_t		least = INT64_MAX;
 
-	for (size_t i = 0; i < q->nlists; i++)
-		if (q->lists[i].head != NULL &&
-			q->lists[i].head->e.stale_at < least)
-			least = q->lists[i].head->e.stale_at;
+	for (size_t i = 0; i < q->nheaps; i++)
+		if (q->heaps[i].n > 0 &&
+			q->heaps[i].nodes[0]->e.stale_at < least)
+			least = q->heaps[i].nodes[0]->e.stale_at;
 	return least;
 }
 

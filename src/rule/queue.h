@@ -3,12 +3,12 @@
  *	  What one peer is still to be told: each object once, the copy that has
  *	  been stale longest first.
  *
- * Pure C. A hash by (relation, key) and, per priority, a first-in-first-out
- * list by the time the peer's copy first became stale. An object that changes
- * again keeps its place, so hot objects neither starve nor are starved.
- * Positions are ring positions; pushing happens in non-decreasing position order within
- * ring events, while scans may push entries at the position noted when the
- * scan began: the list stays ordered by position (insertion from the tail).
+ * Pure C. A hash by (relation, key) and, per priority, an order by the time
+ * the peer's copy first became stale, first come first among equals. An
+ * object that changes again keeps its place, so hot objects neither starve
+ * nor are starved. Positions are ring positions: events come in
+ * non-decreasing order, while scans may push entries at the position noted
+ * when the scan began.
  */
 #ifndef ENT_RULE_QUEUE_H
 #define ENT_RULE_QUEUE_H
@@ -53,9 +53,8 @@ extern void ent_queue_destroy(EntQueue *q);
  * changed priority moves the entry. The key is copied; keylen must not
  * exceed ENT_QUEUE_MAX_KEY.
  *
- * Constant time for a key that keeps its place, for a position at or behind
- * the last one, before the first one, or next to where the last push that
- * was neither went (a scan's pushes); otherwise the walk from there.
+ * Constant time for an object that keeps its place and, on average, for one
+ * that goes to the end; otherwise, and for pop, logarithmic.
  */
 extern bool ent_queue_push(EntQueue *q, const EntQueueEntry *e);
 
@@ -77,7 +76,7 @@ extern void ent_queue_filter(EntQueue *q,
 extern size_t ent_queue_length(const EntQueue *q);
 /* Least position of all entries; UINT64_MAX when empty. O(priorities). */
 extern uint64_t ent_queue_min_position(const EntQueue *q);
-/* Least stale_at of the list heads; INT64_MAX when empty. O(priorities). */
+/* Least stale_at of the first of each priority; INT64_MAX when empty. O(priorities). */
 extern int64_t ent_queue_oldest(const EntQueue *q);
 /* Bytes of memory held. */
 extern size_t ent_queue_memory(const EntQueue *q);
