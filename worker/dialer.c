@@ -307,8 +307,9 @@ dial(Dialer *d)
 	else if (ent_connection_clock() > d->deadline)
 		ereport(ERROR,
 				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
-				 errmsg("could not connect: no answer within %d ms",
+				 errmsg("could not connect: timed out after %d ms",
 						ent_connect_timeout),
+				 errdetail("The host did not answer, or not to the end."),
 				 errhint("Check host and port in the peer's conninfo, the network, and firewalls; or increase entanglement.connect_timeout.")));
 }
 

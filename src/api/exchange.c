@@ -20,6 +20,7 @@
 #include "utils/snapmgr.h"
 
 #include "api/session.h"
+#include "base/cert.h"
 #include "base/guc.h"
 #include "base/shmem.h"
 #include "link/greet.h"
@@ -215,6 +216,22 @@ notice_changes(EntSession *s)
 	s->slot->nudge = true;
 }
 
+/* Nobody would mind this wait: no snapshot is held. */
+static void
+wait_for_work(long ms)
+{
+	int			events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH;
+
+	if (WaitEventSetCanReportClosed())
+		events |= WL_SOCKET_CLOSED;
+	InvalidateCatalogSnapshot();
+	if (WaitLatchOrSocket(MyLatch, events, ent_cert_client_socket(), ms,
+						  PG_WAIT_EXTENSION) & WL_SOCKET_CLOSED)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("the peer has closed the connection")));
+}
+
 /*
  * Waits, in no transaction that anybody could mind (it has no snapshot and
  * no lock), until there is something to send or a heartbeat is due.
@@ -252,10 +269,7 @@ next_batch(EntSession *s, MemoryContext context)
 		}
 
 		pause = Min(work && pause > 0 ? pause : due - now, LOOK_US);
-		InvalidateCatalogSnapshot();
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 (long) Max(pause / 1000 + 1, 1), PG_WAIT_EXTENSION);
+		wait_for_work((long) Max(pause / 1000 + 1, 1));
 	}
 }
 

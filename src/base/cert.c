@@ -61,6 +61,12 @@ fingerprint(X509 *cert, char *out)
 
 #endif							/* USE_OPENSSL */
 
+pgsocket
+ent_cert_client_socket(void)
+{
+	return MyProcPort != NULL ? MyProcPort->sock : PGINVALID_SOCKET;
+}
+
 /* X509_V_OK: no failure so far. */
 static int	verify_error = 0;
 

@@ -20,6 +20,8 @@
  */
 extern bool ent_cert_have_client(void);
 extern bool ent_cert_client_is_safe(void);
+/* Its socket, to notice that it was closed; PGINVALID_SOCKET without a client. */
+extern pgsocket ent_cert_client_socket(void);
 
 /* out holds ENT_FINGERPRINT_LENGTH + 1 bytes and is set to "" on false. */
 

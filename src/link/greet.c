@@ -40,7 +40,7 @@ check_not_self(const EntWireHello *hello)
 	if (same_node(&ent_identity_get()->id, hello))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-				 errmsg("the node reached is the one that dials"),
+				 errmsg("the node reached is this node itself"),
 				 errdetail("Both ends of the connection are node %s.",
 						   uuid_text(hello->node.bytes)),
 				 errhint("Correct the peer's conninfo with entanglement.alter_peer. A copy of a database is the same node as its original.")));
