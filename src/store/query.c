@@ -141,6 +141,7 @@ void
 ent_query_run(EntQuery *query, Datum *args, const char *nulls,
 			  int expected, Snapshot snapshot)
 {
+	MemoryContext context = CurrentMemoryContext;
 	RunArg		r = {query, args, nulls, snapshot, 0};
 	EntPlanning saved = ent_query_plan_by_index();
 
@@ -153,6 +154,7 @@ ent_query_run(EntQuery *query, Datum *args, const char *nulls,
 		ent_query_plan_restore(&saved);
 	}
 	PG_END_TRY();
+	MemoryContextSwitchTo(context); /* SPI leaves us in its own */
 	if (expected != 0 && r.result != expected)
 		elog(ERROR, "unexpected result %s of \"%s\"",
 			 SPI_result_code_string(r.result), query->text);

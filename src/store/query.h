@@ -25,7 +25,8 @@ typedef struct EntQuery
 
 /*
  * Runs it; SPI must be connected. expected: SPI_OK_... or 0 for any.
- * Results in SPI_tuptable, SPI_processed. nulls as in SPI_execute_plan.
+ * Results in SPI_tuptable, SPI_processed; the current memory context stays
+ * what it was. nulls as in SPI_execute_plan.
  * snapshot: NULL for a fresh one (read/write); else that one, read-only.
  */
 extern void ent_query_run(EntQuery *query, Datum *args, const char *nulls,

@@ -295,6 +295,7 @@ execute(EntRelation *rel, Statement *st, const Datum *key, const Datum *values,
 	int			n = rel->nkeys + (values ? st->nargs : 0);
 	Datum	   *args = palloc(n * sizeof(Datum));
 	char	   *isnull = palloc(n + 1);
+	MemoryContext context = CurrentMemoryContext;
 	EntPlanning saved;
 	volatile int rc = 0;
 
@@ -322,6 +323,7 @@ execute(EntRelation *rel, Statement *st, const Datum *key, const Datum *values,
 		ent_query_plan_restore(&saved);
 	}
 	PG_END_TRY();
+	MemoryContextSwitchTo(context); /* SPI leaves us in its own */
 	if (rc < 0)
 		elog(ERROR, "statement on table \"%s\" failed: %s", rel->name,
 			 SPI_result_code_string(rc));
