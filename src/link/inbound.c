@@ -543,7 +543,8 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 bool
 ent_inbound_has_news(EntInbound *ib)
 {
-	return ib->number > 0 && (routes_now() != ib->routes || parked_due(ib));
+	return ib->number > 0 &&
+		(routes_now() != ib->routes || (ib->announced && parked_due(ib)));
 }
 
 bytea *
