@@ -1,0 +1,525 @@
+/*
+ * test/batch.c
+ *	  Whole batches, made at random and read; contract in batch.h.
+ */
+#include "batch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define KNOWN_TABLES	8
+
+/* What the rows of a table need to be read. */
+typedef struct Shape
+{
+	unsigned	ncolumns;		/* 0: not announced */
+	uint8_t		in_key_only[ENT_WIRE_MAX_SET];
+} Shape;
+
+static bool
+has_value(const Shape *shape, const EntWireRow *row, unsigned column)
+{
+	if (ent_wire_in_set(shape->in_key_only, ENT_WIRE_MAX_SET, column))
+		return false;
+	return row->op == ENT_ROW_FULL ||
+		(row->op == ENT_ROW_DELTA &&
+		 ent_wire_in_set(row->set, row->setlen, column));
+}
+
+static void
+note_shape(Shape *shapes, const EntWireTable *t)
+{
+	Shape	   *shape = &shapes[t->number % KNOWN_TABLES];
+
+	memset(shape, 0, sizeof(*shape));
+	shape->ncolumns = t->ncolumns;
+	for (unsigned i = 0; i < t->ncolumns; i++)
+		if (t->columns[i].in_key_only)
+			shape->in_key_only[i / 8] |= (uint8_t) (1 << i % 8);
+}
+
+/* ---- at random ---- */
+
+static uint32_t
+any_number(Random *r, uint32_t max)
+{
+	return (uint32_t) (random_any_size(r) % ((uint64_t) max + 1));
+}
+
+static int64_t
+any_serial(Random *r)
+{
+	return (int64_t) (random_any_size(r) >> 1);
+}
+
+static void
+any_name(Random *r, char *buf)
+{
+	size_t		len = random_below(r, 20) == 0 ? ENT_WIRE_MAX_NAME :
+		random_below(r, 12) + 1;
+
+	for (size_t i = 0; i < len; i++)
+		buf[i] = (char) (random_below(r, 255) + 1);
+	buf[len] = '\0';
+}
+
+/* Bytes in a buffer good until the next call with the same slot. */
+static const uint8_t *
+any_bytes(Random *r, size_t max, size_t *len, int slot)
+{
+	static uint8_t buf[3][ENT_WIRE_MAX_KEY];
+
+	*len = random_below(r, 200) == 0 ? max :
+		random_below(r, max < 24 ? max + 1 : 24);
+	random_fill(r, buf[slot], *len);
+	return buf[slot];
+}
+
+static void
+add_hello(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireHello h;
+
+	(void) shapes;
+	memset(&h, 0, sizeof(h));
+	h.min_version = 1 + any_number(r, 100);
+	h.max_version = h.min_version + any_number(r, 100);
+	random_fill(r, &h.node, sizeof(h.node));
+	any_name(r, h.name);
+	any_name(r, h.software);
+	ent_wire_write_hello(w, &h);
+}
+
+static void
+add_owner(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireOwner o;
+
+	(void) shapes;
+	memset(&o, 0, sizeof(o));
+	o.number = any_number(r, ENT_WIRE_MAX_OWNERS);
+	random_fill(r, &o.id, sizeof(o.id));
+	random_fill(r, &o.home, sizeof(o.home));
+	any_name(r, o.name);
+	o.epoch = any_number(r, ENT_WIRE_MAX_EPOCH);
+	o.serial = any_serial(r);
+	o.distance = any_number(r, ENT_WIRE_MAX_DISTANCE);
+	ent_wire_write_owner(w, &o);
+}
+
+static void
+any_column(Random *r, EntWireColumn *c, unsigned key)
+{
+	memset(c, 0, sizeof(*c));
+	any_name(r, c->name);
+	any_name(r, c->type_name);
+	if (random_below(r, 2))
+		any_name(r, c->type_schema);
+	c->format = (EntWireFormat) random_below(r, 2);
+	c->key = key;
+	c->in_key_only = key > 0 && random_below(r, 2);
+}
+
+static void
+add_table(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireTable t;
+
+	memset(&t, 0, sizeof(t));
+	t.number = any_number(r, ENT_WIRE_MAX_TABLES);
+	any_name(r, t.schema);
+	any_name(r, t.name);
+	t.ncolumns = (unsigned) random_below(r, random_below(r, 50) == 0 ?
+										 ENT_WIRE_MAX_COLUMNS : 12) + 1;
+	t.nkeys = (unsigned) random_below(r, t.ncolumns < ENT_WIRE_MAX_KEYS ?
+									  t.ncolumns : ENT_WIRE_MAX_KEYS) + 1;
+	t.columns = malloc(t.ncolumns * sizeof(EntWireColumn));
+	for (unsigned i = 0; i < t.ncolumns; i++)
+		any_column(r, &t.columns[i], i < t.nkeys ? t.nkeys - i : 0);
+	ent_wire_write_table(w, &t);
+	note_shape(shapes, &t);
+	free(t.columns);
+}
+
+static void
+add_row(EntWriter *w, Random *r, const Shape *shape, int64_t *last)
+{
+	EntWireRow	row;
+
+	memset(&row, 0, sizeof(row));
+	row.op = (EntRowOp) random_below(r, ENT_ROW_OPS);
+	row.flags = (unsigned) random_below(r, 4) * ENT_ROW_REFRESH;
+	row.serial = any_serial(r);
+	row.key = any_bytes(r, ENT_WIRE_MAX_KEY, &row.keylen, 0);
+	if (row.op == ENT_ROW_DELTA)
+	{
+		row.base = (int64_t) random_below(r, (uint64_t) row.serial + 1);
+		row.set = any_bytes(r, ENT_WIRE_MAX_SET, &row.setlen, 1);
+	}
+	ent_wire_write_row(w, &row, last);
+	for (unsigned i = 0; i < shape->ncolumns; i++)
+	{
+		size_t		len;
+		const uint8_t *value = any_bytes(r, 20, &len, 2);
+
+		if (has_value(shape, &row, i))
+			ent_wire_write_value(w, random_below(r, 4) ? value : NULL, len);
+	}
+}
+
+static void
+add_objects(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireObjects o;
+	const Shape *shape;
+	int64_t		last = 0;
+	size_t		mark;
+
+	o.table = any_number(r, ENT_WIRE_MAX_TABLES);
+	o.owner = any_number(r, ENT_WIRE_MAX_OWNERS);
+	o.epoch = any_number(r, ENT_WIRE_MAX_EPOCH);
+	shape = &shapes[o.table % KNOWN_TABLES];
+	if (shape->ncolumns == 0)
+		return;
+	mark = ent_wire_open_section(w, ENT_SECTION_OBJECTS);
+	ent_wire_write_objects(w, &o);
+	for (int n = (int) random_below(r, 6); n > 0; n--)
+		add_row(w, r, shape, &last);
+	ent_wire_close_section(w, mark);
+}
+
+static void
+add_claim(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireClaim c;
+
+	(void) shapes;
+	c.owner = any_number(r, ENT_WIRE_MAX_OWNERS);
+	c.epoch = any_number(r, ENT_WIRE_MAX_EPOCH);
+	c.serial = any_serial(r);
+	ent_wire_write_claim(w, &c);
+}
+
+static void
+add_arrears(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireArrears a;
+
+	(void) shapes;
+	a.owner = any_number(r, ENT_WIRE_MAX_OWNERS);
+	a.table = any_number(r, ENT_WIRE_MAX_TABLES);
+	ent_wire_write_arrears(w, random_below(r, 2) ? ENT_SECTION_ARREARS :
+						   ENT_SECTION_ARREARS_DONE, &a);
+}
+
+static void
+add_present(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWirePresent p;
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_PRESENT);
+
+	(void) shapes;
+	memset(&p, 0, sizeof(p));
+	p.owner = any_number(r, ENT_WIRE_MAX_OWNERS);
+	p.table = any_number(r, ENT_WIRE_MAX_TABLES);
+	p.serial = any_serial(r);
+	p.has_lo = random_below(r, 2);
+	p.has_hi = random_below(r, 2);
+	p.lo = any_bytes(r, ENT_WIRE_MAX_KEY, &p.lolen, 0);
+	p.hi = any_bytes(r, ENT_WIRE_MAX_KEY, &p.hilen, 1);
+	ent_wire_write_present(w, &p);
+	for (int n = (int) random_below(r, 6); n > 0; n--)
+	{
+		size_t		len;
+		const uint8_t *key = any_bytes(r, ENT_WIRE_MAX_KEY, &len, 2);
+
+		ent_wire_write_bytes(w, key, len);
+	}
+	ent_wire_close_section(w, mark);
+}
+
+static void
+add_want(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireWant x;
+
+	(void) shapes;
+	x.owner = any_number(r, ENT_WIRE_MAX_OWNERS);
+	x.wanted = random_below(r, 2);
+	x.epoch = any_number(r, ENT_WIRE_MAX_EPOCH);
+	x.have = any_serial(r);
+	ent_wire_write_want(w, &x);
+}
+
+static void
+add_table_state(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireTableState s;
+
+	(void) shapes;
+	s.table = any_number(r, ENT_WIRE_MAX_TABLES);
+	s.known = random_below(r, 2);
+	ent_wire_write_table_state(w, &s);
+}
+
+static void
+add_again(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireAgain a;
+
+	(void) shapes;
+	a.table = any_number(r, ENT_WIRE_MAX_TABLES);
+	a.owner = any_number(r, ENT_WIRE_MAX_OWNERS);
+	a.key = any_bytes(r, ENT_WIRE_MAX_KEY, &a.keylen, 0);
+	ent_wire_write_again(w, &a);
+}
+
+static void
+add_unknown(EntWriter *w, Random *r, Shape *shapes)
+{
+	unsigned	type = (unsigned) random_below(r, 200) + 56;
+	size_t		len;
+	size_t		mark = ent_wire_open_section(w, (EntSectionType) type);
+	const uint8_t *bytes = any_bytes(r, 300, &len, 0);
+
+	(void) shapes;
+	ent_wire_write_raw(w, bytes, len);
+	ent_wire_close_section(w, mark);
+}
+
+void
+batch_random(EntWriter *w, Random *r, unsigned max_sections)
+{
+	static void (*const add[]) (EntWriter *, Random *, Shape *) = {
+		add_hello, add_owner, add_table, add_objects, add_objects, add_claim,
+		add_arrears, add_present, add_want, add_table_state, add_again,
+		add_unknown,
+	};
+	Shape		shapes[KNOWN_TABLES];
+	EntWireHeader h = {1, 0, random_any_size(r)};
+
+	memset(shapes, 0, sizeof(shapes));
+	ent_wire_write_header(w, &h);
+	for (uint64_t n = random_below(r, max_sections + 1); n > 0; n--)
+		add[random_below(r, sizeof(add) / sizeof(add[0]))] (w, r, shapes);
+}
+
+/* ---- reading ---- */
+
+typedef struct Echo
+{
+	EntWriter  *out;
+	AllocState *memory;
+	Shape		shapes[KNOWN_TABLES];
+	unsigned	type;			/* of the section */
+} Echo;
+
+static void
+echo_hello(Echo *e, EntReader *r)
+{
+	EntWireHello h;
+
+	ent_wire_read_hello(r, &h);
+	ent_wire_write_hello(e->out, &h);
+}
+
+static void
+echo_owner(Echo *e, EntReader *r)
+{
+	EntWireOwner o;
+
+	ent_wire_read_owner(r, &o);
+	ent_wire_write_owner(e->out, &o);
+}
+
+static void
+echo_table(Echo *e, EntReader *r)
+{
+	EntWireTable t;
+
+	ent_wire_read_table(r, &t, alloc_for_wire(e->memory));
+	ent_wire_write_table(e->out, &t);
+	if (r->error == ENT_WIRE_OK)
+		note_shape(e->shapes, &t);
+	alloc_release(e->memory, t.columns);
+}
+
+static void
+echo_row(Echo *e, EntReader *r, const Shape *shape, int64_t *last_read,
+		 int64_t *last_written)
+{
+	EntWireRow	row;
+
+	ent_wire_read_row(r, &row, last_read);
+	if (r->error != ENT_WIRE_OK)
+		return;
+	ent_wire_write_row(e->out, &row, last_written);
+	for (unsigned i = 0; i < shape->ncolumns; i++)
+	{
+		size_t		len;
+		bool		isnull;
+		const uint8_t *value;
+
+		if (!has_value(shape, &row, i))
+			continue;
+		value = ent_wire_read_value(r, &len, &isnull);
+		ent_wire_write_value(e->out, value, len);
+	}
+}
+
+static void
+echo_objects(Echo *e, EntReader *r)
+{
+	EntWireObjects o;
+	const Shape *shape;
+	int64_t		last_read = 0,
+				last_written = 0;
+	size_t		mark = ent_wire_open_section(e->out, ENT_SECTION_OBJECTS);
+
+	ent_wire_read_objects(r, &o);
+	ent_wire_write_objects(e->out, &o);
+	shape = &e->shapes[o.table % KNOWN_TABLES];
+	while (shape->ncolumns > 0 && !ent_wire_at_end(r))
+		echo_row(e, r, shape, &last_read, &last_written);
+	ent_wire_close_section(e->out, mark);
+}
+
+static void
+echo_claim(Echo *e, EntReader *r)
+{
+	EntWireClaim c;
+
+	ent_wire_read_claim(r, &c);
+	ent_wire_write_claim(e->out, &c);
+}
+
+static void
+echo_arrears(Echo *e, EntReader *r)
+{
+	EntWireArrears a;
+
+	ent_wire_read_arrears(r, &a);
+	ent_wire_write_arrears(e->out, (EntSectionType) e->type, &a);
+}
+
+static void
+echo_present(Echo *e, EntReader *r)
+{
+	EntWirePresent p;
+	size_t		mark = ent_wire_open_section(e->out, ENT_SECTION_PRESENT);
+
+	ent_wire_read_present(r, &p);
+	if (r->error == ENT_WIRE_OK)
+		ent_wire_write_present(e->out, &p);
+	while (!ent_wire_at_end(r))
+	{
+		size_t		len;
+		const uint8_t *key = ent_wire_read_bytes(r, ENT_WIRE_MAX_KEY, &len);
+
+		ent_wire_write_bytes(e->out, key, len);
+	}
+	ent_wire_close_section(e->out, mark);
+}
+
+static void
+echo_want(Echo *e, EntReader *r)
+{
+	EntWireWant x;
+
+	ent_wire_read_want(r, &x);
+	ent_wire_write_want(e->out, &x);
+}
+
+static void
+echo_table_state(Echo *e, EntReader *r)
+{
+	EntWireTableState s;
+
+	ent_wire_read_table_state(r, &s);
+	ent_wire_write_table_state(e->out, &s);
+}
+
+static void
+echo_again(Echo *e, EntReader *r)
+{
+	EntWireAgain a;
+
+	ent_wire_read_again(r, &a);
+	ent_wire_write_again(e->out, &a);
+}
+
+static void
+echo_unknown(Echo *e, EntReader *r)
+{
+	(void) r;
+	ent_wire_close_section(e->out, ent_wire_open_section(e->out,
+														 (EntSectionType) e->type));
+}
+
+/* A row per section. */
+static void (*const echoes[]) (Echo *, EntReader *) = {
+	[ENT_SECTION_HELLO] = echo_hello,
+	[ENT_SECTION_OWNER] = echo_owner,
+	[ENT_SECTION_TABLE] = echo_table,
+	[ENT_SECTION_OBJECTS] = echo_objects,
+	[ENT_SECTION_CLAIM] = echo_claim,
+	[ENT_SECTION_ARREARS_DONE] = echo_arrears,
+	[ENT_SECTION_PRESENT] = echo_present,
+	[ENT_SECTION_WANT] = echo_want,
+	[ENT_SECTION_ARREARS] = echo_arrears,
+	[ENT_SECTION_TABLE_STATE] = echo_table_state,
+	[ENT_SECTION_AGAIN] = echo_again,
+};
+
+/* Puts what the section's reader left behind it, and closes it anew. */
+static void
+echo_rest(Echo *e, EntReader *r, size_t start)
+{
+	EntReader	again,
+				body;
+	unsigned	type;
+	size_t		len;
+	uint8_t    *fields;
+	size_t		mark;
+
+	ent_wire_reader_init(&again, e->out->data + start, e->out->len - start);
+	if (ent_wire_at_end(r) || !ent_wire_read_section(&again, &type, &body))
+		return;
+	len = (size_t) (body.end - body.p);
+	fields = malloc(len + 1);
+	memcpy(fields, body.p, len);
+	e->out->len = start;
+	mark = ent_wire_open_section(e->out, (EntSectionType) type);
+	ent_wire_write_raw(e->out, fields, len);
+	ent_wire_write_raw(e->out, r->p, (size_t) (r->end - r->p));
+	ent_wire_close_section(e->out, mark);
+	free(fields);
+}
+
+EntWireError
+batch_echo(const uint8_t *data, size_t len, EntWriter *out, AllocState *memory)
+{
+	Echo		e;
+	EntReader	r,
+				body;
+	EntWireHeader h;
+
+	memset(&e, 0, sizeof(e));
+	e.out = out;
+	e.memory = memory;
+	ent_wire_reader_init(&r, data, len);
+	ent_wire_read_header(&r, &h);
+	ent_wire_write_header(out, &h);
+	while (ent_wire_read_section(&r, &e.type, &body))
+	{
+		bool		known = e.type < sizeof(echoes) / sizeof(echoes[0]) &&
+			echoes[e.type] != NULL;
+		size_t		start = out->len;
+
+		(known ? echoes[e.type] : echo_unknown) (&e, &body);
+		if (body.error != ENT_WIRE_OK)
+			return body.error;
+		echo_rest(&e, &body, start);
+	}
+	return r.error;
+}

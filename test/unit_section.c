@@ -1,0 +1,531 @@
+/*
+ * test/unit_section.c
+ *	  Promises of rule/wire.h about what is in the sections.
+ *
+ * The bytes of one example of each section are written out, so that no change
+ * of the protocol happens by accident.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "alloc.h"
+#include "batch.h"
+#include "rule/wire.h"
+#include "tap.h"
+
+static AllocState memory;
+
+static const EntWireUuid node = {{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,
+14, 15}};
+#define NODE "\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f"
+
+/* ---- the bytes of each section ---- */
+
+static void
+write_example_hello(EntWriter *w)
+{
+	EntWireHello h = {3, 1, {{0}}, "alice", "entanglement 0.1.0"};
+
+	h.node = node;
+	ent_wire_write_hello(w, &h);
+}
+
+static void
+write_example_owner(EntWriter *w)
+{
+	EntWireOwner o = {2, {{0}}, {{0}}, "red", 7, 300, 1};
+
+	o.id = o.home = node;
+	ent_wire_write_owner(w, &o);
+}
+
+static void
+write_example_table(EntWriter *w)
+{
+	EntWireColumn columns[3] = {
+		{"id", "pg_catalog", "int4", ENT_FORMAT_BINARY, 2, true},
+		{"n", "", "mood", ENT_FORMAT_TEXT, 0, false},
+		{"k", "pg_catalog", "float8", ENT_FORMAT_BINARY, 1, false},
+	};
+	EntWireTable t = {5, "public", "t", 3, 2, columns};
+
+	ent_wire_write_table(w, &t);
+}
+
+static void
+write_example_objects(EntWriter *w)
+{
+	EntWireObjects o = {5, 2, 7};
+	uint8_t		set[1] = {0x02};
+	EntWireRow	rows[3] = {
+		{ENT_ROW_FULL, ENT_ROW_REFRESH | ENT_ROW_LATE, 300, 0,
+		(const uint8_t *) "\x01" "a", 2, NULL, 0},
+		{ENT_ROW_DELTA, 0, 299, 290, (const uint8_t *) "\x01" "b", 2, set, 1},
+		{ENT_ROW_DELETE, 0, 301, 0, (const uint8_t *) "\x01" "c", 2, NULL, 0},
+	};
+	int64_t		last = 0;
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_OBJECTS);
+
+	ent_wire_write_objects(w, &o);
+	ent_wire_write_row(w, &rows[0], &last);
+	ent_wire_write_value(w, NULL, 0);
+	ent_wire_write_value(w, "", 0);
+	ent_wire_write_row(w, &rows[1], &last);
+	ent_wire_write_value(w, "xy", 2);
+	ent_wire_write_row(w, &rows[2], &last);
+	ent_wire_close_section(w, mark);
+}
+
+static void
+write_example_claim(EntWriter *w)
+{
+	EntWireClaim c = {2, 7, 300};
+
+	ent_wire_write_claim(w, &c);
+}
+
+static void
+write_example_arrears(EntWriter *w)
+{
+	EntWireArrears a = {2, 5};
+
+	ent_wire_write_arrears(w, ENT_SECTION_ARREARS, &a);
+	ent_wire_write_arrears(w, ENT_SECTION_ARREARS_DONE, &a);
+}
+
+static void
+write_example_present(EntWriter *w)
+{
+	EntWirePresent p = {2, 5, 300, false, true, NULL, 0,
+	(const uint8_t *) "\x01z", 2};
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_PRESENT);
+
+	ent_wire_write_present(w, &p);
+	ent_wire_write_bytes(w, "\x01" "a", 2);
+	ent_wire_close_section(w, mark);
+}
+
+static void
+write_example_want(EntWriter *w)
+{
+	EntWireWant x = {2, true, 7, 299};
+
+	ent_wire_write_want(w, &x);
+}
+
+static void
+write_example_table_state(EntWriter *w)
+{
+	EntWireTableState s = {5, true};
+
+	ent_wire_write_table_state(w, &s);
+}
+
+static void
+write_example_again(EntWriter *w)
+{
+	EntWireAgain a = {5, 2, (const uint8_t *) "\x01q", 2};
+
+	ent_wire_write_again(w, &a);
+}
+
+static void
+write_example_nudge(EntWriter *w)
+{
+	ent_wire_close_section(w, ent_wire_open_section(w, ENT_SECTION_NUDGE));
+}
+
+#define BYTES(s) s, sizeof(s) - 1
+
+static const struct
+{
+	const char *name;
+	void		(*write) (EntWriter *w);
+	const char *bytes;
+	size_t		len;
+}			examples[] = {
+	{"hello", write_example_hello,
+	BYTES("\x01\x2b\x03\x01" NODE "\x05" "alice" "\x12" "entanglement 0.1.0")},
+	{"owner", write_example_owner,
+	BYTES("\x02\x29\x02" NODE NODE "\x03red\x07\xac\x02\x01")},
+	{"table", write_example_table,
+		BYTES("\x03\x41\x05\x06public\x01t\x02\x03"
+			  "\x02id\x0apg_catalog\x04int4\x03\x02"
+			  "\x01n\x00\x04mood\x00\x00"
+			  "\x01k\x0apg_catalog\x06" "float8\x01\x01")},
+	{"objects", write_example_objects,
+		BYTES("\x04\x1b\x05\x02\x07"
+			  "\x0e\xd8\x04\x02\x01" "a\x00\x01"
+			  "\x01\x01\x02\x01" "b\x09\x01\x02\x03xy"
+			  "\x00\x04\x02\x01" "c")},
+	{"claim", write_example_claim, BYTES("\x05\x04\x02\x07\xac\x02")},
+	{"arrears", write_example_arrears, BYTES("\x09\x02\x02\x05\x06\x02\x02\x05")},
+	{"present", write_example_present,
+	BYTES("\x07\x0b\x02\x05\xac\x02\x02\x02\x01z\x02\x01" "a")},
+	{"want", write_example_want, BYTES("\x08\x05\x02\x01\x07\xab\x02")},
+	{"table state", write_example_table_state, BYTES("\x0a\x02\x05\x01")},
+	{"again", write_example_again, BYTES("\x0b\x05\x05\x02\x02\x01q")},
+	{"nudge", write_example_nudge, BYTES("\x4c\x00")},
+};
+
+static void
+explain_difference(const char *name, const EntWriter *w)
+{
+	char		text[3 * 200 + 1] = "";
+
+	for (size_t i = 0; i < w->len && i < 200; i++)
+		sprintf(text + 3 * i, " %02x", w->data[i]);
+	tap_note("%s:%s", name, text);
+}
+
+static void
+check_examples(void)
+{
+	tap_promise("sections: their bytes are those of protocol version 1");
+	for (size_t i = 0; i < sizeof(examples) / sizeof(examples[0]); i++)
+	{
+		EntWriter	w;
+		bool		same;
+
+		ent_wire_writer_init(&w, alloc_for_wire(&memory));
+		examples[i].write(&w);
+		same = w.len == examples[i].len &&
+			memcmp(w.data, examples[i].bytes, w.len) == 0;
+		if (!same)
+			explain_difference(examples[i].name, &w);
+		CHECK_CASE(same, examples[i].name);
+		alloc_release(&memory, w.data);
+	}
+}
+
+/* ---- reading them back ---- */
+
+static EntReader
+example_body(size_t i)
+{
+	EntReader	r,
+				body;
+	unsigned	type;
+
+	ent_wire_reader_init(&r, examples[i].bytes, examples[i].len);
+	ent_wire_read_section(&r, &type, &body);
+	return body;
+}
+
+static void
+check_fields(void)
+{
+	EntReader	r = example_body(0);
+	EntWireHello h;
+	EntWireOwner o;
+	EntWireTable t;
+
+	tap_promise("sections: hello, owner and table are read as written");
+	ent_wire_read_hello(&r, &h);
+	CHECK(h.max_version == 3 && h.min_version == 1);
+	CHECK(memcmp(&h.node, &node, 16) == 0 && strcmp(h.name, "alice") == 0);
+	CHECK(strcmp(h.software, "entanglement 0.1.0") == 0);
+	r = example_body(1);
+	ent_wire_read_owner(&r, &o);
+	CHECK(o.number == 2 && o.epoch == 7 && o.serial == 300 && o.distance == 1);
+	CHECK(strcmp(o.name, "red") == 0 && memcmp(&o.home, &node, 16) == 0);
+	r = example_body(2);
+	ent_wire_read_table(&r, &t, alloc_for_wire(&memory));
+	CHECK(t.number == 5 && t.ncolumns == 3 && t.nkeys == 2);
+	CHECK(strcmp(t.schema, "public") == 0 && strcmp(t.name, "t") == 0);
+	CHECK(strcmp(t.columns[0].name, "id") == 0 && t.columns[0].in_key_only);
+	CHECK(t.columns[0].key == 2 && t.columns[1].key == 0);
+	CHECK(t.columns[0].format == ENT_FORMAT_BINARY);
+	CHECK(t.columns[1].format == ENT_FORMAT_TEXT);
+	CHECK(t.columns[2].key == 1 && !t.columns[2].in_key_only);
+	CHECK(strcmp(t.columns[2].type_name, "float8") == 0);
+	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
+	alloc_release(&memory, t.columns);
+}
+
+static void
+check_rows(void)
+{
+	EntReader	r = example_body(3);
+	EntWireObjects o;
+	EntWireRow	row;
+	int64_t		last = 0;
+	size_t		len;
+	bool		isnull;
+
+	tap_promise("sections: rows are read as written, full, delta and deletion");
+	ent_wire_read_objects(&r, &o);
+	CHECK(o.table == 5 && o.owner == 2 && o.epoch == 7);
+	ent_wire_read_row(&r, &row, &last);
+	CHECK(row.op == ENT_ROW_FULL && row.serial == 300 && row.keylen == 2);
+	CHECK(row.flags == (ENT_ROW_REFRESH | ENT_ROW_LATE));
+	CHECK(ent_wire_read_value(&r, &len, &isnull) == NULL && isnull);
+	CHECK(ent_wire_read_value(&r, &len, &isnull) != NULL && len == 0);
+	ent_wire_read_row(&r, &row, &last);
+	CHECK(row.op == ENT_ROW_DELTA && row.serial == 299 && row.base == 290);
+	CHECK(row.flags == 0 && row.setlen == 1 && row.key[1] == 'b');
+	CHECK(!ent_wire_in_set(row.set, row.setlen, 0));
+	CHECK(ent_wire_in_set(row.set, row.setlen, 1));
+	CHECK(!ent_wire_in_set(row.set, row.setlen, 8));
+	CHECK(ent_wire_read_value(&r, &len, &isnull) != NULL && len == 2);
+	ent_wire_read_row(&r, &row, &last);
+	CHECK(row.op == ENT_ROW_DELETE && row.serial == 301 && last == 301);
+	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
+}
+
+/* ---- what is refused ---- */
+
+static void
+read_hello(EntReader *r)
+{
+	EntWireHello h;
+
+	ent_wire_read_hello(r, &h);
+}
+
+static void
+read_owner(EntReader *r)
+{
+	EntWireOwner o;
+
+	ent_wire_read_owner(r, &o);
+}
+
+static void
+read_table(EntReader *r)
+{
+	EntWireTable t;
+
+	ent_wire_read_table(r, &t, alloc_for_wire(&memory));
+	CHECK(r->error == ENT_WIRE_OK || t.ncolumns == 0);
+	alloc_release(&memory, t.columns);
+}
+
+static void
+read_row(EntReader *r)
+{
+	EntWireRow	row;
+	int64_t		last = 10;
+
+	ent_wire_read_row(r, &row, &last);
+	CHECK(r->error == ENT_WIRE_OK ||
+		  (row.serial == 0 && row.keylen == 0 && row.key == NULL && last == 0));
+}
+
+static void
+read_late_row(EntReader *r)
+{
+	EntWireRow	row;
+	int64_t		last = INT64_MAX - 1;
+
+	ent_wire_read_row(r, &row, &last);
+}
+
+static void
+read_present(EntReader *r)
+{
+	EntWirePresent p;
+
+	ent_wire_read_present(r, &p);
+}
+
+static void
+read_want(EntReader *r)
+{
+	EntWireWant x;
+
+	ent_wire_read_want(r, &x);
+}
+
+static void
+read_claim(EntReader *r)
+{
+	EntWireClaim c;
+
+	ent_wire_read_claim(r, &c);
+}
+
+static void
+read_table_state(EntReader *r)
+{
+	EntWireTableState s;
+
+	ent_wire_read_table_state(r, &s);
+}
+
+static void
+read_again(EntReader *r)
+{
+	EntWireAgain a;
+
+	ent_wire_read_again(r, &a);
+}
+
+#define HUGE "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"
+#define COL(key) "\x01" "c\x00\x01" "x\x00" key
+
+static const struct
+{
+	const char *name;
+	void		(*read) (EntReader *r);
+	const char *bytes;
+	size_t		len;
+	EntWireError error;
+}			refused[] = {
+	{"hello of no version", read_hello, BYTES("\x00\x00" NODE "\x00\x00"), ENT_WIRE_MALFORMED},
+	{"hello with least above greatest", read_hello, BYTES("\x01\x02" NODE "\x00\x00"), ENT_WIRE_MALFORMED},
+	{"hello with half a node", read_hello, BYTES("\x01\x01\x01\x02\x03"), ENT_WIRE_TRUNCATED},
+	{"owner number too large", read_owner, BYTES(HUGE), ENT_WIRE_LIMIT},
+	{"owner without name", read_owner, BYTES("\x01" NODE NODE "\x00\x01\x01\x00"), ENT_WIRE_MALFORMED},
+	{"owner epoch beyond 31 bits", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x80\x80\x80\x80\x08\x01\x00"), ENT_WIRE_LIMIT},
+	{"owner serial beyond 63 bits", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x01" HUGE "\x00"), ENT_WIRE_OVERFLOW},
+	{"owner distance beyond 31 bits", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x01\x01" HUGE), ENT_WIRE_LIMIT},
+	{"table number too large", read_table, BYTES("\xa1\x8d\x06"), ENT_WIRE_LIMIT},
+	{"table without schema", read_table, BYTES("\x01\x00\x01t\x01\x01" COL("\x01")), ENT_WIRE_MALFORMED},
+	{"table without key", read_table, BYTES("\x01\x01s\x01t\x00\x01" COL("\x00")), ENT_WIRE_MALFORMED},
+	{"table with more keys than columns", read_table, BYTES("\x01\x01s\x01t\x02\x01" COL("\x01")), ENT_WIRE_MALFORMED},
+	{"table with 33 keys", read_table, BYTES("\x01\x01s\x01t\x21\x40"), ENT_WIRE_LIMIT},
+	{"table with 1601 columns", read_table, BYTES("\x01\x01s\x01t\x01\xc1\x0c"), ENT_WIRE_LIMIT},
+	{"table with more columns than bytes", read_table, BYTES("\x01\x01s\x01t\x01\x02" COL("\x01")), ENT_WIRE_TRUNCATED},
+	{"table with a key twice", read_table, BYTES("\x01\x01s\x01t\x02\x02" COL("\x01") COL("\x01")), ENT_WIRE_MALFORMED},
+	{"table with a key missing", read_table, BYTES("\x01\x01s\x01t\x02\x02" COL("\x01") COL("\x00")), ENT_WIRE_MALFORMED},
+	{"table with a key too many", read_table, BYTES("\x01\x01s\x01t\x01\x02" COL("\x01") COL("\x02")), ENT_WIRE_LIMIT},
+	{"table with a column without name", read_table, BYTES("\x01\x01s\x01t\x01\x01\x00\x00\x01x\x00\x01\x00"), ENT_WIRE_MALFORMED},
+	{"table with an unknown bit", read_table, BYTES("\x01\x01s\x01t\x01\x01\x01" "c\x00\x01x\x04\x01"), ENT_WIRE_MALFORMED},
+	{"table with a value in no key", read_table, BYTES("\x01\x01s\x01t\x01\x02\x01" "c\x00\x01x\x02\x00" COL("\x01")), ENT_WIRE_MALFORMED},
+	{"row of no operation", read_row, BYTES("\x03\x02\x01k"), ENT_WIRE_MALFORMED},
+	{"row with an unknown flag", read_row, BYTES("\x10\x02\x01k"), ENT_WIRE_MALFORMED},
+	{"row with a serial below zero", read_row, BYTES("\x00\x15\x01k"), ENT_WIRE_OVERFLOW},
+	{"row with the least difference", read_row, BYTES("\x00" HUGE "\x01k"), ENT_WIRE_OVERFLOW},
+	{"row with a serial beyond 63 bits", read_late_row, BYTES("\x00\x04\x01k"), ENT_WIRE_OVERFLOW},
+	{"row with a key of 8001 bytes", read_row, BYTES("\x00\x02\xc1\x3e"), ENT_WIRE_LIMIT},
+	{"row with a base below zero", read_row, BYTES("\x01\x00\x01k\x0b\x00"), ENT_WIRE_OVERFLOW},
+	{"row with a set of 201 bytes", read_row, BYTES("\x01\x00\x01k\x01\xc9\x01"), ENT_WIRE_LIMIT},
+	{"present with an unknown bit", read_present, BYTES("\x01\x01\x01\x04"), ENT_WIRE_MALFORMED},
+	{"present with a bound of 8001 bytes", read_present, BYTES("\x01\x01\x01\x02\xc1\x3e"), ENT_WIRE_LIMIT},
+	{"want neither yes nor no", read_want, BYTES("\x01\x02\x01\x01"), ENT_WIRE_MALFORMED},
+	{"want with a have beyond 63 bits", read_want, BYTES("\x01\x01\x01" HUGE), ENT_WIRE_OVERFLOW},
+	{"claim of an owner too large", read_claim, BYTES("\xc1\x84\x3d\x01\x01"), ENT_WIRE_LIMIT},
+	{"table state neither yes nor no", read_table_state, BYTES("\x01\xff"), ENT_WIRE_MALFORMED},
+	{"again with a key of 8001 bytes", read_again, BYTES("\x01\x01\xc1\x3e"), ENT_WIRE_LIMIT},
+	{"again of a key that is cut", read_again, BYTES("\x01\x01\x03" "ab"), ENT_WIRE_TRUNCATED},
+};
+
+static void
+check_refused(void)
+{
+	tap_promise("sections: what has no meaning or exceeds a limit is refused, "
+				"for the right reason");
+	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
+	{
+		uint8_t    *copy = malloc(refused[i].len);
+		EntReader	r;
+
+		memcpy(copy, refused[i].bytes, refused[i].len);
+		ent_wire_reader_init(&r, copy, refused[i].len);
+		refused[i].read(&r);
+		CHECK_CASE(r.error == refused[i].error, refused[i].name);
+		free(copy);
+	}
+}
+
+static void
+check_no_early_allocation(void)
+{
+	EntReader	r;
+	EntWireTable t;
+
+	tap_promise("sections: no memory is asked for before the bytes are there "
+				"to fill it");
+	memory.asked = 0;
+	ent_wire_reader_init(&r, BYTES("\x01\x01s\x01t\x20\xc0\x0c" COL("\x01")));
+	ent_wire_read_table(&r, &t, alloc_for_wire(&memory));
+	CHECK(r.error == ENT_WIRE_TRUNCATED && memory.asked == 0);
+	CHECK(t.columns == NULL && t.ncolumns == 0);
+}
+
+/* ---- whole batches ---- */
+
+static bool
+echoes_itself(const uint8_t *data, size_t len, bool *refused_it)
+{
+	EntWriter	out;
+	uint8_t    *copy = malloc(len > 0 ? len : 1);
+	EntWireError error;
+	bool		same;
+
+	memcpy(copy, data, len);
+	ent_wire_writer_init(&out, alloc_for_wire(&memory));
+	error = batch_echo(copy, len, &out, &memory);
+	*refused_it = error != ENT_WIRE_OK;
+	same = error != ENT_WIRE_OK ||
+		(out.len == len && memcmp(out.data, data, len) == 0);
+	alloc_release(&memory, out.data);
+	free(copy);
+	return same;
+}
+
+static void
+check_batches(void)
+{
+	Random		r = {4};
+	int			rounds = tap_long() ? 100000 : 3000;
+
+	tap_promise("sections: random batches are read as written, to the byte");
+	for (int i = 0; i < rounds; i++)
+	{
+		EntWriter	w;
+		bool		refused_it;
+
+		ent_wire_writer_init(&w, alloc_for_wire(&memory));
+		batch_random(&w, &r, 20);
+		CHECK(echoes_itself(w.data, w.len, &refused_it));
+		CHECK(!refused_it);
+		alloc_release(&memory, w.data);
+	}
+}
+
+static void
+check_cuts(void)
+{
+	Random		r = {5};
+	int			rounds = tap_long() ? 5000 : 300;
+	size_t		cuts = 0,
+				noticed = 0;
+
+	tap_promise("sections: a batch cut at any byte is refused, or ends between "
+				"two sections");
+	for (int i = 0; i < rounds; i++)
+	{
+		EntWriter	w;
+		bool		refused_it;
+
+		ent_wire_writer_init(&w, alloc_for_wire(&memory));
+		batch_random(&w, &r, 6);
+		for (size_t len = 0; len < w.len && len < 3000; len++)
+		{
+			CHECK(echoes_itself(w.data, len, &refused_it));
+			cuts++;
+			noticed += refused_it;
+		}
+		alloc_release(&memory, w.data);
+	}
+	CHECK(cuts - noticed <= (size_t) rounds * 6);
+}
+
+int
+main(void)
+{
+	alloc_init(&memory);
+	check_examples();
+	check_fields();
+	check_rows();
+	check_refused();
+	check_no_early_allocation();
+	check_batches();
+	check_cuts();
+	tap_promise("sections: nothing read is kept");
+	CHECK(memory.pieces == 0);
+	return tap_done();
+}
