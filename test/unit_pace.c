@@ -142,6 +142,10 @@ check_bandwidth(void)
 		CHECK(bytes <= allowed + ENT_PACE_MIN_BATCH + allowed / 200);
 		CHECK(bytes >= allowed * 0.98);
 	}
+	ent_pace_init(&p, 1000, now);
+	exchange(&p, &now, 5000, 1000000);
+	exchange(&p, &now, 3000, 1000000);
+	CHECK(ent_pace_wait(&p, now) > 5990000);
 	ent_pace_set_bandwidth(&p, 0, now);
 	ent_pace_sent(&p, 100000000, now);
 	CHECK(ent_pace_wait(&p, now) == 0);

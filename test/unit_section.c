@@ -390,6 +390,7 @@ static const struct
 	{"table with more columns than bytes", read_table, BYTES("\x01\x01s\x01t\x01\x02" COL("\x01")), ENT_WIRE_TRUNCATED},
 	{"table with a key twice", read_table, BYTES("\x01\x01s\x01t\x02\x02" COL("\x01") COL("\x01")), ENT_WIRE_MALFORMED},
 	{"table with a key missing", read_table, BYTES("\x01\x01s\x01t\x02\x02" COL("\x01") COL("\x00")), ENT_WIRE_MALFORMED},
+	{"table with a key in two columns", read_table, BYTES("\x01\x01s\x01t\x01\x02" COL("\x01") COL("\x01")), ENT_WIRE_MALFORMED},
 	{"table with a key too many", read_table, BYTES("\x01\x01s\x01t\x01\x02" COL("\x01") COL("\x02")), ENT_WIRE_LIMIT},
 	{"table with a column without name", read_table, BYTES("\x01\x01s\x01t\x01\x01\x00\x00\x01x\x00\x01\x00"), ENT_WIRE_MALFORMED},
 	{"table with an unknown bit", read_table, BYTES("\x01\x01s\x01t\x01\x01\x01" "c\x00\x01x\x04\x01"), ENT_WIRE_MALFORMED},

@@ -20,7 +20,8 @@ typedef struct EntBackoff
 extern void ent_backoff_reset(EntBackoff *b);
 /*
  * Counts a failure and returns the microseconds to wait: 0 after the first,
- * then FIRST * 2^k up to cap_us, each multiplied by 0.5 + random, where random is in [0, 1).
+ * then FIRST * 2^k up to cap_us, each multiplied by 0.5 + random, where
+ * random is in [0, 1).
  */
 extern int64_t ent_backoff_next(EntBackoff *b, int64_t cap_us, double random);
 

@@ -41,8 +41,8 @@ extern void ent_coalesce_init(EntFolded *f);
  * ENT_SET_MAX_BYTES is dropped (no column has such a number). TRUNCATE counts
  * as DELETE, an unknown operation as UPDATE.
  */
-extern void ent_coalesce_add(EntFolded *f, char op, int32_t owner, uint32_t xid,
-							 const uint8_t *set, size_t setlen);
+extern void ent_coalesce_add(EntFolded *f, char op, int32_t owner,
+							 uint32_t xid, const uint8_t *set, size_t setlen);
 
 typedef enum EntVerdict
 {

@@ -4,10 +4,10 @@
  *
  * Contract and model in rule/pace.h. Estimation: of all lines through two
  * samples (bytes, elapsed) of sufficiently different size that no sample lies
- * below, the one that is highest in their middle; its slope is one over the rate,
- * its value at zero bytes the round trip. While there is none (one size only,
- * or nothing but noise) both are taken from single samples, which can only
- * make the window grow, to at most twice what was tried before.
+ * below, the one that is highest in their middle; its slope is one over the
+ * rate, its value at zero bytes the round trip. While there is none (one size
+ * only, or nothing but noise) both are taken from single samples, which can
+ * only make the window grow, to at most twice what was tried before.
  */
 #include "rule/pace.h"
 

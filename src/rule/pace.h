@@ -48,10 +48,11 @@ typedef struct EntPace
 	double		debt;			/* bytes sent ahead of the bandwidth */
 	int64_t		refilled_at;	/* us; debt is as of then */
 	EntPaceRing large;			/* batches of at least ENT_PACE_MIN_BATCH */
-	EntPaceRing small;			/* the others; they do not displace large ones */
+	EntPaceRing small;			/* the others, which displace none of those */
 	double		rate;			/* bytes/s, estimated; 0: no sample yet */
 	double		rtt;			/* us, estimated */
-	double		ceiling;		/* bytes; no batch beyond it, estimates aside */
+	double		ceiling;		/* bytes; no batch is larger, whatever is
+								 * estimated */
 	unsigned	batches;		/* acknowledged */
 	int			late;			/* of them, in a row, later than estimated */
 	int64_t		sent_at;		/* us; of the batch in flight */

@@ -46,7 +46,7 @@ struct EntQueue
 };
 
 #define FIRST_BUCKETS	64
-#define FIRST_NODES		64		/* of a heap; as many are kept when it is empty */
+#define FIRST_NODES		64		/* of a heap; kept when it is empty */
 #define FIRST_HEAPS		4
 
 static void *

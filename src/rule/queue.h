@@ -76,7 +76,10 @@ extern void ent_queue_filter(EntQueue *q,
 extern size_t ent_queue_length(const EntQueue *q);
 /* Least position of all entries; UINT64_MAX when empty. O(priorities). */
 extern uint64_t ent_queue_min_position(const EntQueue *q);
-/* Least stale_at of the first of each priority; INT64_MAX when empty. O(priorities). */
+/*
+ * Least stale_at of the first of each priority; INT64_MAX when empty.
+ * O(priorities).
+ */
 extern int64_t ent_queue_oldest(const EntQueue *q);
 /* Bytes of memory held. */
 extern size_t ent_queue_memory(const EntQueue *q);

@@ -31,7 +31,8 @@
 										 * greatest number of one */
 #define ENT_WIRE_MAX_OWNERS		1000000 /* owners announced on a link; also the
 										 * greatest number of one */
-#define ENT_WIRE_MAX_SET		((ENT_WIRE_MAX_COLUMNS + 7) / 8)	/* bytes of a column set */
+/* bytes of a column set */
+#define ENT_WIRE_MAX_SET		((ENT_WIRE_MAX_COLUMNS + 7) / 8)
 #define ENT_WIRE_MAX_EPOCH		INT32_MAX
 #define ENT_WIRE_MAX_DISTANCE	INT32_MAX
 #define ENT_WIRE_MAX_SERIAL		INT64_MAX
@@ -145,7 +146,8 @@ extern const uint8_t *ent_wire_read_raw(EntReader *r, size_t len);
  * varint length <= max and the bytes, pointing into the batch; NULL and 0
  * after an error, never NULL otherwise
  */
-extern const uint8_t *ent_wire_read_bytes(EntReader *r, size_t max, size_t *len);
+extern const uint8_t *ent_wire_read_bytes(EntReader *r, size_t max,
+										  size_t *len);
 /*
  * A string of at most max bytes without NUL bytes, copied with a terminating
  * NUL into buf, which holds max + 1 bytes.
@@ -157,7 +159,8 @@ extern int64_t ent_wire_read_serial(EntReader *r);
  * Next section: false at the end or after an error. *type is the raw type;
  * *body covers the payload and *r stands behind it.
  */
-extern bool ent_wire_read_section(EntReader *r, unsigned *type, EntReader *body);
+extern bool ent_wire_read_section(EntReader *r, unsigned *type,
+								  EntReader *body);
 static inline bool
 ent_wire_at_end(const EntReader *r)
 {
@@ -267,12 +270,12 @@ extern void ent_wire_read_table(EntReader *r, EntWireTable *t,
 
 /*
  * OBJECTS: table number, owner number, epoch, then rows to the section's end.
- * A row is: flags and operation (one byte), serial (zigzag difference from the row
- * before; the first from 0), key; for a delta: serial minus base, and the
- * column set (a bitmap with a length in bytes, bit i is column i of the
- * table's announcement); for full and delta: the values, in announcement order, of the
- * columns of the set (full: all that are not in_key_only), each as varint length + 1
- * then the bytes, or 0 for NULL.
+ * A row is: flags and operation (one byte), serial (zigzag difference from
+ * the row before; the first from 0), key; for a delta: serial minus base, and
+ * the column set (a bitmap with a length in bytes, bit i is column i of the
+ * table's announcement); for full and delta: the values, in announcement
+ * order, of the columns of the set (full: all that are not in_key_only), each
+ * as varint length + 1 then the bytes, or 0 for NULL.
  */
 typedef enum EntRowOp
 {
@@ -311,7 +314,8 @@ typedef struct EntWireRow
 } EntWireRow;
 
 /* *last is the serial of the row before in the section (0 at its start). */
-extern void ent_wire_write_row(EntWriter *w, const EntWireRow *row, int64_t *last);
+extern void ent_wire_write_row(EntWriter *w, const EntWireRow *row,
+							   int64_t *last);
 extern void ent_wire_read_row(EntReader *r, EntWireRow *row, int64_t *last);
 static inline bool
 ent_wire_in_set(const uint8_t *set, size_t setlen, unsigned column)
@@ -324,7 +328,8 @@ ent_wire_in_set(const uint8_t *set, size_t setlen, unsigned column)
  * *isnull set and *len 0 for SQL NULL and after an error.
  */
 extern void ent_wire_write_value(EntWriter *w, const void *data, size_t len);
-extern const uint8_t *ent_wire_read_value(EntReader *r, size_t *len, bool *isnull);
+extern const uint8_t *ent_wire_read_value(EntReader *r, size_t *len,
+										  bool *isnull);
 
 typedef struct EntWireClaim
 {
@@ -387,7 +392,8 @@ typedef struct EntWireTableState
 	bool		known;			/* false: do not send its objects */
 } EntWireTableState;
 
-extern void ent_wire_write_table_state(EntWriter *w, const EntWireTableState *s);
+extern void ent_wire_write_table_state(EntWriter *w,
+									   const EntWireTableState *s);
 extern void ent_wire_read_table_state(EntReader *r, EntWireTableState *s);
 
 typedef struct EntWireAgain
