@@ -2,12 +2,15 @@
  * step/capture.h
  *	  In the writer's transaction: note which object changed.
  *
- * One C trigger function, AFTER ROW on INSERT, UPDATE, DELETE and AFTER
- * STATEMENT on TRUNCATE, named entanglement_capture; its argument is
- * relation.no, so that clones on partitions know their root. Inserts rows
- * into entanglement.change directly (no SPI). An UPDATE that changes no column
- * writes nothing; one that changes the key writes a delete and a birth.
- * Skips everything while ent_rowquery_applying (store/rowquery.h) is set. Works without the library being preloaded.
+ * Two C trigger functions: AFTER ROW on INSERT, UPDATE, DELETE (trigger
+ * entanglement_capture on the root table, cloned to its partitions), and
+ * BEFORE STATEMENT on TRUNCATE (entanglement_truncate on the table, or on each leaf
+ * partition). They take no arguments: a table is known by its oid or by its
+ * ancestors', and on a table that is not synchronized, as after restoring a dump, they do
+ * nothing. Rows go into entanglement.change directly (no SPI). An UPDATE that
+ * changes no column writes nothing; one that changes the key writes a delete and a
+ * birth. Skips everything while ent_rowquery_applying (store/rowquery.h) is set. Works without
+ * the library being preloaded.
  */
 #ifndef ENT_STEP_CAPTURE_H
 #define ENT_STEP_CAPTURE_H
@@ -20,5 +23,16 @@
  * out. Returns the number of rows.
  */
 extern uint64 ent_capture_existing(int32 rel, int32 owner);
+
+/*
+ * Writes a change for every row of one table with storage (relid), which is that of
+ * relation.no, a partition of it, or was one until just now; lock as above.
+ * op (rule/coalesce.h): INSERT, born to owner; DELETE, refused if an owner is
+ * remote; UPDATE of all columns, without the rows of remote owners.
+ */
+extern uint64 ent_capture_rows(Oid relid, int32 rel, char op, int32 owner);
+
+/* All objects of the table have to be looked at: some rows may be gone. */
+extern void ent_capture_vanished(int32 rel);
 
 #endif							/* ENT_STEP_CAPTURE_H */

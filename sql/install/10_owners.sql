@@ -1,0 +1,37 @@
+-- entanglement: this node and its owners.
+
+WITH node AS (SELECT pg_catalog.gen_random_uuid() AS id),
+     own AS (INSERT INTO entanglement.owner (id, name, local, home)
+             SELECT pg_catalog.gen_random_uuid(), pg_catalog.current_database(), true, id
+               FROM node RETURNING no, name, home)
+INSERT INTO entanglement.identity (id, name, default_owner)
+SELECT home, name, no FROM own;
+
+CREATE VIEW entanglement.node AS
+SELECT i.id, i.name, o.name AS default_owner, '0.1.0'::text AS version
+  FROM entanglement.identity i JOIN entanglement.owner o ON o.no = i.default_owner;
+GRANT SELECT ON entanglement.node TO PUBLIC;
+COMMENT ON VIEW entanglement.node IS
+'This database as a node: id, name, name of the owner that new rows get by default, version of the extension.';
+
+CREATE VIEW entanglement.owners AS
+SELECT o.id, o.name, o.local, p.name AS peer, o.distance, o.epoch, o.serial,
+       CASE WHEN o.local THEN NULL ELSE o.serial END AS have
+  FROM entanglement.owner o LEFT JOIN entanglement.peer p ON p.no = o.peer;
+GRANT SELECT ON entanglement.owners TO PUBLIC;
+COMMENT ON VIEW entanglement.owners IS
+'Owners of objects: peer is the route to a remote one, distance the number of links to its home, serial the newest given out or received, have what is complete here.';
+
+CREATE FUNCTION entanglement.create_owner(name text, id uuid DEFAULT pg_catalog.gen_random_uuid())
+RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'ent_sql_create_owner';
+REVOKE ALL ON FUNCTION entanglement.create_owner(text, uuid) FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.create_owner(text, uuid) IS
+'Makes a local owner of that name (1 to 63 bytes, unique among local owners) and returns its id. New rows belong to it while entanglement.owner names it.';
+
+CREATE FUNCTION entanglement.set_node_name(name text) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'ent_sql_set_node_name';
+REVOKE ALL ON FUNCTION entanglement.set_node_name(text) FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.set_node_name(text) IS
+'Names this node (1 to 63 bytes); its default owner is renamed along while it carries the node''s name.';

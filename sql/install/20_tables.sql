@@ -1,0 +1,84 @@
+-- entanglement: synchronized tables.
+
+CREATE FUNCTION entanglement.capture_trigger() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'ent_sql_capture_trigger';
+REVOKE ALL ON FUNCTION entanglement.capture_trigger() FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.capture_trigger() IS
+'Notes which rows of a synchronized table change; refuses changes of rows that another node owns (55000).';
+
+CREATE FUNCTION entanglement.truncate_trigger() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'ent_sql_truncate_trigger';
+REVOKE ALL ON FUNCTION entanglement.truncate_trigger() FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.truncate_trigger() IS
+'Notes that a synchronized table is truncated; refuses it while it holds rows that another node owns (55000).';
+
+CREATE FUNCTION entanglement.synchronize(relation regclass, capture text DEFAULT 'auto',
+    priority integer DEFAULT NULL, index regclass DEFAULT NULL, take_over boolean DEFAULT true)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'ent_sql_synchronize';
+REVOKE ALL ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean) IS
+'Synchronizes a table that the caller owns. capture: auto or trigger. priority: lower is sent first, 0 by default. index: unique index over NOT NULL columns to be the key instead of the primary key. take_over: existing rows become objects of the current owner; if not, they wait for a peer''s objects with their keys.';
+
+CREATE FUNCTION entanglement.desynchronize(relation regclass) RETURNS void
+LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'ent_sql_desynchronize';
+REVOKE ALL ON FUNCTION entanglement.desynchronize(regclass) FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.desynchronize(regclass) IS
+'Ends the synchronization of a table; its rows stay, here and at the peers.';
+
+CREATE FUNCTION entanglement.owner_of(record) RETURNS text
+LANGUAGE c STRICT STABLE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'ent_sql_owner_of';
+REVOKE ALL ON FUNCTION entanglement.owner_of(record) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION entanglement.owner_of(record) TO PUBLIC;
+COMMENT ON FUNCTION entanglement.owner_of(record) IS
+'Name of the owner of a row of a synchronized table: SELECT entanglement.owner_of(t) FROM t. NULL when the row is no object.';
+
+CREATE VIEW entanglement.tables AS
+SELECT r.relid AS relation,
+       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i
+               CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::smallint[]) WITH ORDINALITY AS k(attnum, n)
+               JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+              WHERE i.indexrelid = r.key_index AND k.n <= i.indnkeyatts ORDER BY k.n) AS key,
+       r.capture, r.priority,
+       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+              WHERE a.attrelid = r.relid AND a.attnum > 0 AND NOT a.attisdropped
+                AND a.attgenerated = '' ORDER BY a.attnum) AS columns
+  FROM entanglement.relation r
+ WHERE pg_catalog.has_table_privilege(r.relid, 'SELECT, INSERT, UPDATE, DELETE')
+    OR pg_catalog.has_any_column_privilege(r.relid, 'SELECT');
+GRANT SELECT ON entanglement.tables TO PUBLIC;
+COMMENT ON VIEW entanglement.tables IS
+'Synchronized tables on which the reader has any right: key columns, how changes are captured, priority, columns that travel.';
+
+-- A dropped table leaves nothing behind; an altered one is announced again.
+CREATE FUNCTION entanglement.table_dropped() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    gone integer[];
+BEGIN
+    IF to_regclass('entanglement.relation') IS NULL THEN
+        RETURN;
+    END IF;
+    gone := ARRAY(SELECT r.no FROM entanglement.relation r
+                    JOIN pg_event_trigger_dropped_objects() d
+                      ON d.classid = 'pg_class'::regclass AND d.objid = r.relid::oid
+                     AND d.objsubid = 0);
+    IF cardinality(gone) = 0 THEN
+        RETURN;
+    END IF;
+    DELETE FROM entanglement.relation WHERE no = ANY (gone);
+    DELETE FROM entanglement.change WHERE rel = ANY (gone);
+    DELETE FROM entanglement.object WHERE rel = ANY (gone);
+    DELETE FROM entanglement.tombstone WHERE rel = ANY (gone);
+    DELETE FROM entanglement.arrears WHERE rel = ANY (gone);
+    DELETE FROM entanglement.owed WHERE rel = ANY (gone);
+    DELETE FROM entanglement.parked WHERE rel = ANY (gone);
+END $$;
+REVOKE ALL ON FUNCTION entanglement.table_dropped() FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.table_dropped() IS
+'Forgets synchronized tables that were dropped.';
+CREATE EVENT TRIGGER entanglement_table_dropped ON sql_drop
+    EXECUTE FUNCTION entanglement.table_dropped();
+COMMENT ON EVENT TRIGGER entanglement_table_dropped IS 'Forgets synchronized tables that were dropped.';
