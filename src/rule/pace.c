@@ -126,6 +126,8 @@ estimate_bounds(EntPace *p, const EntPaceSample *s, int n, int nlarge)
 	double		greatest = 0;
 
 	p->rate = nlarge > 0 ? 0 : p->rate;
+	if (n == 0)
+		return;
 	p->rtt = s[0].elapsed;
 	for (int i = 0; i < n; i++)
 	{
