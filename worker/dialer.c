@@ -138,12 +138,23 @@ hang_up(Dialer *d)
 	d->hello = NULL;
 }
 
+/*
+ * Where both nodes dial each other, the other's dialing may have made the
+ * link; then there is nothing to do here.
+ */
+static bool
+others_hold_link(const Dialer *d)
+{
+	return (d->slot->sender.pid != 0 && d->slot->sender.pid != MyProcPid) ||
+		(d->slot->receiver.pid != 0 && d->slot->receiver.pid != MyProcPid);
+}
+
 /* The peer is none to dial any more. */
 static pg_attribute_noreturn() void
 retire(Dialer *d, const EntPeer *peer)
 {
 	hang_up(d);
-	if (peer != NULL)
+	if (peer != NULL && !others_hold_link(d))
 		ent_shmem_set_state(d->slot, peer->paused ? ENT_LINK_PAUSED :
 							ENT_LINK_WAITING, NULL, NULL);
 	proc_exit(0);
@@ -190,17 +201,6 @@ look_at_peer(Dialer *d)
 }
 
 /* ---- resting ---- */
-
-/*
- * Where both nodes dial each other, the other's dialing may have made the
- * link; then there is nothing to do here.
- */
-static bool
-others_hold_link(const Dialer *d)
-{
-	return (d->slot->sender.pid != 0 && d->slot->sender.pid != MyProcPid) ||
-		(d->slot->receiver.pid != 0 && d->slot->receiver.pid != MyProcPid);
-}
 
 static void
 start_dialing(Dialer *d)
