@@ -11,17 +11,20 @@ CREATE TEMP VIEW ours AS
        AND d.refobjid = e.oid AND d.deptype = 'e'
      WHERE e.extname = 'entanglement';
 
--- without a COMMENT (types of tables and views are theirs)
+-- without a COMMENT (what belongs to another object, as a table's type and
+-- the sequence of an identity column do, is described with it)
 SELECT what FROM ours
  WHERE pg_catalog.obj_description(objid, classid::regclass::name) IS NULL
-   AND NOT (classid = 'pg_catalog.pg_type'::regclass
-            AND EXISTS (SELECT FROM pg_catalog.pg_type t
-                         WHERE t.oid = objid AND (t.typrelid <> 0 OR t.typelem <> 0)))
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend i
+                    WHERE i.classid = ours.classid AND i.objid = ours.objid
+                      AND i.deptype = 'i')
  ORDER BY what;
 
--- outside the schema
+-- outside the schema (event triggers are in none)
 SELECT what FROM ours
- WHERE what !~ '\mentanglement\M' ORDER BY what;
+ WHERE what !~ '\mentanglement(\M|_)'
+   AND classid <> 'pg_catalog.pg_event_trigger'::regclass
+ ORDER BY what;
 
 -- functions whose EXECUTE was left to PUBLIC without a word
 SELECT what FROM ours JOIN pg_catalog.pg_proc p ON p.oid = objid

@@ -136,5 +136,9 @@ CREATE TABLE entanglement.parked (
 );
 COMMENT ON TABLE entanglement.parked IS 'Objects that could not be stored here, and why; asked for again from time to time.';
 
+COMMENT ON SEQUENCE entanglement.owner_no_seq IS 'Local numbers of owners.';
+COMMENT ON SEQUENCE entanglement.relation_no_seq IS 'Local numbers of synchronized tables.';
+COMMENT ON SEQUENCE entanglement.peer_no_seq IS 'Local numbers of peers.';
+
 REVOKE ALL ON ALL TABLES IN SCHEMA entanglement FROM PUBLIC;
 GRANT USAGE ON SCHEMA entanglement TO PUBLIC;

@@ -200,14 +200,22 @@ sub fails
 	return like($err, qr/ERROR:  $state: .*$message/s, $name);
 }
 
-# Waits until $query returns $expected ('t'); dies at the deadline.
+# Waits until $query returns $expected ('t'); dies at the deadline. A test
+# that passes, named $what.
 sub wait_until
+{
+	my ($self, $query, $expected, $what) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$self->_await($query, $expected, $what);
+	return pass("$self->{name}: $what");
+}
+
+sub _await
 {
 	my ($self, $query, $expected, $what) = @_;
 	my ($out, $err);
 
-	$expected //= 't';
-	$what //= $query;
 	return wait_for(
 		"$self->{name}: $what",
 		sub {
@@ -295,7 +303,7 @@ sub wait_connected
 {
 	my ($self, $peer) = @_;
 
-	return $self->wait_until(
+	return $self->_await(
 		"SELECT state FROM entanglement.peers WHERE name = '$peer'",
 		'connected', "link to $peer");
 }
@@ -304,7 +312,7 @@ sub wait_state
 {
 	my ($self, $peer, $state) = @_;
 
-	return $self->wait_until(
+	return $self->_await(
 		"SELECT state FROM entanglement.peers WHERE name = '$peer'",
 		$state, "state $state of $peer");
 }
@@ -314,7 +322,7 @@ sub wait_folded
 {
 	my ($self) = @_;
 
-	return $self->wait_until('SELECT count(*) = 0 FROM entanglement.change',
+	return $self->_await('SELECT count(*) = 0 FROM entanglement.change',
 		't', 'fold');
 }
 
