@@ -293,7 +293,7 @@ take_present(EntInbound *ib, EntReader *body)
 		keys[n++] = PointerGetDatum(ent_key_from_wire(rel, key, len, values));
 	}
 	ent_inbound_check(body, "present");
-	a = apply_to(ib, t, in, rel, in->epoch);
+	a = apply_to(ib, t, in, rel, in->sender_epoch);
 	ent_apply_present(&a, local_bound(rel, p.has_lo, p.lo, p.lolen),
 					  local_bound(rel, p.has_hi, p.hi, p.hilen),
 					  p.serial, keys, n);

@@ -14,6 +14,7 @@
 #include "store/query.h"
 #include "store/value.h"
 
+#define MAX_LOST_EPOCHS		100		/* a peer that claims more is not believed */
 #define SAVE_INTERVAL_MS	5000	/* haves are written at most this often */
 
 static EntQuery save_query = {
@@ -47,7 +48,7 @@ history_lost(EntOutbound *ob, EntOwner *owner, const EntWireWant *want)
 {
 	if (!owner->local || want->epoch < owner->epoch ||
 		(want->epoch == owner->epoch && want->have <= owner->serial) ||
-		want->epoch >= PG_INT32_MAX)
+		want->epoch > (uint32) owner->epoch + MAX_LOST_EPOCHS)
 		return false;
 	ereport(LOG,
 			(errmsg("owner \"%s\" starts epoch %u: a peer holds newer state of it than this node",

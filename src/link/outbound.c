@@ -130,7 +130,10 @@ take_object(EntOutbound *ob, const EntEvent *ev)
 		return;
 	/* what the scan has not reached is only complete up to the scan's start */
 	if (o->scanning && e.since > o->floor)
+	{
 		e.since = o->floor;
+		e.flags |= ENT_QUEUE_UNSURE;
+	}
 	e.priority = t->priority;
 	push(ob, &e);
 }

@@ -12,6 +12,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "base/guc.h"
@@ -23,10 +24,18 @@
 #define MAX_TAKE	128			/* objects extracted at a time */
 #define MAX_PRESENT 1000		/* keys listed at a time */
 
+typedef enum Fate
+{
+	FATE_DONE,					/* nothing to tell */
+	FATE_SENT,
+	FATE_LATER					/* did not fit into this batch */
+} Fate;
+
 typedef struct Taken
 {
 	EntQueueEntry entry;
 	EntExtract *extract;		/* set once extracted */
+	Fate		fate;
 } Taken;
 
 static EntQuery live_query = {
@@ -143,8 +152,8 @@ write_values(EntWriter *w, EntRelation *rel, EntExtract *x)
 }
 
 static void
-write_row(EntOutbound *ob, EntWriter *w, EntRelation *rel, EntOutTable *t,
-		  Taken *taken, int64 *last)
+write_row(EntWriter *w, EntRelation *rel, EntOutTable *t, Taken *taken,
+		  int64 *last)
 {
 	EntExtract *x = taken->extract;
 	uint8		bitmap[ENT_WIRE_MAX_COLUMNS / 8];
@@ -164,7 +173,6 @@ write_row(EntOutbound *ob, EntWriter *w, EntRelation *rel, EntOutTable *t,
 	ent_wire_write_row(w, &row, last);
 	if (row.op != ENT_ROW_DELETE)
 		write_values(w, rel, x);
-	pg_atomic_fetch_add_u64(&ob->slot->objects_sent, 1);
 }
 
 /* A row that can never be sent is reported and left out, alone. */
@@ -206,6 +214,168 @@ note_flight(EntOutbound *ob, Taken *taken)
 	}
 }
 
+typedef struct Section
+{
+	EntOutbound *ob;
+	EntWriter  *w;
+	EntRelation *rel;
+	EntOutTable *table;
+	Taken	   *taken;
+	int			n;
+	Snapshot	snapshot;
+	size_t		max_bytes;
+} Section;
+
+/* Reads the objects of a section as they are now. */
+static void
+extract_section(Section *s)
+{
+	EntExtract *items = palloc0(s->n * sizeof(EntExtract));
+
+	for (int i = 0; i < s->n; i++)
+	{
+		EntQueueEntry *e = &s->taken[i].entry;
+
+		items[i].key = e->key;
+		items[i].keylen = e->keylen;
+		items[i].owner = e->owner;
+		items[i].since = e->since;
+		items[i].unsure = (e->flags & ENT_QUEUE_UNSURE) != 0;
+		s->taken[i].extract = &items[i];
+		s->taken[i].fate = FATE_DONE;
+	}
+	if (ent_extract(s->rel, s->ob->role, s->table->may, s->snapshot, items, s->n))
+	{
+		/* the commit that precedes sending makes all that is visible durable */
+		(void) GetTopTransactionId();
+		ForceSyncCommit();
+	}
+}
+
+/* Encodes a section, and notes what became of each object. */
+static void
+encode_section(Section *s)
+{
+	EntWireObjects head = {.table = s->rel->no, .owner = s->taken[0].entry.owner};
+	EntWriter  *w = s->w;
+	size_t		mark = 0;
+	int64		last = 0;
+
+	extract_section(s);
+	for (int i = 0; i < s->n; i++)
+	{
+		Taken	   *t = &s->taken[i];
+		EntExtract *x = t->extract;
+
+		if (x->kind == ENT_EXTRACT_NOTHING || !sendable(s->ob, s->rel, x))
+			continue;
+		if (w->len > s->max_bytes &&
+			w->len + row_size(s->rel, x) > 2 * s->max_bytes)
+		{
+			t->fate = FATE_LATER;
+			continue;
+		}
+		if (mark != 0 && x->epoch != head.epoch)
+		{
+			ent_wire_close_section(w, mark);
+			mark = 0;
+		}
+		if (mark == 0)
+		{
+			head.epoch = x->epoch;
+			mark = ent_wire_open_section(w, ENT_SECTION_OBJECTS);
+			ent_wire_write_objects(w, &head);
+			last = 0;
+		}
+		write_row(w, s->rel, s->table, t, &last);
+		t->fate = FATE_SENT;
+	}
+	if (mark != 0)
+		ent_wire_close_section(w, mark);
+}
+
+/* Is this error about some row, so that the others can go without it? */
+static bool
+about_a_row(int sqlstate)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlstate))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+			return false;
+		default:
+			return true;
+	}
+}
+
+/* Runs encode_section in a subtransaction; NULL: done, else the error. */
+static ErrorData *
+try_section(Section *s)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	size_t		start = s->w->len;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		encode_section(s);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		s->w->len = start;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (error && !about_a_row(error->sqlerrcode))
+		ReThrowError(error);
+	return error;
+}
+
+/* A row that cannot be read or encoded is reported and left out, alone. */
+static void
+report_unsendable(Section *s, ErrorData *error)
+{
+	EntQueueEntry *e = &s->taken[0].entry;
+	char	   *message =
+		psprintf("object %s of table \"%s.%s\" could not be sent: %s",
+				 ent_key_text(s->rel, e->key, e->keylen), s->rel->schema,
+				 s->rel->name, error->message);
+
+	ent_shmem_set_error(s->ob->slot, unpack_sql_state(error->sqlerrcode), message);
+	ereport(LOG, (errmsg("%s", message)));
+	s->taken[0].fate = FATE_DONE;
+}
+
+static void
+settle_section(Section *s, size_t bytes)
+{
+	int			sent = 0;
+
+	for (int i = 0; i < s->n; i++)
+	{
+		if (s->taken[i].fate == FATE_LATER)
+			ent_queue_push(s->ob->queue, &s->taken[i].entry);
+		else
+			note_flight(s->ob, &s->taken[i]);
+		if (s->taken[i].fate == FATE_SENT)
+			sent++;
+	}
+	if (sent > 0)
+		s->ob->row_bytes = (s->ob->row_bytes * 7 + bytes / sent) / 8 + 1;
+	pg_atomic_fetch_add_u64(&s->ob->slot->objects_sent, sent);
+}
+
 /*
  * One section: taken[0 .. n-1] are of one table and owner. Entries that do
  * not fit any more go back to where they were. Needs ent_value_enter.
@@ -214,70 +384,39 @@ static void
 write_section(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
 			  Snapshot snapshot, size_t max_bytes)
 {
-	EntRelation *rel = ent_relinfo_get(taken[0].entry.rel);
-	EntOutTable *t = hash_search(ob->tables, &taken[0].entry.rel, HASH_FIND, NULL);
-	EntExtract *items = palloc0(n * sizeof(EntExtract));
-	EntWireObjects head = {.table = taken[0].entry.rel, .owner = taken[0].entry.owner};
-	size_t		mark = 0;
-	int64		last = 0;
+	Section		s = {
+		.ob = ob, .w = w, .rel = ent_relinfo_get(taken[0].entry.rel),
+		.table = hash_search(ob->tables, &taken[0].entry.rel, HASH_FIND, NULL),
+		.taken = taken, .n = n, .snapshot = snapshot, .max_bytes = max_bytes
+	};
+	size_t		start = w->len;
 
-	if (rel == NULL || t->generation != rel->generation)
+	if (s.rel == NULL || s.table->generation != s.rel->generation)
 	{
 		/* the table changed under us: announce it again first */
 		ob->adverts_due = true;
 		ob->adverts_position = ob->ring_position;
-		for (int i = 0; rel != NULL && i < n; i++)
+		for (int i = 0; s.rel != NULL && i < n; i++)
 			ent_queue_push(ob->queue, &taken[i].entry);
 		return;
 	}
+	if (try_section(&s) == NULL)
+	{
+		settle_section(&s, w->len - start);
+		return;
+	}
+	s.n = 1;
 	for (int i = 0; i < n; i++)
 	{
-		items[i].key = taken[i].entry.key;
-		items[i].keylen = taken[i].entry.keylen;
-		items[i].owner = taken[i].entry.owner;
-		items[i].since = taken[i].entry.since;
-		taken[i].extract = &items[i];
-	}
-	if (ent_extract(rel, ob->role, t->may, snapshot, items, n))
-	{
-		/* the commit that precedes sending makes all that is visible durable */
-		(void) GetTopTransactionId();
-		ForceSyncCommit();
-	}
-	for (int i = 0; i < n; i++)
-	{
-		size_t		before = w->len;
+		ErrorData  *error;
 
-		if (items[i].kind == ENT_EXTRACT_NOTHING)
-		{
-			note_flight(ob, &taken[i]);
-			continue;
-		}
-		if (!sendable(ob, rel, &items[i]))
-			continue;
-		if (w->len > max_bytes && w->len + row_size(rel, &items[i]) > 2 * max_bytes)
-		{
-			ent_queue_push(ob->queue, &taken[i].entry);
-			continue;
-		}
-		if (mark != 0 && items[i].epoch != head.epoch)
-		{
-			ent_wire_close_section(w, mark);
-			mark = 0;
-		}
-		if (mark == 0)
-		{
-			head.epoch = items[i].epoch;
-			mark = ent_wire_open_section(w, ENT_SECTION_OBJECTS);
-			ent_wire_write_objects(w, &head);
-			last = 0;
-		}
-		write_row(ob, w, rel, t, &taken[i], &last);
-		note_flight(ob, &taken[i]);
-		ob->row_bytes = (ob->row_bytes * 7 + (w->len - before)) / 8 + 1;
+		s.taken = &taken[i];
+		start = w->len;
+		error = try_section(&s);
+		if (error)
+			report_unsendable(&s, error);
+		settle_section(&s, w->len - start);
 	}
-	if (mark != 0)
-		ent_wire_close_section(w, mark);
 }
 
 void

@@ -19,12 +19,19 @@
 
 typedef struct EntQueue EntQueue;
 
+/*
+ * since is only a lower bound of what the peer has: it may hold objects born
+ * after it, so their deaths have to be told.
+ */
+#define ENT_QUEUE_UNSURE	0x8000
+
 typedef struct EntQueueEntry
 {
 	int32_t		rel;
 	int32_t		owner;
 	int32_t		priority;		/* lower goes first */
-	uint16_t	flags;			/* ENT_ROW_* for the wire, joined on merge */
+	uint16_t	flags;			/* ENT_ROW_* for the wire and ENT_QUEUE_*, joined
+								 * on merge */
 	uint64_t	position;		/* of the first event since the copy was last
 								 * fresh; least on merge */
 	int64_t		since;			/* the peer's copy is complete up to here;

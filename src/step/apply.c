@@ -78,9 +78,9 @@ static EntQuery absent_query = {
 	"WHERE o.rel OPERATOR(pg_catalog.=) $1 AND o.owner OPERATOR(pg_catalog.=) $2 "
 	"AND ($3 IS NULL OR o.key OPERATOR(pg_catalog.>) $3) "
 	"AND ($4 IS NULL OR o.key OPERATOR(pg_catalog.<=) $4) "
-	"AND o.serial OPERATOR(pg_catalog.<=) $5 "
+	"AND (o.epoch OPERATOR(pg_catalog.<) $7 OR o.serial OPERATOR(pg_catalog.<=) $5) "
 	"AND o.key OPERATOR(pg_catalog.<>) ALL ($6)",
-	6, {INT4OID, INT4OID, BYTEAOID, BYTEAOID, INT8OID, BYTEAARRAYOID}, NULL
+	7, {INT4OID, INT4OID, BYTEAOID, BYTEAOID, INT8OID, BYTEAARRAYOID, INT4OID}, NULL
 };
 
 /* What is here of one row's object. */
@@ -608,10 +608,10 @@ void
 ent_apply_present(EntApply *a, bytea *lo, bytea *hi, int64 serial,
 				  Datum *keys, int nkeys)
 {
-	char		nulls[] = "      ";
-	Datum		args[6] = {Int32GetDatum(a->rel->no), Int32GetDatum(a->owner),
+	char		nulls[] = "       ";
+	Datum		args[7] = {Int32GetDatum(a->rel->no), Int32GetDatum(a->owner),
 		PointerGetDatum(lo), PointerGetDatum(hi), Int64GetDatum(serial),
-	ent_query_array(BYTEAOID, keys, NULL, nkeys)};
+	ent_query_array(BYTEAOID, keys, NULL, nkeys), Int32GetDatum(a->epoch)};
 	EntApplyRow *rows;
 	SPITupleTable *found;
 	uint64		n;

@@ -88,7 +88,8 @@ read_versions(Job *j)
 
 /*
  * Tombstones of what is not alive. One born after the peer's copy was
- * complete is nothing to it, unless the peer asked for this very object.
+ * complete is nothing to it, unless the peer asked for this very object or
+ * may have got it before it could say so.
  */
 static void
 read_graves(Job *j)
@@ -114,7 +115,8 @@ read_graves(Job *j)
 			continue;
 		x->epoch = ent_query_int4(row, 2, NULL);
 		x->serial = ent_query_int8(row, 3, NULL);
-		if (x->since == 0 || ent_query_int8(row, 4, NULL) <= x->since)
+		if (x->since == 0 || x->unsure ||
+			ent_query_int8(row, 4, NULL) <= x->since)
 			x->kind = ENT_EXTRACT_DEAD;
 	}
 	SPI_freetuptable(SPI_tuptable);
