@@ -171,6 +171,13 @@ my @moods = (
 	"SET search_path = shop; SET xmloption = 'document'; SET lc_monetary = 'C.UTF-8'; SET lc_numeric = 'C'; SET lc_time = 'C'; SET standard_conforming_strings = on; SET array_nulls = on;",
 );
 
+# What every session of the test itself reads and prints values with.
+my $plain = <<'SQL';
+SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC';
+SET extra_float_digits = 3; SET bytea_output = 'hex'; SET xmloption = 'content';
+SET quote_all_identifiers = off; SET search_path = public;
+SQL
+
 sub fill
 {
 	my ($base, $mood) = @_;
@@ -183,9 +190,9 @@ sub fill
 		$sql .= "INSERT INTO public.every (id, c$i) VALUES (" . $id++ . ", $_);\n"
 		  foreach @values;
 	}
-	# literals are read under the ordinary settings, the rows written under
-	# the session's
-	return "CREATE TEMP TABLE source AS TABLE public.every WITH NO DATA;\n"
+	# literals are read under plain settings, the rows written under the
+	# session's
+	return "${plain}CREATE TEMP TABLE source AS TABLE public.every WITH NO DATA;\n"
 	  . ($sql =~ s/INSERT INTO public\.every/INSERT INTO source/gr)
 	  . "$mood\nINSERT INTO public.every TABLE pg_temp.source;\n";
 }
@@ -195,7 +202,7 @@ sub fill
 sub bits
 {
 	my ($node) = @_;
-	my %send = map { split /\|/ } split /\n/, $node->sql(<<'SQL');
+	my %send = map { split /\|/ } split /\n/, $node->sql($plain . <<'SQL');
 SELECT a.attname || '|' || CASE
 	WHEN t.typsend <> 0
 	 AND format_type(a.atttypid, NULL) !~ '^(shop\.|reg|aclitem|refcursor)'
@@ -211,11 +218,7 @@ SQL
 		"SELECT id, '$types[$_][0]', $send{\"c$_\"} FROM every WHERE num_nonnulls(c$_) > 0"
 	} 0 .. $#types;
 
-	return $node->sql(
-		    "SET extra_float_digits = 3; SET DateStyle = 'ISO, YMD';"
-		  . "SET IntervalStyle = 'postgres'; SET bytea_output = 'hex';"
-		  . "SET TimeZone = 'UTC'; SET quote_all_identifiers = off;"
-		  . 'SET search_path = public; SELECT * FROM ('
+	return $node->sql($plain . 'SELECT * FROM ('
 		  . join(' UNION ALL ', @lines)
 		  . ') x ORDER BY 1, 2');
 }

@@ -80,8 +80,7 @@ my @cases = (
 	[
 		'keys that move over each other',
 		q(BEGIN; UPDATE item SET id = -id WHERE id IN (4, 5);
-		  UPDATE item SET id = 9 + id WHERE id IN (-4, -5); COMMIT;
-		  UPDATE item SET id = id - 1 WHERE id = 5),
+		  UPDATE item SET id = 9 + id WHERE id IN (-4, -5); COMMIT),
 		q(SELECT string_agg(id || v, ' ' ORDER BY id) FROM item WHERE v IN ('v4', 'v5')),
 		'4v5 5v4'
 	],
