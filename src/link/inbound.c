@@ -30,7 +30,7 @@ static EntQuery parked_query = {
 	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) p.owner "
 	"WHERE o.peer OPERATOR(pg_catalog.=) $1 AND p.sqlstate "
 	"OPERATOR(pg_catalog.<>) ALL (ARRAY['22P05', '22021']::pg_catalog.text[]) "
-	"ORDER BY p.since LIMIT $2",
+	"ORDER BY p.tries, p.since LIMIT $2",
 	2, {INT4OID, INT8OID}, NULL
 };
 static EntQuery paid_query = {
