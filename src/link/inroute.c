@@ -76,7 +76,7 @@ static EntQuery no_arrears_query = {
 
 static EntQuery haves_query = {
 	"SELECT u.n, o.epoch, o.serial "
-	"FROM unnest($1) WITH ORDINALITY AS u(no, n) "
+	"FROM pg_catalog.unnest($1) WITH ORDINALITY AS u(no, n) "
 	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) u.no",
 	1, {INT4ARRAYOID}, NULL
 };
