@@ -51,7 +51,7 @@ clean_copy(const char *text)
 	return copy;
 }
 
-static pg_attribute_noreturn() void
+pg_noreturn static void
 fail_dialing(EntConnection *c)
 {
 	char	   *text = clean_copy(PQerrorMessage(c->pg));
@@ -64,7 +64,7 @@ fail_dialing(EntConnection *c)
 								 verdict) : 0));
 }
 
-static pg_attribute_noreturn() void
+pg_noreturn static void
 fail_connected(EntConnection *c)
 {
 	ereport(ERROR,
@@ -90,7 +90,7 @@ advice(int sqlstate)
 }
 
 /* Raises what a result reports; clears it. */
-static pg_attribute_noreturn() void
+pg_noreturn static void
 fail_result(EntConnection *c, PGresult *r)
 {
 	char	   *state = clean_copy(PQresultErrorField(r, PG_DIAG_SQLSTATE));
@@ -303,7 +303,7 @@ drop_notifications(EntConnection *c)
 }
 
 /* The server may have said why before it hung up. */
-static pg_attribute_noreturn() void
+pg_noreturn static void
 fail_reading(EntConnection *c)
 {
 	PGresult   *r;

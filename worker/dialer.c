@@ -150,7 +150,7 @@ others_hold_link(const Dialer *d)
 }
 
 /* The peer is none to dial any more. */
-static pg_attribute_noreturn() void
+pg_noreturn static void
 retire(Dialer *d, const EntPeer *peer)
 {
 	hang_up(d);

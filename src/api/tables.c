@@ -103,7 +103,7 @@ check_table(Relation rel)
 static Oid
 choose_key(Relation rel, Oid named)
 {
-	Oid			index = OidIsValid(named) ? named : RelationGetPrimaryKeyIndex(rel);
+	Oid			index = OidIsValid(named) ? named : ent_compat_primary_key(rel);
 	EntIndexKey key;
 
 	if (!OidIsValid(index))
