@@ -172,11 +172,7 @@ my @moods = (
 );
 
 # What every session of the test itself reads and prints values with.
-my $plain = <<'SQL';
-SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC';
-SET extra_float_digits = 3; SET bytea_output = 'hex'; SET xmloption = 'content';
-SET quote_all_identifiers = off; SET search_path = public;
-SQL
+my $plain = Entanglement::Node::plain();
 
 sub fill
 {
@@ -273,7 +269,10 @@ UPDATE every SET c9 = NULL WHERE id = 1000;
 UPDATE every SET c1 = -1 WHERE id = 1000;
 SQL
 	converge([ $alice, $bob ], ['every'], 'updates of the columns');
-	is($bob->sql('SELECT c0 IS NULL, c1, c9 IS NULL, c14 FROM every WHERE id = 1000'),
+	is( $bob->sql(
+			$plain
+			  . 'SELECT c0 IS NULL, c1, c9 IS NULL, c14 FROM every WHERE id = 1000'
+		),
 		't|-1|t|\x00', 'arrived column by column');
 };
 

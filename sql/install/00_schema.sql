@@ -98,12 +98,13 @@ CREATE TABLE entanglement.peer_table (
     peer integer NOT NULL,
     schema_name text NOT NULL,
     table_name text NOT NULL,
+    number integer NOT NULL,
     known boolean NOT NULL,
     mapped text[] NOT NULL,
     missing text[] NOT NULL,
     PRIMARY KEY (peer, schema_name, table_name)
 );
-COMMENT ON TABLE entanglement.peer_table IS 'Tables a peer announced: whether we have them, which columns fit and which are missing here.';
+COMMENT ON TABLE entanglement.peer_table IS 'Tables a peer announced: under which number, whether we have them, which columns fit and which are missing here.';
 
 CREATE TABLE entanglement.arrears (
     owner integer NOT NULL,

@@ -278,7 +278,7 @@ ent_outbound_poll(EntOutbound *ob)
 		return false;
 	return ent_queue_length(ob->queue) > 0 || ob->adverts_due ||
 		(ob->owed_due && ob->answered_once) ||
-		ob->scans > 0 || !dlist_is_empty(&ob->presents) || ob->slot->nudge ||
+		ob->scans > 0 || ent_outbound_presents_due(ob) || ob->slot->nudge ||
 		claims_ready(ob);
 }
 
@@ -340,6 +340,13 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 
 	ob->flight_min = UINT64_MAX;
 	ob->flight_oldest = PG_INT64_MAX;
+	if (ob->tables_version != ent_relinfo_version())
+	{
+		ob->tables_version = ent_relinfo_version();
+		if (!ob->adverts_due)
+			ob->adverts_position = ob->ring_position;
+		ob->adverts_due = true;
+	}
 	if (ob->adverts_due)
 	{
 		ob->flight_min = Min(ob->adverts_position, ob->ring_position);

@@ -242,6 +242,7 @@ ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
 	dlist_iter	iter;
 	EntOutArrears *a;
 
+	ent_outbound_start_present(ob, owner, rel);
 	dlist_foreach(iter, &ob->arrears)
 	{
 		a = dlist_container(EntOutArrears, node, iter.cur);
@@ -262,22 +263,6 @@ ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
 	a->position = position;
 	dlist_push_tail(&ob->arrears, &a->node);
 	scan_begins(ob, position);
-}
-
-void
-ent_outbound_start_presents(EntOutbound *ob, EntOutOwner *o)
-{
-	ListCell   *lc;
-
-	foreach(lc, ent_relinfo_all())
-	{
-		EntRelation *rel = lfirst(lc);
-		EntOutPresent *p = MemoryContextAllocZero(ob->context, sizeof(EntOutPresent));
-
-		p->owner = o->no;
-		p->rel = rel->no;
-		dlist_push_tail(&ob->presents, &p->node);
-	}
 }
 
 /*

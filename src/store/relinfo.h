@@ -64,11 +64,14 @@ typedef struct EntRelation
 
 /*
  * Drops what has been invalidated. Call at the start of a tick or trigger
- * call chain, in a transaction, never while pointers are held across it. Returns true if
- * anything was dropped since the last call by this process (then mappings and prepared
- * statements kept elsewhere must be rebuilt: compare generation).
+ * call chain, in a transaction, never while pointers are held across it.
+ * Mappings and prepared statements kept elsewhere must be rebuilt when the
+ * generation of what they belong to is another one.
  */
-extern bool ent_relinfo_refresh(void);
+extern void ent_relinfo_refresh(void);
+
+/* Grows, within this process, when a refresh finds any table changed. */
+extern uint64 ent_relinfo_version(void);
 
 /*
  * By number, oid of the root, or name (in the database encoding). NULL when
