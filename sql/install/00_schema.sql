@@ -125,6 +125,7 @@ COMMENT ON TABLE entanglement.owed IS 'Objects to be sent in full to a peer what
 CREATE TABLE entanglement.parked (
     rel integer NOT NULL,
     key bytea NOT NULL,
+    foreign_key boolean NOT NULL DEFAULT false,
     owner integer NOT NULL,
     peer integer NOT NULL,
     serial bigint NOT NULL,
@@ -135,7 +136,7 @@ CREATE TABLE entanglement.parked (
     tries integer NOT NULL DEFAULT 1,
     PRIMARY KEY (rel, key, owner)
 );
-COMMENT ON TABLE entanglement.parked IS 'Objects that could not be stored here, and why; asked for again from time to time.';
+COMMENT ON TABLE entanglement.parked IS 'Objects that could not be stored here, and why; asked for again from time to time. foreign_key: the key is as the peer sent it, since it has no equivalent in the encoding of this database.';
 
 COMMENT ON SEQUENCE entanglement.owner_no_seq IS 'Local numbers of owners.';
 COMMENT ON SEQUENCE entanglement.relation_no_seq IS 'Local numbers of synchronized tables.';

@@ -252,6 +252,19 @@ map_columns(EntInTable *t, EntRelation *rel, List **mapped, List **missing)
 	}
 }
 
+static char *
+comma_list(List *strings)
+{
+	StringInfoData buf;
+	ListCell   *lc;
+
+	initStringInfo(&buf);
+	foreach(lc, strings)
+		appendStringInfo(&buf, "%s\"%s\"", buf.len > 0 ? ", " : "",
+						 strVal(lfirst(lc)));
+	return buf.data;
+}
+
 static bool
 subset(List *a, List *b)
 {
@@ -310,8 +323,8 @@ note_mapping(EntInbound *ib, EntInTable *t, EntRelation *rel, List *mapped,
 				 errhint("Create it if necessary and run entanglement.synchronize.")));
 	if (rel != NULL && !subset(missing, was_missing))
 		ereport(LOG,
-				(errmsg("peer offers columns of table \"%s.%s\" that are missing here",
-						rel->schema, rel->name)));
+				(errmsg("peer offers columns of table \"%s.%s\" that are missing here: %s",
+						rel->schema, rel->name, comma_list(missing))));
 }
 
 static void

@@ -33,7 +33,8 @@ typedef struct EntColumn
 								 * the key */
 	bool		in_key_only;	/* value is exactly what the key image says: not
 								 * sent again as an ordinary column */
-	bool		identity_always;	/* GENERATED ALWAYS AS IDENTITY: cannot be SET */
+	bool		identity_always;	/* GENERATED ALWAYS AS IDENTITY: no UPDATE can
+									 * set it */
 	EntWireFormat format;		/* in which we send it */
 	FmgrInfo	out;			/* send (binary) or output (text) function */
 	FmgrInfo	in_text;		/* input function of the declared type */
