@@ -328,6 +328,10 @@ SQL
 	$bob->drain('carol');
 	converge(\@all, ['stock'], 'others pass by');
 	is($bob->sql('SELECT count(*) FROM late'), '0', 'what the role may not see');
+	$carol->wait_until(
+		"SELECT have FROM entanglement.owners WHERE name = 'alice'",
+		$alice->sql("SELECT serial FROM entanglement.owners WHERE name = 'alice'"),
+		'has all that it could get');
 
 	$carol->sql("SELECT entanglement.pause_peer('bob')");
 	$bob->wait_until(

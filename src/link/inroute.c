@@ -339,6 +339,12 @@ map_table(EntInbound *ib, EntInTable *t)
 	if (rel != NULL && !keys_fit(t, rel))
 		rel = NULL;
 	known = rel != NULL;
+	if (known && t->rel != rel->no)
+	{
+		/* joined just now: what synchronize noted is to be asked for */
+		t->fresh = true;
+		ib->arrears_due = true;
+	}
 	t->rel = known ? rel->no : 0;
 	t->generation = known ? rel->generation : 0;
 	if (known)
@@ -428,6 +434,8 @@ ent_inbound_reconsider(EntInbound *ib)
 	hash_seq_init(&seq, ib->owners);
 	while ((in = hash_seq_search(&seq)) != NULL)
 		consider(ib, in);
+	/* a table that joined here may be one that this peer does not offer */
+	ib->arrears_due = true;
 }
 
 static EntInTable *
