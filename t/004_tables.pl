@@ -388,6 +388,8 @@ subtest 'a table left and joined again' => sub {
 	$alice->sql("UPDATE old SET v = 'back' WHERE id = 7");
 	$alice->sql('DELETE FROM old WHERE id = 8');
 	converge(\@all, ['old'], 'and goes on agreeing');
+	$bob->sql("BEGIN; SELECT entanglement.desynchronize('old'); TRUNCATE old; SELECT entanglement.synchronize('old'); COMMIT");
+	converge(\@all, ['old'], 'also when that is one transaction');
 };
 
 subtest 'a value of 50 MB' => sub {
