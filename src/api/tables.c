@@ -129,7 +129,9 @@ choose_key(Relation rel, Oid named)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("column \"%s\" of table \"%s\" cannot be in a key",
 							NameStr(att->attname), RelationGetRelationName(rel)),
-					 errdetail("Key columns are NOT NULL, not generated, and of a type whose equal values are the same in every database; their collation is deterministic.")));
+					 errdetail("Key columns are NOT NULL, not generated, and of a type whose equal values are the same in every database; their collation is deterministic."),
+					 errhint("Name a unique index over other columns: entanglement.synchronize('%s', index => '...').",
+							 RelationGetRelationName(rel))));
 	}
 	return index;
 }
