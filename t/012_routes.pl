@@ -104,7 +104,7 @@ subtest 'a node in the middle stops while changes go on' => sub {
 			my ($node, $peer) = @$pair;
 
 			$node->sql("SELECT entanglement.pause_peer('$peer')");
-			$alice->sql("UPDATE item SET v = 'round $round' WHERE id % 7 = $round");
+			$alice->sql("UPDATE item SET v = 'round $round' WHERE entanglement.owner_of(item) = 'alice' AND id % 7 = $round");
 			$bob->sql("UPDATE item SET v = 'round $round' WHERE id > 100 AND entanglement.owner_of(item) = 'bob' AND id % 5 = $round");
 			$hub->sql("INSERT INTO item VALUES (1000 + (SELECT count(*) FROM item), 'hub')");
 			$node->sql("SELECT entanglement.resume_peer('$peer')");

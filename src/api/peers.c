@@ -19,6 +19,7 @@
 #include "utils/syscache.h"
 
 #include "base/cert.h"
+#include "base/compat.h"
 #include "base/ent.h"
 #include "base/report.h"
 #include "base/shmem.h"
@@ -177,7 +178,7 @@ check_role(Oid role, const char *peer, bool dials)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("role with OID %u does not exist", role)));
 	form = (Form_pg_authid) GETSTRUCT(tuple);
-	check_is_member_of_role(GetUserId(), role);
+	ent_compat_check_can_set_role(GetUserId(), role);
 	if (form->rolsuper || form->rolbypassrls)
 		ereport(WARNING,
 				(errmsg("role \"%s\" gives peer \"%s\" all rights on all rows",
@@ -263,9 +264,9 @@ set_fingerprint(EntPeer *peer, const char *text)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" is not a SHA-256 fingerprint", text),
-				 errdetail("It has %d hexadecimal digits, with or without colons in between.",
+				 errdetail("A fingerprint has %d hexadecimal digits, with or without colons in between.",
 						   ENT_FINGERPRINT_LENGTH),
-				 errhint("See: openssl x509 -noout -fingerprint -sha256 -in server.crt")));
+				 errhint("It is shown by: openssl x509 -noout -fingerprint -sha256 -in server.crt")));
 	peer->fingerprint = pstrdup(fingerprint);
 }
 
