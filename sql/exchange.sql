@@ -7,6 +7,7 @@
 \i :attempt
 CREATE ROLE regress_peer LOGIN;
 CREATE ROLE regress_other LOGIN;
+CREATE ROLE regress_super SUPERUSER;
 CREATE TABLE item (id integer PRIMARY KEY, v text);
 INSERT INTO item VALUES (1, 'one');
 GRANT SELECT, INSERT, UPDATE, DELETE ON item TO regress_peer;
@@ -30,6 +31,7 @@ GRANT SELECT ON before TO PUBLIC;
 \set ECHO all
 
 -- a person
+SET SESSION AUTHORIZATION regress_super;
 SELECT pg_temp.attempt($$SELECT entanglement.hello(NULL, '')$$);
 SELECT pg_temp.attempt($$SELECT entanglement.hello('push', NULL)$$);
 SELECT pg_temp.attempt($$SELECT entanglement.hello('pop', '')$$);
@@ -54,12 +56,14 @@ BEGIN;
 CALL entanglement.pull('', NULL);
 \echo :LAST_ERROR_SQLSTATE
 ROLLBACK;
+RESET SESSION AUTHORIZATION;
 
 -- roles without the right, and with the right but no peer
+SELECT pg_temp.hello(:there, 'mallory') AS hello \gset
 SET SESSION AUTHORIZATION regress_other;
-SELECT entanglement.hello('push', '\xE7010000011501015E0000000000400080000000000000010178');
+SELECT entanglement.hello('push', :'hello');
+\echo :LAST_ERROR_SQLSTATE
 RESET SESSION AUTHORIZATION;
-SELECT entanglement.hello('push', pg_temp.hello(:there, 'mallory'));
 REVOKE ALL ON FUNCTION entanglement.hello, entanglement.push FROM regress_other;
 REVOKE ALL ON PROCEDURE entanglement.pull FROM regress_other;
 SET SESSION AUTHORIZATION regress_other;
@@ -69,7 +73,6 @@ CALL entanglement.pull('\x');
 RESET SESSION AUTHORIZATION;
 
 -- a peer's login: what it says is taken for a batch, once it said hello
-SELECT pg_temp.hello(:there, 'mallory') AS hello \gset
 SET SESSION AUTHORIZATION regress_peer;
 SELECT entanglement.hello('push', :'hello') IS NOT NULL;
 -- the direction is fixed
@@ -132,7 +135,6 @@ BEGIN;
 CALL entanglement.pull('\xE7010000');
 \echo :LAST_ERROR_SQLSTATE
 ROLLBACK;
-DO $$ BEGIN CALL entanglement.pull('\xE7010000', NULL); END $$;
 SELECT entanglement.hello('pull', :'hello') IS NOT NULL;
 CALL entanglement.pull(NULL);
 SELECT entanglement.hello('pull', :'hello') IS NOT NULL;
@@ -163,5 +165,5 @@ RESET SESSION AUTHORIZATION;
 SELECT entanglement.drop_peer('mallory');
 DROP TABLE item;
 DROP OWNED BY regress_other;
-DROP ROLE regress_peer, regress_other;
+DROP ROLE regress_peer, regress_other, regress_super;
 SELECT entanglement.set_node_name(current_database());
