@@ -96,6 +96,14 @@ subtest 'a route that dies is replaced, from where it stood' => sub {
 	is(received() - $before, 32, 'six more objects to two nodes, nothing anew');
 };
 
+subtest 'tombstones go once all have heard, by whatever way' => sub {
+	$alice->sql('DELETE FROM item WHERE id BETWEEN 11 AND 20');
+	converge(\@all, ['item'], 'ten objects deleted');
+	$_->wait_until('SELECT count(*) FROM entanglement.tombstone',
+		'0', 'all tombstones collected')
+	  foreach @all;
+};
+
 subtest 'a node in the middle stops while changes go on' => sub {
 	foreach my $round (1 .. 3)
 	{
