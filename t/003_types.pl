@@ -157,6 +157,17 @@ CREATE DOMAIN shop.moods AS shop.mood[];
 CREATE TYPE shop.floatrange AS RANGE (subtype = float8);
 SQL
 
+is( $alice->sql($user_types . <<"SQL"), '', 'every built-in type of columns is here');
+SELECT format_type(t.oid, NULL) FROM pg_type t
+ WHERE t.typnamespace = 'pg_catalog'::regnamespace
+   AND t.typtype IN ('b', 'r', 'm')
+   AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
+   AND t.typname NOT IN ('gtsvector', 'pg_brin_bloom_summary',
+	   'pg_brin_minmax_multi_summary', 'pg_dependencies', 'pg_mcv_list',
+	   'pg_ndistinct', 'pg_node_tree')  -- which no user can write values of
+   AND t.oid <> ALL (ARRAY[@{[ join ', ', map { "'" . ($_->[0] =~ s/\(.*//r) . "'::regtype" } @types ]}])
+SQL
+
 # one row per type and value, one column per type; a NULL in all others
 my @columns = map { "c$_ $types[$_][0]" } 0 .. $#types;
 my $table =
@@ -172,11 +183,7 @@ my @moods = (
 );
 
 # What every session of the test itself reads and prints values with.
-my $plain = <<'SQL';
-SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC';
-SET extra_float_digits = 3; SET bytea_output = 'hex'; SET xmloption = 'content';
-SET quote_all_identifiers = off; SET search_path = public;
-SQL
+my $plain = Entanglement::Node::plain();
 
 sub fill
 {
@@ -223,11 +230,8 @@ SQL
 		  . ') x ORDER BY 1, 2');
 }
 
-foreach my $node ($alice, $bob)
-{
-	$node->sql($user_types);
-	$node->sql($table);
-}
+$bob->sql($user_types);
+$_->sql($table) foreach $alice, $bob;
 $_->sql("SELECT entanglement.synchronize('every')") foreach $alice, $bob;
 
 foreach my $i (0 .. $#moods)
@@ -273,7 +277,10 @@ UPDATE every SET c9 = NULL WHERE id = 1000;
 UPDATE every SET c1 = -1 WHERE id = 1000;
 SQL
 	converge([ $alice, $bob ], ['every'], 'updates of the columns');
-	is($bob->sql('SELECT c0 IS NULL, c1, c9 IS NULL, c14 FROM every WHERE id = 1000'),
+	is( $bob->sql(
+			$plain
+			  . 'SELECT c0 IS NULL, c1, c9 IS NULL, c14 FROM every WHERE id = 1000'
+		),
 		't|-1|t|\x00', 'arrived column by column');
 };
 
@@ -387,6 +394,44 @@ SQL
 		"snow\n5 EUR", 'a later value that can be converted');
 	$latin->wait_until('SELECT count(*) FROM entanglement.parked', '0',
 		'nothing parked any more');
+
+	$alice->sql(<<'SQL');
+SET client_encoding = 'UTF8';
+INSERT INTO "größe" VALUES ('☃', 'key', NULL, NULL, 6), ('behind', 'key', NULL, NULL, 7);
+SQL
+	$latin->wait_until(
+		q(SET client_encoding = 'UTF8'; SELECT k FROM "größe" WHERE n = 7),
+		'behind', 'the row behind one whose key cannot be converted');
+	$latin->wait_until(
+		'SELECT key, sqlstate FROM entanglement.parked_rows',
+		'\\x03e29883|22P05', 'which is parked under its bytes');
+	$bob->wait_until(
+		q(SET client_encoding = 'UTF8'; SELECT k FROM "größe" WHERE n = 6),
+		'☃', 'UTF8 peers have it');
+	$alice->sql(q(DELETE FROM "größe" WHERE n = 6));
+	$latin->wait_until('SELECT count(*) FROM entanglement.parked', '0',
+		'until it is deleted');
+};
+
+subtest 'names that LATIN1 lacks' => sub {
+	$alice->sql(<<'SQL');
+SET client_encoding = 'UTF8';
+CREATE TABLE "☃" (k int PRIMARY KEY, v int);
+CREATE TABLE named (k int PRIMARY KEY, "日" int);
+SELECT entanglement.synchronize('"☃"'), entanglement.synchronize('named');
+SELECT entanglement.create_owner('émil ☃');
+SET entanglement.owner = 'émil ☃';
+INSERT INTO "☃" VALUES (1, 1);
+INSERT INTO named VALUES (1, 1);
+SQL
+	$latin->define('CREATE TABLE named (k int PRIMARY KEY)', 'named');
+	$latin->wait_until(
+		q(SET client_encoding = 'UTF8'; SELECT entanglement.owner_of(n) FROM named n),
+		'émil \\2603', 'do not keep out what is not named so');
+	$latin->wait_until(
+		"SELECT waiting_for LIKE '%\"\\\\2603\"%' AND waiting_for LIKE '%named.\"\\\\65E5\"%' FROM entanglement.peers WHERE name = 'alice'",
+		't', 'and are waited for, escaped');
+	is($latin->peer('alice')->{state}, 'connected', 'the link is up');
 };
 
 done_testing();

@@ -98,12 +98,13 @@ CREATE TABLE entanglement.peer_table (
     peer integer NOT NULL,
     schema_name text NOT NULL,
     table_name text NOT NULL,
+    number integer NOT NULL,
     known boolean NOT NULL,
     mapped text[] NOT NULL,
     missing text[] NOT NULL,
     PRIMARY KEY (peer, schema_name, table_name)
 );
-COMMENT ON TABLE entanglement.peer_table IS 'Tables a peer announced: whether we have them, which columns fit and which are missing here.';
+COMMENT ON TABLE entanglement.peer_table IS 'Tables a peer announced: under which number, whether we have them, which columns fit and which are missing here.';
 
 CREATE TABLE entanglement.arrears (
     owner integer NOT NULL,
@@ -124,6 +125,7 @@ COMMENT ON TABLE entanglement.owed IS 'Objects to be sent in full to a peer what
 CREATE TABLE entanglement.parked (
     rel integer NOT NULL,
     key bytea NOT NULL,
+    foreign_key boolean NOT NULL DEFAULT false,
     owner integer NOT NULL,
     peer integer NOT NULL,
     serial bigint NOT NULL,
@@ -134,7 +136,7 @@ CREATE TABLE entanglement.parked (
     tries integer NOT NULL DEFAULT 1,
     PRIMARY KEY (rel, key, owner)
 );
-COMMENT ON TABLE entanglement.parked IS 'Objects that could not be stored here, and why; asked for again from time to time.';
+COMMENT ON TABLE entanglement.parked IS 'Objects that could not be stored here, and why; asked for again from time to time. foreign_key: the key is as the peer sent it, since it has no equivalent in the encoding of this database.';
 
 COMMENT ON SEQUENCE entanglement.owner_no_seq IS 'Local numbers of owners.';
 COMMENT ON SEQUENCE entanglement.relation_no_seq IS 'Local numbers of synchronized tables.';

@@ -92,7 +92,10 @@ COMMENT ON FUNCTION entanglement.key_text(integer, bytea) IS
 
 CREATE VIEW entanglement.parked_rows AS
 SELECT r.relid AS relation,
-    entanglement.key_text(k.rel, k.key) AS key,
+    CASE
+        WHEN k.foreign_key THEN pg_catalog.format('\x%s', pg_catalog.encode(k.key, 'hex'))
+        ELSE entanglement.key_text(k.rel, k.key)
+    END AS key,
     o.name AS owner,
     p.name AS peer,
     k.serial,

@@ -139,7 +139,7 @@ ent_sql_key_text(PG_FUNCTION_ARGS)
 	EntRelation *rel;
 	bytea	   *key = PG_GETARG_BYTEA_PP(1);
 
-	(void) ent_relinfo_refresh();
+	ent_relinfo_refresh();
 	rel = ent_relinfo_get(PG_GETARG_INT32(0));
 	if (rel == NULL)
 		PG_RETURN_NULL();

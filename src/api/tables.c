@@ -166,7 +166,8 @@ refuse_column(Relation rel, Form_pg_attribute att, const char *why)
 			 errmsg("column \"%s\" of table \"%s\" cannot be in a key",
 					NameStr(att->attname), RelationGetRelationName(rel)),
 			 errdetail("%s", why),
-			 errhint("A key is a unique index over NOT NULL columns whose equal values are the same bytes in every database.")));
+			 errhint("Name a unique index over other columns: entanglement.synchronize(%s, index => '...').",
+					 quote_literal_cstr(quote_identifier(RelationGetRelationName(rel))))));
 }
 
 /* The index of the primary key, also of one that is deferrable. */
@@ -218,7 +219,7 @@ choose_key(Relation rel, Oid named)
 			refuse_column(rel, att, "It is generated.");
 		if (!ent_relinfo_type_keyable(att->atttypid, key.collations[i]))
 			refuse_column(rel, att,
-						  psprintf("Its type, %s, or its collation does not allow it.",
+						  psprintf("Equal values of its type, %s, or under its collation may be different bytes.",
 								   format_type_be(att->atttypid)));
 	}
 	return index;

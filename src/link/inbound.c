@@ -489,8 +489,9 @@ build_answer(EntInbound *ib, uint64 number)
 	EntWireAllocator alloc = {writer_grow, CurrentMemoryContext};
 	EntWireHeader header = {.version = ENT_WIRE_VERSION, .number = number};
 	EntWriter	w;
-	uint64		routes = routes_now();
-	bool		changed = routes != ib->routes;
+	uint64		routes = routes_now(),
+				version = ent_relinfo_version();
+	bool		changed = routes != ib->routes || version != ib->tables_version;
 
 	ent_wire_writer_init(&w, alloc);
 	ent_wire_write_raw(&w, "\0\0\0\0", VARHDRSZ);
@@ -498,6 +499,7 @@ build_answer(EntInbound *ib, uint64 number)
 	if (changed)
 	{
 		ib->routes = routes;
+		ib->tables_version = version;
 		ent_inbound_reconsider(ib);
 	}
 	ent_inbound_answer_routes(ib, &w);

@@ -43,6 +43,7 @@ typedef struct EntInTable
 	EntWireTable wire;			/* columns in context */
 	MemoryContext context;
 	bool		known;			/* there is a fitting table here */
+	bool		replaced;		/* another number has its name now */
 	bool		answered;		/* the sender has been told */
 	bool		fresh;			/* arrears are to be asked for (again) */
 	int32		rel;			/* ours, 0: none */
@@ -69,6 +70,7 @@ struct EntInbound
 	HTAB	   *owners;			/* EntInOwner by number */
 	HTAB	   *tables;			/* EntInTable by number */
 	uint64		routes;			/* counter when adverts were last looked at */
+	uint64		tables_version; /* of relinfo at that time */
 	TimestampTz parked_at;		/* when parked objects were last asked for */
 	TimestampTz told_at;		/* when haves of owners that come by another
 								 * way were last told */

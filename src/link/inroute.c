@@ -26,18 +26,18 @@
 #include "store/value.h"
 
 static EntQuery table_query = {
-	"SELECT known, mapped, missing FROM entanglement.peer_table "
+	"SELECT known, mapped, missing, number FROM entanglement.peer_table "
 	"WHERE peer OPERATOR(pg_catalog.=) $1 AND schema_name OPERATOR(pg_catalog.=) $2 "
 	"AND table_name OPERATOR(pg_catalog.=) $3",
 	3, {INT4OID, TEXTOID, TEXTOID}, NULL
 };
 static EntQuery save_table_query = {
 	"INSERT INTO entanglement.peer_table "
-	"(peer, schema_name, table_name, known, mapped, missing) "
-	"VALUES ($1, $2, $3, $4, $5, $6) "
+	"(peer, schema_name, table_name, known, mapped, missing, number) "
+	"VALUES ($1, $2, $3, $4, $5, $6, $7) "
 	"ON CONFLICT (peer, schema_name, table_name) DO UPDATE SET "
-	"known = EXCLUDED.known, mapped = EXCLUDED.mapped, missing = EXCLUDED.missing",
-	6, {INT4OID, TEXTOID, TEXTOID, BOOLOID, TEXTARRAYOID, TEXTARRAYOID}, NULL
+	"known = EXCLUDED.known, mapped = EXCLUDED.mapped, missing = EXCLUDED.missing, number = EXCLUDED.number",
+	7, {INT4OID, TEXTOID, TEXTOID, BOOLOID, TEXTARRAYOID, TEXTARRAYOID, INT4OID}, NULL
 };
 static EntQuery add_arrears_query = {
 	"INSERT INTO entanglement.arrears (owner, rel) "
@@ -260,6 +260,19 @@ map_columns(EntInTable *t, EntRelation *rel, List **mapped, List **missing)
 	}
 }
 
+static char *
+comma_list(List *strings)
+{
+	StringInfoData buf;
+	ListCell   *lc;
+
+	initStringInfo(&buf);
+	foreach(lc, strings)
+		appendStringInfo(&buf, "%s\"%s\"", buf.len > 0 ? ", " : "",
+						 strVal(lfirst(lc)));
+	return buf.data;
+}
+
 static bool
 subset(List *a, List *b)
 {
@@ -267,21 +280,23 @@ subset(List *a, List *b)
 }
 
 /*
- * Compares with what we knew of this peer's table before: what newly fits
- * has to be fetched from the start; what is newly missing is reported once.
+ * Compares with what we knew of this peer's table before: what newly fits, or
+ * has another number because the peer left the table and joined it again, has
+ * to be fetched from the start; what is newly missing is reported once.
  */
 static void
 note_mapping(EntInbound *ib, EntInTable *t, EntRelation *rel, List *mapped,
 			 List *missing)
 {
-	Datum		args[6] = {Int32GetDatum(ib->peer),
+	Datum		args[7] = {Int32GetDatum(ib->peer),
 		CStringGetTextDatum(ent_name_from_wire(t->wire.schema)),
 		CStringGetTextDatum(ent_name_from_wire(t->wire.name)),
 		BoolGetDatum(rel != NULL), text_array(mapped),
-	text_array(missing)};
+	text_array(missing), Int32GetDatum(t->number)};
 	List	   *was_mapped = NIL,
 			   *was_missing = NIL;
 	bool		was_known = false,
+				same = false,	/* number */
 				was_there;
 
 	ent_query_run(&table_query, args, NULL, SPI_OK_SELECT, NULL);
@@ -293,14 +308,15 @@ note_mapping(EntInbound *ib, EntInTable *t, EntRelation *rel, List *mapped,
 		was_known = ent_query_bool(0, 1);
 		was_mapped = text_list(ent_query_datum(0, 2, &null));
 		was_missing = text_list(ent_query_datum(0, 3, &null));
+		same = ent_query_int4(0, 4, NULL) == (int32) t->number;
 	}
 	SPI_freetuptable(SPI_tuptable);
-	if (was_there && was_known == (rel != NULL) &&
+	if (was_there && same && was_known == (rel != NULL) &&
 		subset(mapped, was_mapped) && subset(was_mapped, mapped) &&
 		subset(missing, was_missing) && subset(was_missing, missing))
 		return;
 	ent_query_run(&save_table_query, args, NULL, SPI_OK_INSERT, NULL);
-	if (rel != NULL && !(was_known && subset(mapped, was_mapped)))
+	if (rel != NULL && !(was_known && same && subset(mapped, was_mapped)))
 	{
 		Datum		more[2] = {Int32GetDatum(ib->peer), Int32GetDatum(rel->no)};
 
@@ -315,8 +331,8 @@ note_mapping(EntInbound *ib, EntInTable *t, EntRelation *rel, List *mapped,
 				 errhint("Create it if necessary and run entanglement.synchronize.")));
 	if (rel != NULL && !subset(missing, was_missing))
 		ereport(LOG,
-				(errmsg("peer offers columns of table \"%s.%s\" that are missing here",
-						rel->schema, rel->name)));
+				(errmsg("peer offers columns of table \"%s.%s\" that are missing here: %s",
+						rel->schema, rel->name, comma_list(missing))));
 }
 
 static void
@@ -347,6 +363,23 @@ table_grow(void *ctx, void *old, size_t size)
 	return old ? repalloc(old, size) : MemoryContextAlloc(ctx, size);
 }
 
+/* A table's name under a new number: the old one has nothing to say now. */
+static void
+replace_namesakes(EntInbound *ib, EntInTable *t)
+{
+	HASH_SEQ_STATUS seq;
+	EntInTable *old;
+
+	hash_seq_init(&seq, ib->tables);
+	while ((old = hash_seq_search(&seq)) != NULL)
+		if (old != t && strcmp(old->wire.name, t->wire.name) == 0 &&
+			strcmp(old->wire.schema, t->wire.schema) == 0)
+		{
+			old->known = false;
+			old->replaced = true;
+		}
+}
+
 void
 ent_inbound_take_table(EntInbound *ib, EntReader *body)
 {
@@ -366,6 +399,7 @@ ent_inbound_take_table(EntInbound *ib, EntReader *body)
 	memset((char *) t + sizeof(uint32), 0, sizeof(EntInTable) - sizeof(uint32));
 	t->wire = wire;
 	t->context = context;
+	replace_namesakes(ib, t);
 	map_table(ib, t);
 	t->answered = t->known;		/* "known" is what the sender assumes */
 	ib->announced = true;
@@ -395,10 +429,10 @@ ent_inbound_reconsider(EntInbound *ib)
 
 	hash_seq_init(&seq, ib->tables);
 	while ((t = hash_seq_search(&seq)) != NULL)
-		if (!t->known)
-			map_table(ib, t);
-		else
+		if (t->known)
 			ent_inbound_relation(ib, t);
+		else if (!t->replaced)
+			map_table(ib, t);
 	hash_seq_init(&seq, ib->owners);
 	while ((in = hash_seq_search(&seq)) != NULL)
 		consider(ib, in);

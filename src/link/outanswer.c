@@ -76,6 +76,7 @@ take_want(EntOutbound *ob, EntReader *r)
 	o = hash_search(ob->owners, &no, HASH_FIND, NULL);
 	if (o == NULL)
 		return;
+	o->answered = true;
 	owner = ent_owner_get(no);
 	if (owner == NULL || history_lost(ob, owner, &want))
 		return;

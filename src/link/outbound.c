@@ -40,6 +40,12 @@ static EntQuery owed_query = {
 	1, {INT4OID}, NULL
 };
 
+static EntQuery remit_query = {
+	"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1 "
+	"AND owner OPERATOR(pg_catalog.=) ANY ($2)",
+	2, {INT4OID, INT4ARRAYOID}, NULL
+};
+
 /* ---- life ---- */
 
 static void *
@@ -278,17 +284,38 @@ ent_outbound_poll(EntOutbound *ob)
 		return false;
 	return ent_queue_length(ob->queue) > 0 || ob->adverts_due ||
 		(ob->owed_due && ob->answered_once) ||
-		ob->scans > 0 || !dlist_is_empty(&ob->presents) || ob->slot->nudge ||
+		ob->scans > 0 || ent_outbound_presents_due(ob) || ob->slot->nudge ||
 		claims_ready(ob);
 }
 
 /* ---- debts ---- */
+
+/* What the peer takes by another way it is owed there, if at all. */
+static void
+remit_owed(EntOutbound *ob)
+{
+	HASH_SEQ_STATUS seq;
+	EntOutOwner *o;
+	Datum	   *owners = palloc((hash_get_num_entries(ob->owners) + 1) * sizeof(Datum));
+	Datum		args[2] = {Int32GetDatum(ob->peer)};
+	int			n = 0;
+
+	hash_seq_init(&seq, ob->owners);
+	while ((o = hash_seq_search(&seq)) != NULL)
+		if (o->answered && !o->wanted)
+			owners[n++] = Int32GetDatum(o->no);
+	if (n == 0)
+		return;
+	args[1] = ent_query_array(INT4OID, owners, NULL, n);
+	ent_query_run(&remit_query, args, NULL, SPI_OK_DELETE, NULL);
+}
 
 static void
 load_owed(EntOutbound *ob)
 {
 	Datum		args[1] = {Int32GetDatum(ob->peer)};
 
+	remit_owed(ob);
 	ent_query_run(&owed_query, args, NULL, SPI_OK_SELECT, NULL);
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
@@ -340,6 +367,13 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 
 	ob->flight_min = UINT64_MAX;
 	ob->flight_oldest = PG_INT64_MAX;
+	if (ob->tables_version != ent_relinfo_version())
+	{
+		ob->tables_version = ent_relinfo_version();
+		if (!ob->adverts_due)
+			ob->adverts_position = ob->ring_position;
+		ob->adverts_due = true;
+	}
 	if (ob->adverts_due)
 	{
 		ob->flight_min = Min(ob->adverts_position, ob->ring_position);

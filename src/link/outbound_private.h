@@ -1,7 +1,8 @@
 /*
  * link/outbound_private.h
  *	  What the files of the sending end share: outbound.c (life, ring, batch),
- *	  outscan.c (adverts, catching up), outdata.c (objects, claims), outanswer.c (answers).
+ *	  outscan.c (adverts, catching up), outdata.c (objects, claims),
+ *	  outpresent.c (which keys live), outanswer.c (answers).
  */
 #ifndef ENT_LINK_OUTBOUND_PRIVATE_H
 #define ENT_LINK_OUTBOUND_PRIVATE_H
@@ -30,6 +31,7 @@ typedef struct EntOutOwner
 {
 	int32		no;				/* hash key */
 	uint32		digest;			/* of the advert as last sent */
+	bool		answered;		/* the peer has said whether it wants it */
 	bool		wanted;
 	bool		withheld;		/* we are in arrears: no claims */
 	bool		scanning;		/* catching up from the object table */
@@ -97,6 +99,7 @@ struct EntOutbound
 
 	uint64		ring_position;	/* read up to here */
 	uint64		routes;			/* counter when adverts were last due */
+	uint64		tables_version; /* of relinfo at that time */
 	bool		adverts_due;
 	uint64		adverts_position;	/* ring position at which they became due */
 	bool		owed_due;
@@ -129,7 +132,6 @@ extern void ent_outbound_advertise(EntOutbound *ob, EntWriter *w);
 extern void ent_outbound_unwant(EntOutbound *ob, EntOutOwner *o);
 extern void ent_outbound_start_scan(EntOutbound *ob, EntOutOwner *o,
 									int64 from, uint64 position);
-extern void ent_outbound_start_presents(EntOutbound *ob, EntOutOwner *o);
 extern void ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
 									   uint64 position);
 extern void ent_outbound_scan(EntOutbound *ob);
@@ -137,8 +139,22 @@ extern void ent_outbound_scan(EntOutbound *ob);
 /* outdata.c */
 extern void ent_outbound_write_objects(EntOutbound *ob, EntWriter *w,
 									   size_t max_bytes);
+extern void ent_outbound_write_claims(EntOutbound *ob, EntWriter *w);
+/*
+ * Runs something that reads rows in a subtransaction, and takes back what it
+ * wrote if that fails. NULL: done, else the error, which is about some row.
+ */
+extern ErrorData *ent_outbound_try(void (*run) (void *), void *arg,
+								   EntWriter *w);
+
+/* outpresent.c */
+/* The peer is to be told, from the first key on, which of these live. */
+extern void ent_outbound_start_present(EntOutbound *ob, int32 owner, int32 rel);
+extern void ent_outbound_start_presents(EntOutbound *ob, EntOutOwner *o);
 extern void ent_outbound_write_presents(EntOutbound *ob, EntWriter *w,
 										size_t max_bytes);
-extern void ent_outbound_write_claims(EntOutbound *ob, EntWriter *w);
+/* Is there something to list now? Of this owner, now or later? */
+extern bool ent_outbound_presents_due(EntOutbound *ob);
+extern bool ent_outbound_presents_left(EntOutbound *ob, int32 owner);
 
 #endif							/* ENT_LINK_OUTBOUND_PRIVATE_H */

@@ -22,7 +22,6 @@
 #include "store/value.h"
 
 #define MAX_TAKE	128			/* objects extracted at a time */
-#define MAX_PRESENT 1000		/* keys listed at a time */
 
 typedef enum Fate
 {
@@ -37,18 +36,6 @@ typedef struct Taken
 	EntExtract *extract;		/* set once extracted */
 	Fate		fate;
 } Taken;
-
-static EntQuery live_query = {
-	"SELECT o.key FROM entanglement.object o "
-	"WHERE o.rel OPERATOR(pg_catalog.=) $1 AND o.owner OPERATOR(pg_catalog.=) $2 "
-	"AND ($3 IS NULL OR o.key OPERATOR(pg_catalog.>) $3) "
-	"ORDER BY o.key LIMIT $4",
-	4, {INT4OID, INT4OID, BYTEAOID, INT8OID}, NULL
-};
-static EntQuery serial_query = {
-	"SELECT serial FROM entanglement.owner WHERE no OPERATOR(pg_catalog.=) $1",
-	1, {INT4OID}, NULL
-};
 
 static int
 by_table_and_owner(const void *a, const void *b)
@@ -254,8 +241,9 @@ extract_section(Section *s)
 
 /* Encodes a section, and notes what became of each object. */
 static void
-encode_section(Section *s)
+encode_section(void *section)
 {
+	Section    *s = section;
 	EntWireObjects head = {.table = s->rel->no, .owner = s->taken[0].entry.owner};
 	EntWriter  *w = s->w;
 	size_t		mark = 0;
@@ -310,20 +298,19 @@ about_a_row(int sqlstate)
 	}
 }
 
-/* Runs encode_section in a subtransaction; NULL: done, else the error. */
-static ErrorData *
-try_section(Section *s)
+ErrorData *
+ent_outbound_try(void (*run) (void *), void *arg, EntWriter *w)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	size_t		start = s->w->len;
+	size_t		start = w->len;
 	ErrorData  *volatile error = NULL;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		encode_section(s);
+		run(arg);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -332,7 +319,7 @@ try_section(Section *s)
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		s->w->len = start;
+		w->len = start;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
@@ -400,7 +387,7 @@ write_section(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
 			ent_queue_push(ob->queue, &taken[i].entry);
 		return;
 	}
-	if (try_section(&s) == NULL)
+	if (ent_outbound_try(encode_section, &s, w) == NULL)
 	{
 		settle_section(&s, w->len - start);
 		return;
@@ -412,7 +399,7 @@ write_section(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
 
 		s.taken = &taken[i];
 		start = w->len;
-		error = try_section(&s);
+		error = ent_outbound_try(encode_section, &s, w);
 		if (error)
 			report_unsendable(&s, error);
 		settle_section(&s, w->len - start);
@@ -455,100 +442,7 @@ ent_outbound_write_objects(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 	pfree(taken);
 }
 
-/* ---- which keys live, for a peer that missed collected tombstones ---- */
-
-/* One range of keys; true when the table is listed to its end. */
-static bool
-write_present(EntWriter *w, EntOutPresent *p, EntRelation *rel,
-			  MemoryContext keep)
-{
-	Datum		args[4] = {Int32GetDatum(p->rel), Int32GetDatum(p->owner),
-	PointerGetDatum(p->lo), Int64GetDatum(MAX_PRESENT)};
-	char		nulls[] = "    ";
-	EntWirePresent head = {.owner = p->owner, .table = p->rel};
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	bytea	   *last = NULL;
-	size_t		mark;
-	bool		done;
-
-	ent_query_run(&serial_query, &args[1], NULL, SPI_OK_SELECT, snapshot);
-	if (SPI_processed == 1)
-		head.serial = ent_query_int8(0, 1, NULL);
-	SPI_freetuptable(SPI_tuptable);
-	nulls[2] = p->lo ? ' ' : 'n';
-	ent_query_run(&live_query, args, nulls, SPI_OK_SELECT, snapshot);
-	done = SPI_processed < MAX_PRESENT;
-	if (p->lo)
-	{
-		head.has_lo = true;
-		head.lo = ent_key_to_wire(rel, (uint8 *) VARDATA_ANY(p->lo),
-								  VARSIZE_ANY_EXHDR(p->lo), &head.lolen);
-	}
-	if (!done)
-	{
-		bool		null;
-
-		last = DatumGetByteaPP(ent_query_datum(SPI_processed - 1, 1, &null));
-		head.has_hi = true;
-		head.hi = ent_key_to_wire(rel, (uint8 *) VARDATA_ANY(last),
-								  VARSIZE_ANY_EXHDR(last), &head.hilen);
-	}
-	mark = ent_wire_open_section(w, ENT_SECTION_PRESENT);
-	ent_wire_write_present(w, &head);
-	for (uint64 row = 0; row < SPI_processed; row++)
-	{
-		bool		null;
-		bytea	   *key = DatumGetByteaPP(ent_query_datum(row, 1, &null));
-		size_t		len;
-		const uint8 *wire = ent_key_to_wire(rel, (uint8 *) VARDATA_ANY(key),
-											VARSIZE_ANY_EXHDR(key), &len);
-
-		ent_wire_write_bytes(w, wire, len);
-	}
-	ent_wire_close_section(w, mark);
-	if (last)
-	{
-		p->lo = MemoryContextAlloc(keep, VARSIZE_ANY(last));
-		memcpy(p->lo, last, VARSIZE_ANY(last));
-	}
-	SPI_freetuptable(SPI_tuptable);
-	UnregisterSnapshot(snapshot);
-	return done;
-}
-
-void
-ent_outbound_write_presents(EntOutbound *ob, EntWriter *w, size_t max_bytes)
-{
-	dlist_mutable_iter iter;
-
-	dlist_foreach_modify(iter, &ob->presents)
-	{
-		EntOutPresent *p = dlist_container(EntOutPresent, node, iter.cur);
-		EntRelation *rel = ent_relinfo_get(p->rel);
-		EntOutTable *t = hash_search(ob->tables, &p->rel, HASH_FIND, NULL);
-		bool		done = rel == NULL || t == NULL || !t->known;
-
-		while (!done && w->len < max_bytes)
-			done = write_present(w, p, rel, ob->context);
-		if (!done)
-			return;
-		dlist_delete(&p->node);
-		pfree(p);
-	}
-}
-
 /* ---- claims ---- */
-
-static bool
-presents_left(EntOutbound *ob, int32 owner)
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &ob->presents)
-		if (dlist_container(EntOutPresent, node, iter.cur)->owner == owner)
-			return true;
-	return false;
-}
 
 static void
 write_owner_claims(EntOutbound *ob, EntWriter *w, uint64 unsent)
@@ -560,7 +454,7 @@ write_owner_claims(EntOutbound *ob, EntWriter *w, uint64 unsent)
 		EntOutOwner *o = dlist_container(EntOutOwner, node, iter.cur);
 		int64		serial = 0;
 
-		if (presents_left(ob, o->no))
+		if (ent_outbound_presents_left(ob, o->no))
 			continue;
 		if (o->current.serial > 0 && o->current.position < unsent)
 		{
@@ -605,7 +499,8 @@ ent_outbound_write_claims(EntOutbound *ob, EntWriter *w)
 		EntOutOwner *o = hash_search(ob->owners, &a->owner, HASH_FIND, NULL);
 		EntWireArrears done = {.owner = a->owner, .table = a->rel};
 
-		if (!a->queued || a->position >= unsent || (o && o->withheld))
+		if (!a->queued || a->position >= unsent || (o && o->withheld) ||
+			ent_outbound_presents_left(ob, a->owner))
 			continue;
 		ent_wire_write_arrears(w, ENT_SECTION_ARREARS_DONE, &done);
 		dlist_delete(&a->node);

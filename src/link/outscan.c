@@ -112,6 +112,7 @@ advertise_owner(EntOutbound *ob, EntWriter *w, EntOwner *o)
 		out->claimed = 0;
 	}
 	out->digest = digest;
+	out->answered = false;
 	memcpy(wire.id.bytes, o->id.data, UUID_LEN);
 	memcpy(wire.home.bytes, o->home.data, UUID_LEN);
 	strlcpy(wire.name, ent_name_to_wire(o->name), sizeof(wire.name));
@@ -242,6 +243,7 @@ ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
 	dlist_iter	iter;
 	EntOutArrears *a;
 
+	ent_outbound_start_present(ob, owner, rel);
 	dlist_foreach(iter, &ob->arrears)
 	{
 		a = dlist_container(EntOutArrears, node, iter.cur);
@@ -262,22 +264,6 @@ ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
 	a->position = position;
 	dlist_push_tail(&ob->arrears, &a->node);
 	scan_begins(ob, position);
-}
-
-void
-ent_outbound_start_presents(EntOutbound *ob, EntOutOwner *o)
-{
-	ListCell   *lc;
-
-	foreach(lc, ent_relinfo_all())
-	{
-		EntRelation *rel = lfirst(lc);
-		EntOutPresent *p = MemoryContextAllocZero(ob->context, sizeof(EntOutPresent));
-
-		p->owner = o->no;
-		p->rel = rel->no;
-		dlist_push_tail(&ob->presents, &p->node);
-	}
 }
 
 /*
@@ -380,7 +366,7 @@ scan_arrears(EntOutbound *ob, EntOutArrears *a, Snapshot snapshot)
 
 	ent_query_run(&arrears_query, args, NULL, SPI_OK_SELECT, snapshot);
 	upto = complete_upto(ent_scan_chunk);
-	queue_rows(ob, a->owner, 0, ENT_ROW_REFRESH, a->position, upto);
+	queue_rows(ob, a->owner, 0, ENT_ROW_REFRESH | ENT_ROW_LATE, a->position, upto);
 	SPI_freetuptable(SPI_tuptable);
 	if (upto == PG_INT64_MAX)
 	{

@@ -44,13 +44,13 @@ static EntQuery find_query = {
 };
 static EntQuery park_query = {
 	"INSERT INTO entanglement.parked AS p "
-	"(rel, key, owner, peer, serial, sqlstate, message, detail) "
-	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8) "
+	"(rel, key, owner, peer, serial, sqlstate, message, detail, foreign_key) "
+	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) "
 	"ON CONFLICT (rel, key, owner) DO UPDATE SET peer = EXCLUDED.peer, "
 	"serial = EXCLUDED.serial, sqlstate = EXCLUDED.sqlstate, "
 	"message = EXCLUDED.message, detail = EXCLUDED.detail, "
 	"tries = p.tries OPERATOR(pg_catalog.+) 1",
-	8, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID}, NULL
+	9, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID}, NULL
 };
 static EntQuery unpark_query = {
 	"DELETE FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1 "
@@ -87,6 +87,7 @@ static EntQuery absent_query = {
 typedef struct Copy
 {
 	bytea	   *key;			/* local image */
+	bool		foreign_key;	/* no, the peer's: it has no equivalent here */
 	Datum		values[ENT_WIRE_MAX_KEYS];
 	bool		exists;			/* object row: */
 	int32		owner;
@@ -201,16 +202,27 @@ unpark(EntApply *a, Copy *c)
 	c->parked = false;
 }
 
+static char *
+key_text(EntApply *a, Copy *c)
+{
+	if (c->foreign_key)
+		return TextDatumGetCString(DirectFunctionCall2(binary_encode,
+													   PointerGetDatum(c->key),
+													   CStringGetTextDatum("hex")));
+	return ent_key_text(a->rel, (uint8 *) VARDATA_ANY(c->key),
+						VARSIZE_ANY_EXHDR(c->key));
+}
+
 /* A refused value must not be lost nor hold up others: note it, ask later. */
 static void
 park(EntApply *a, Copy *c, EntApplyRow *r, const char *sqlstate,
 	 const char *message, const char *detail)
 {
-	Datum		args[8] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
+	Datum		args[9] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
 		Int32GetDatum(a->owner), Int32GetDatum(a->peer),
 		Int64GetDatum(r->serial), CStringGetTextDatum(sqlstate),
-	CStringGetTextDatum(message), (Datum) 0};
-	char		nulls[] = "        ";
+	CStringGetTextDatum(message), (Datum) 0, BoolGetDatum(c->foreign_key)};
+	char		nulls[] = "         ";
 
 	if (detail)
 		args[7] = CStringGetTextDatum(detail);
@@ -220,9 +232,8 @@ park(EntApply *a, Copy *c, EntApplyRow *r, const char *sqlstate,
 	if (!c->parked)
 		ereport(LOG,
 				(errmsg("object %s of table \"%s.%s\" could not be stored: %s",
-						ent_key_text(a->rel, (uint8 *) VARDATA_ANY(c->key),
-									 VARSIZE_ANY_EXHDR(c->key)),
-						a->rel->schema, a->rel->name, message),
+						key_text(a, c), a->rel->schema, a->rel->name,
+						message),
 				 errhint("See entanglement.parked_rows; it will be tried again.")));
 	c->parked = true;
 }
@@ -548,9 +559,16 @@ park_failed(Section *s, int i, ErrorData *error)
 
 	if (c->key == NULL)			/* the key itself could not be converted */
 	{
+		c->foreign_key = true;
 		c->key = palloc(VARHDRSZ + s->rows[i].wirekeylen);
 		SET_VARSIZE(c->key, VARHDRSZ + s->rows[i].wirekeylen);
 		memcpy(VARDATA(c->key), s->rows[i].wirekey, s->rows[i].wirekeylen);
+		c->parked = s->rows[i].op == ENT_ROW_DELETE;
+	}
+	if (c->foreign_key && s->rows[i].op == ENT_ROW_DELETE)
+	{
+		unpark(s->a, c);		/* all that can be here of it */
+		return;
 	}
 	park(s->a, c, &s->rows[i], unpack_sql_state(error->sqlerrcode),
 		 error->message, error->detail);

@@ -32,7 +32,7 @@ typedef struct Entry
 
 static HTAB *entries = NULL;
 static bool any_marked = false;
-static bool changed = false;	/* and nobody has asked yet */
+static uint64 version = 1;		/* grows with each change */
 
 /* ---- invalidation ---- */
 
@@ -58,7 +58,7 @@ relation_invalidated(Oid relid)
 {
 	if (ent_catalog_is(ENT_CATALOG_RELATION, relid))
 	{
-		changed = true;
+		version++;
 		relid = InvalidOid;
 	}
 	mark(relid);
@@ -174,25 +174,25 @@ marked_entries(void)
 	return result;
 }
 
-bool
+void
 ent_relinfo_refresh(void)
 {
-	bool		result;
+	ListCell   *lc;
 
 	AcceptInvalidationMessages();
-	if (any_marked)
-	{
-		List	   *marked = marked_entries();
-		ListCell   *lc;
+	if (!any_marked)
+		return;
+	/* after an error the rest is done next time */
+	foreach(lc, marked_entries())
+		if (reread(lfirst(lc)))
+			version++;
+	any_marked = marked_entries() != NIL;
+}
 
-		/* after an error the rest is done next time */
-		foreach(lc, marked)
-			changed |= reread(lfirst(lc));
-		any_marked = marked_entries() != NIL;
-	}
-	result = changed;
-	changed = false;
-	return result;
+uint64
+ent_relinfo_version(void)
+{
+	return version;
 }
 
 static void

@@ -33,7 +33,8 @@ typedef struct EntColumn
 								 * the key */
 	bool		in_key_only;	/* value is exactly what the key image says: not
 								 * sent again as an ordinary column */
-	bool		identity_always;	/* GENERATED ALWAYS AS IDENTITY: cannot be SET */
+	bool		identity_always;	/* GENERATED ALWAYS AS IDENTITY: no UPDATE can
+									 * set it */
 	EntWireFormat format;		/* in which we send it */
 	FmgrInfo	out;			/* send (binary) or output (text) function */
 	FmgrInfo	in_text;		/* input function of the declared type */
@@ -64,11 +65,14 @@ typedef struct EntRelation
 
 /*
  * Drops what has been invalidated. Call at the start of a tick or trigger
- * call chain, in a transaction, never while pointers are held across it. Returns true if
- * anything was dropped since the last call by this process (then mappings and prepared
- * statements kept elsewhere must be rebuilt: compare generation).
+ * call chain, in a transaction, never while pointers are held across it.
+ * Mappings and prepared statements kept elsewhere must be rebuilt when the
+ * generation of what they belong to is another one.
  */
-extern bool ent_relinfo_refresh(void);
+extern void ent_relinfo_refresh(void);
+
+/* Grows, within this process, when a refresh finds any table changed. */
+extern uint64 ent_relinfo_version(void);
 
 /*
  * By number, oid of the root, or name (in the database encoding). NULL when

@@ -169,12 +169,6 @@ only(EntRelation *rel)
 	return rel->partitioned ? "" : "ONLY ";
 }
 
-static bool
-settable(EntColumn *col)
-{
-	return !col->in_key_only && !col->identity_always;
-}
-
 static void
 append_read(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
 {
@@ -191,13 +185,52 @@ append_read(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
 	append_where(sql, rel);
 }
 
+/*
+ * No UPDATE can set a column that is GENERATED ALWAYS AS IDENTITY: the row is
+ * taken out and put in again, with what is not set as it was.
+ */
+static void
+append_replace(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
+{
+	StringInfoData names,
+				values;
+
+	initStringInfo(&names);
+	initStringInfo(&values);
+	for (int i = 0; i < rel->ncolumns; i++)
+	{
+		const char *sep = i == 0 ? "" : ", ";
+		const char *name = quote_identifier(rel->columns[i].name);
+
+		appendStringInfo(&names, "%s%s", sep, name);
+		if (set[i] && !rel->columns[i].in_key_only)
+		{
+			appendStringInfo(&values, "%s$%d", sep, rel->nkeys + st->nargs + 1);
+			st->columns[st->nargs++] = i;
+		}
+		else
+			appendStringInfo(&values, "%sold.%s", sep, name);
+	}
+	appendStringInfo(sql, "WITH old AS (DELETE FROM %s%s t", only(rel), table_name(rel));
+	append_where(sql, rel);
+	appendStringInfo(sql, " RETURNING %s) INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM old",
+					 names.data, table_name(rel), names.data, values.data);
+}
+
 /* false: nothing to set */
 static bool
 append_update(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
 {
+	for (int i = 0; i < rel->ncolumns; i++)
+		if (set[i] && rel->columns[i].identity_always &&
+			!rel->columns[i].in_key_only)
+		{
+			append_replace(sql, rel, st, set);
+			return true;
+		}
 	appendStringInfo(sql, "UPDATE %s%s t", only(rel), table_name(rel));
 	for (int i = 0; i < rel->ncolumns; i++)
-		if (set[i] && settable(&rel->columns[i]))
+		if (set[i] && !rel->columns[i].in_key_only)
 		{
 			appendStringInfo(sql, "%s %s = $%d", st->nargs == 0 ? " SET" : ",",
 							 quote_identifier(rel->columns[i].name),

@@ -44,7 +44,8 @@ extern bool ent_rowquery_read(EntRelation *rel, const bool *may,
 
 /*
  * set[i]: column i is given in values/nulls. UPDATE leaves key columns that are in_key_only
- * and identity_always columns alone. Return the number of rows.
+ * alone, and becomes DELETE and INSERT when it sets an identity_always column.
+ * Return the number of rows.
  */
 extern uint64 ent_rowquery_update(EntRelation *rel, const bool *set,
 								  const Datum *key, const Datum *values,

@@ -9,6 +9,7 @@
 
 #include "access/htup_details.h"
 #include "access/transam.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
@@ -266,8 +267,43 @@ ent_name_to_wire(const char *name)
 	return result == name ? pstrdup(name) : result;
 }
 
+/*
+ * Character by character, since one without equivalent is to be told apart
+ * from bytes that are no UTF-8.
+ */
+static char *
+escaped_name(const char *name, int encoding)
+{
+	Oid			proc = FindDefaultConversionProc(PG_UTF8, encoding);
+	StringInfoData out;
+	int			len;
+
+	if (!OidIsValid(proc))
+		return text_from_wire(name, strlen(name));
+	initStringInfo(&out);
+	for (const char *p = name; *p; p += len)
+	{
+		unsigned char converted[MAX_CONVERSION_GROWTH * MAX_MULTIBYTE_CHAR_LEN + 1];
+
+		len = pg_utf_mblen((const unsigned char *) p);
+		if (pg_do_encoding_conversion_buf(proc, PG_UTF8, encoding,
+										  (unsigned char *) p, len, converted,
+										  sizeof(converted), true) == len)
+			appendStringInfoString(&out, (char *) converted);
+		else
+			appendStringInfo(&out, "\\%04X",
+							 utf8_to_unicode((const unsigned char *) p));
+	}
+	return out.data;
+}
+
 char *
 ent_name_from_wire(const char *name)
 {
-	return text_from_wire(name, strlen(name));
+	int			encoding = GetDatabaseEncoding();
+
+	(void) pg_verify_mbstr(PG_UTF8, name, strlen(name), false);
+	if (encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
+		return pstrdup(name);
+	return escaped_name(name, encoding);
 }

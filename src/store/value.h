@@ -83,7 +83,11 @@ extern bytea *ent_key_from_wire(EntRelation *rel, Oid role, const uint8 *key,
 /* For people: (id, name)=(7, x), at most about 200 bytes, current context. */
 extern char *ent_key_text(EntRelation *rel, const uint8 *key, size_t len);
 
-/* Identifiers: database encoding to UTF-8 and back, current context. */
+/*
+ * Identifiers: database encoding to UTF-8 and back, current context. A
+ * character that the database's encoding lacks becomes \XXXX, so that no name
+ * of a peer's keeps its other tables and owners out.
+ */
 extern char *ent_name_to_wire(const char *name);
 extern char *ent_name_from_wire(const char *name);
 

@@ -328,6 +328,17 @@ sub wait_folded
 
 # ---- looking at rows and versions ----
 
+# Settings under which equal values of two nodes print equally, whatever
+# their databases and roles are set to.
+sub plain
+{
+	return <<'SQL';
+SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC';
+SET extra_float_digits = 3; SET bytea_output = 'hex'; SET xmloption = 'content';
+SET quote_all_identifiers = off; SET search_path = public; SET lc_monetary = 'C';
+SQL
+}
+
 # Number of rows and ordered hash of a table (or of these columns of it).
 sub digest
 {
@@ -335,7 +346,7 @@ sub digest
 	my $from =
 	  defined $columns ? "(SELECT $columns FROM $table) t" : "$table t";
 
-	return $self->sql(<<"SQL");
+	return $self->sql(plain() . <<"SQL");
 SELECT count(*) || ':' || coalesce(md5(string_agg(md5(t::text), ''
 	ORDER BY t::text COLLATE "C")), '-') FROM $from
 SQL

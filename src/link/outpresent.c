@@ -1,0 +1,288 @@
+/*
+ * link/outpresent.c
+ *	  The sending end: which keys live, for a peer that may have missed deaths.
+ *
+ * It missed them if the tombstones it needed are gone, or if it did not take
+ * the table when they passed by. Only keys of rows that the peer's role may
+ * see are listed (I5), and none while we are in arrears with the owner
+ * ourselves: what has not come here yet is not dead.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "link/outbound_private.h"
+#include "step/extract.h"
+#include "store/query.h"
+#include "store/value.h"
+
+#define MAX_PRESENT 1000		/* keys looked at at a time */
+
+static EntQuery live_query = {
+	"SELECT o.key FROM entanglement.object o "
+	"WHERE o.rel OPERATOR(pg_catalog.=) $1 AND o.owner OPERATOR(pg_catalog.=) $2 "
+	"AND ($3 IS NULL OR o.key OPERATOR(pg_catalog.>) $3) "
+	"ORDER BY o.key LIMIT $4",
+	4, {INT4OID, INT4OID, BYTEAOID, INT8OID}, NULL
+};
+static EntQuery state_query = {
+	"SELECT o.serial, EXISTS (SELECT 1 FROM entanglement.arrears a "
+	"WHERE a.owner OPERATOR(pg_catalog.=) o.no) "
+	"FROM entanglement.owner o WHERE o.no OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL
+};
+
+/* One range of keys, under one snapshot. */
+typedef struct Range
+{
+	EntOutbound *ob;
+	EntOutPresent *present;
+	EntOutTable *table;
+	EntRelation *rel;
+	Snapshot	snapshot;
+	bytea	  **keys;
+	EntExtract *items;
+	bool	   *visible;
+	int			n;
+	int			from,
+				to;				/* which of them are looked at */
+} Range;
+
+void
+ent_outbound_start_present(EntOutbound *ob, int32 owner, int32 rel)
+{
+	dlist_iter	iter;
+	EntOutPresent *p;
+
+	dlist_foreach(iter, &ob->presents)
+	{
+		p = dlist_container(EntOutPresent, node, iter.cur);
+		if (p->owner == owner && p->rel == rel)
+		{
+			p->lo = NULL;
+			return;
+		}
+	}
+	p = MemoryContextAllocZero(ob->context, sizeof(EntOutPresent));
+	p->owner = owner;
+	p->rel = rel;
+	dlist_push_tail(&ob->presents, &p->node);
+}
+
+void
+ent_outbound_start_presents(EntOutbound *ob, EntOutOwner *o)
+{
+	ListCell   *lc;
+
+	foreach(lc, ent_relinfo_all())
+		ent_outbound_start_present(ob, o->no, ((EntRelation *) lfirst(lc))->no);
+}
+
+/* Reads the serial the list is to be of; false: no list can be made now. */
+static bool
+read_state(EntOutOwner *o, Snapshot snapshot, int64 *serial)
+{
+	Datum		args[1] = {Int32GetDatum(o->no)};
+	bool		found;
+
+	ent_query_run(&state_query, args, NULL, SPI_OK_SELECT, snapshot);
+	found = SPI_processed == 1;
+	if (found)
+	{
+		*serial = ent_query_int8(0, 1, NULL);
+		o->withheld = ent_query_bool(0, 2);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return found && !o->withheld;
+}
+
+static void
+read_keys(Range *r)
+{
+	EntOutPresent *p = r->present;
+	Datum		args[4] = {Int32GetDatum(p->rel), Int32GetDatum(p->owner),
+	PointerGetDatum(p->lo), Int64GetDatum(MAX_PRESENT)};
+
+	ent_query_run(&live_query, args, p->lo ? "    " : "  n ", SPI_OK_SELECT,
+				  r->snapshot);
+	r->n = SPI_processed;
+	r->keys = palloc((r->n + 1) * sizeof(bytea *));
+	r->items = palloc0((r->n + 1) * sizeof(EntExtract));
+	r->visible = palloc0((r->n + 1) * sizeof(bool));
+	for (int i = 0; i < r->n; i++)
+	{
+		bool		null;
+
+		r->keys[i] = DatumGetByteaPCopy(ent_query_datum(i, 1, &null));
+		r->items[i].key = (uint8 *) VARDATA_ANY(r->keys[i]);
+		r->items[i].keylen = VARSIZE_ANY_EXHDR(r->keys[i]);
+		r->items[i].owner = p->owner;
+		r->items[i].since = PG_INT64_MAX;	/* no values are needed */
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+static void
+look(void *range)
+{
+	Range	   *r = range;
+
+	if (ent_extract(r->rel, r->ob->role, r->table->may, r->snapshot,
+					r->items + r->from, r->to - r->from))
+	{
+		/* as for objects: nothing not yet durable may be known abroad */
+		(void) GetTopTransactionId();
+		ForceSyncCommit();
+	}
+	for (int i = r->from; i < r->to; i++)
+		r->visible[i] = r->items[i].kind == ENT_EXTRACT_DELTA ||
+			r->items[i].kind == ENT_EXTRACT_FULL;
+}
+
+/* Which rows the role may see; one that cannot be read it may not. */
+static void
+look_at_rows(Range *r, EntWriter *w)
+{
+	if (r->n == 0)
+		return;
+	r->to = r->n;
+	if (ent_outbound_try(look, r, w) == NULL)
+		return;
+	for (int i = 0; i < r->n; i++)
+	{
+		r->from = i;
+		r->to = i + 1;
+		if (ent_outbound_try(look, r, w) != NULL)
+			r->visible[i] = false;
+	}
+}
+
+static const uint8 *
+wire_key(Range *r, bytea *key, size_t *len)
+{
+	return ent_key_to_wire(r->rel, (uint8 *) VARDATA_ANY(key),
+						   VARSIZE_ANY_EXHDR(key), len);
+}
+
+static void
+write_range(Range *r, EntWriter *w, int64 serial)
+{
+	EntOutPresent *p = r->present;
+	EntWirePresent head = {.owner = p->owner, .table = p->rel, .serial = serial};
+	size_t		mark,
+				len;
+
+	head.has_lo = p->lo != NULL;
+	if (head.has_lo)
+		head.lo = wire_key(r, p->lo, &head.lolen);
+	head.has_hi = r->n == MAX_PRESENT;
+	if (head.has_hi)
+		head.hi = wire_key(r, r->keys[r->n - 1], &head.hilen);
+	mark = ent_wire_open_section(w, ENT_SECTION_PRESENT);
+	ent_wire_write_present(w, &head);
+	for (int i = 0; i < r->n; i++)
+		if (r->visible[i])
+		{
+			const uint8 *key = wire_key(r, r->keys[i], &len);
+
+			ent_wire_write_bytes(w, key, len);
+		}
+	ent_wire_close_section(w, mark);
+}
+
+typedef enum Progress
+{
+	MORE,						/* of this table can be listed at once */
+	DONE,
+	NOT_NOW						/* but when we are out of arrears */
+} Progress;
+
+static Progress
+write_present(EntOutbound *ob, EntWriter *w, EntOutPresent *p)
+{
+	EntOutOwner *o = hash_search(ob->owners, &p->owner, HASH_FIND, NULL);
+	Range		r = {
+		.ob = ob, .present = p, .rel = ent_relinfo_get(p->rel),
+		.table = hash_search(ob->tables, &p->rel, HASH_FIND, NULL)
+	};
+	int64		serial = 0;
+	int			level;
+	Progress	result = NOT_NOW;
+
+	if (r.rel == NULL || r.table == NULL || !r.table->known ||
+		o == NULL || !o->wanted)
+		return DONE;
+	if (o->withheld || r.table->generation != r.rel->generation)
+		return NOT_NOW;
+	r.snapshot = RegisterSnapshot(GetLatestSnapshot());
+	level = ent_value_enter();
+	if (read_state(o, r.snapshot, &serial))
+	{
+		read_keys(&r);
+		look_at_rows(&r, w);
+		write_range(&r, w, serial);
+		result = r.n < MAX_PRESENT ? DONE : MORE;
+	}
+	ent_value_leave(level);
+	UnregisterSnapshot(r.snapshot);
+	if (result == MORE)
+	{
+		bytea	   *last = r.keys[r.n - 1];
+
+		p->lo = MemoryContextAlloc(ob->context, VARSIZE_ANY(last));
+		memcpy(p->lo, last, VARSIZE_ANY(last));
+	}
+	return result;
+}
+
+void
+ent_outbound_write_presents(EntOutbound *ob, EntWriter *w, size_t max_bytes)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &ob->presents)
+	{
+		EntOutPresent *p = dlist_container(EntOutPresent, node, iter.cur);
+		Progress	progress = MORE;
+
+		while (progress == MORE && w->len < max_bytes)
+			progress = write_present(ob, w, p);
+		if (progress == MORE)
+			return;
+		if (progress == NOT_NOW)
+			continue;
+		dlist_delete(&p->node);
+		pfree(p);
+	}
+}
+
+bool
+ent_outbound_presents_due(EntOutbound *ob)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &ob->presents)
+	{
+		EntOutPresent *p = dlist_container(EntOutPresent, node, iter.cur);
+		EntOutOwner *o = hash_search(ob->owners, &p->owner, HASH_FIND, NULL);
+
+		if (o == NULL || !o->withheld)
+			return true;
+	}
+	return false;
+}
+
+bool
+ent_outbound_presents_left(EntOutbound *ob, int32 owner)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &ob->presents)
+		if (dlist_container(EntOutPresent, node, iter.cur)->owner == owner)
+			return true;
+	return false;
+}
