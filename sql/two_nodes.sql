@@ -8,6 +8,7 @@ SET client_min_messages = warning;
 DROP DATABASE IF EXISTS regress_a;
 DROP DATABASE IF EXISTS regress_b;
 DROP DATABASE IF EXISTS regress_c;
+DROP DATABASE IF EXISTS regress_d;
 CREATE ROLE regress_a LOGIN;
 CREATE ROLE regress_b LOGIN;
 CREATE ROLE regress_c LOGIN;
@@ -177,8 +178,18 @@ SELECT wait_for($$state = 'connected' FROM entanglement.peers WHERE name = 'c'$$
 SELECT wait_for($$v = 'last' FROM item WHERE id = 1$$);
 SELECT id, v, entanglement.owner_of(i) FROM item i WHERE id < 3 ORDER BY id;
 
--- databases are dropped with their workers at work
+-- a database whose workers are at work is renamed, copied, dropped; one that
+-- another node dials is in use by that node, until it is paused
+\c regress_a
+SELECT entanglement.pause_peer('b');
+\c regress_b
+SELECT entanglement.pause_peer('c');
+SELECT wait_for($$count(*) = 0 FROM pg_stat_activity
+    WHERE datname IN ('regress_b', 'regress_c') AND usename IN ('regress_a', 'regress_b')$$);
 \c :home
+ALTER DATABASE regress_b RENAME TO regress_d;
+CREATE DATABASE regress_b TEMPLATE regress_d;
+DROP DATABASE regress_d;
 DROP DATABASE regress_b;
 DROP DATABASE regress_a;
 DROP DATABASE regress_c;
