@@ -15,6 +15,7 @@
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -232,17 +233,36 @@ run_ddl(const char *sql)
 		elog(ERROR, "could not run \"%s\"", sql);
 }
 
+/*
+ * A database restored from a dump has our triggers already, but knows of no
+ * synchronized tables: they are replaced. Somebody else's are not.
+ */
+static const char *
+create_or_replace(Relation rel, const char *trigger)
+{
+	TriggerDesc *desc = rel->trigdesc;
+
+	for (int i = 0; desc != NULL && i < desc->numtriggers; i++)
+		if (strcmp(desc->triggers[i].tgname, trigger) == 0 &&
+			get_func_namespace(desc->triggers[i].tgfoid) ==
+			get_namespace_oid(ENT_SCHEMA, true))
+			return "CREATE OR REPLACE";
+	return "CREATE";
+}
+
 static void
 create_triggers(Relation rel)
 {
+	const char *capture = create_or_replace(rel, "entanglement_capture");
+	const char *truncate = create_or_replace(rel, "entanglement_truncate");
 	const char *name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 												  RelationGetRelationName(rel));
 
-	run_ddl(psprintf("CREATE TRIGGER entanglement_capture AFTER INSERT OR UPDATE OR DELETE ON %s "
-					 "FOR EACH ROW EXECUTE FUNCTION entanglement.capture_trigger()", name));
+	run_ddl(psprintf("%s TRIGGER entanglement_capture AFTER INSERT OR UPDATE OR DELETE ON %s "
+					 "FOR EACH ROW EXECUTE FUNCTION entanglement.capture_trigger()", capture, name));
 	run_ddl(psprintf("ALTER TRIGGER entanglement_capture ON %s DEPENDS ON EXTENSION entanglement", name));
-	run_ddl(psprintf("CREATE TRIGGER entanglement_truncate BEFORE TRUNCATE ON %s "
-					 "FOR EACH STATEMENT EXECUTE FUNCTION entanglement.truncate_trigger()", name));
+	run_ddl(psprintf("%s TRIGGER entanglement_truncate BEFORE TRUNCATE ON %s "
+					 "FOR EACH STATEMENT EXECUTE FUNCTION entanglement.truncate_trigger()", truncate, name));
 	run_ddl(psprintf("ALTER TRIGGER entanglement_truncate ON %s DEPENDS ON EXTENSION entanglement", name));
 }
 
