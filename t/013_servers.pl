@@ -89,6 +89,48 @@ subtest 'the extension dropped and created again' => sub {
 	$cluster->safe_psql('postgres', 'DROP DATABASE dora');
 };
 
+subtest 'a dump restored' => sub {
+	my $dump = PostgreSQL::Test::Utils::tempdir() . '/bob.sql';
+	my $erin;
+
+	$bob->sql(
+		q(CREATE TABLE part (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+		CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (10);
+		INSERT INTO part VALUES (1, 'part')));
+	$bob->sql("SELECT entanglement.synchronize('part')");
+	$cluster->command_ok([ 'pg_dump', '-f', $dump, $bob->db ], 'is made');
+	$cluster->safe_psql('postgres', 'CREATE DATABASE erin TEMPLATE template0');
+	$cluster->command_ok(
+		[ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $dump, 'erin' ],
+		'and restored without errors');
+	$erin = bless { %$bob, name => 'erin', db => 'erin' }, ref $bob;
+	is( $erin->sql('SELECT count(*) FROM entanglement.tables') . ' '
+		  . $erin->sql('SELECT count(*) FROM entanglement.peers'),
+		'0 0',
+		'as another node, with nothing set up');
+	isnt(
+		$erin->sql('SELECT id FROM entanglement.node'),
+		$bob->sql('SELECT id FROM entanglement.node'),
+		'of an id of its own');
+	$erin->sql("UPDATE item SET v = 'free'; INSERT INTO part VALUES (2, 'free')");
+	$erin->sql("SELECT entanglement.synchronize('$_')") foreach qw(item part);
+	$erin->sql('SELECT entanglement.start_worker()');
+	is($erin->sql('SELECT entanglement.drain()'), 't', 'its worker runs');
+	is( $erin->sql(
+			'SELECT DISTINCT entanglement.owner_of(p) FROM part p
+			UNION SELECT entanglement.owner_of(i) FROM item i'),
+		'erin',
+		'and the tables can be synchronized again');
+	$erin->sql('CREATE TABLE taken (id int PRIMARY KEY)');
+	$erin->sql(
+		'CREATE TRIGGER entanglement_capture AFTER INSERT ON taken EXECUTE FUNCTION suppress_redundant_updates_trigger()'
+	);
+	$erin->fails("SELECT entanglement.synchronize('taken')",
+		'42710', 'already exists', "a trigger that is not ours is not replaced");
+	$cluster->safe_psql('postgres', 'DROP DATABASE erin');
+	$bob->sql('DROP TABLE part');
+};
+
 subtest 'a server without the library preloaded' => sub {
 	$cluster->adjust_conf('postgresql.conf', 'shared_preload_libraries', "''");
 	$cluster->restart;

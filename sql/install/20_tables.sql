@@ -21,7 +21,7 @@ COMMENT ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, 
 'Synchronizes a table that the caller owns. capture: auto or trigger. priority: lower is sent first, 0 by default. index: unique index over NOT NULL columns to be the key instead of the primary key. take_over: existing rows become objects of the current owner; if not, they wait for a peer''s objects with their keys.';
 
 CREATE FUNCTION entanglement.desynchronize(relation regclass) RETURNS void
-LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'ent_sql_desynchronize';
 REVOKE ALL ON FUNCTION entanglement.desynchronize(regclass) FROM PUBLIC;
 COMMENT ON FUNCTION entanglement.desynchronize(regclass) IS

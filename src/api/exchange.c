@@ -287,9 +287,10 @@ ent_sql_pull(PG_FUNCTION_ARGS)
 	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
 		((CallContext *) fcinfo->context)->atomic)
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-				 errmsg("entanglement.pull cannot be called within a transaction block"),
-				 errdetail("It waits, and must hold nothing while it does.")));
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("entanglement.pull cannot run inside a transaction block"),
+				 errdetail("It waits, and must hold nothing while it does."),
+				 errhint("The exchange is for nodes of entanglement, not for people.")));
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	tupdesc = BlessTupleDesc(tupdesc);

@@ -264,9 +264,9 @@ set_fingerprint(EntPeer *peer, const char *text)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" is not a SHA-256 fingerprint", text),
-				 errdetail("It has %d hexadecimal digits, with or without colons in between.",
+				 errdetail("A fingerprint has %d hexadecimal digits, with or without colons in between.",
 						   ENT_FINGERPRINT_LENGTH),
-				 errhint("See: openssl x509 -noout -fingerprint -sha256 -in server.crt")));
+				 errhint("It is shown by: openssl x509 -noout -fingerprint -sha256 -in server.crt")));
 	peer->fingerprint = pstrdup(fingerprint);
 }
 

@@ -9,8 +9,13 @@
 
 #include "access/htup_details.h"
 #include "access/relation.h"
+#include "catalog/namespace.h"
+#include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_constraint.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -65,6 +70,15 @@ static EntQuery pending_query = {
 };
 
 static void
+refuse_null(FunctionCallInfo fcinfo, int i, const char *argument)
+{
+	if (PG_ARGISNULL(i))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be NULL", argument)));
+}
+
+static void
 refuse(Oid relid, int code, const char *why, const char *hint)
 {
 	ereport(ERROR,
@@ -74,64 +88,140 @@ refuse(Oid relid, int code, const char *why, const char *hint)
 			 hint ? errhint("%s", hint) : 0));
 }
 
-/* Is it a table of a kind whose rows can be objects? */
+/*
+ * May the caller synchronize it, and is it a table of a kind whose rows can be
+ * objects? Asked before it is locked, since others need not wait for what is
+ * refused, and again after, since it may have changed meanwhile.
+ */
 static void
-check_table(Relation rel)
+check_table(Oid relid)
 {
-	Oid			relid = RelationGetRelid(rel);
-	char		kind = rel->rd_rel->relkind;
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Form_pg_class form;
 
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("relation with OID %u does not exist", relid)));
+	form = (Form_pg_class) GETSTRUCT(tuple);
 	if (!ent_compat_owns_table(relid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, RelationGetRelationName(rel));
-	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
+		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(form->relkind),
+					   NameStr(form->relname));
+	if (form->relkind != RELKIND_RELATION && form->relkind != RELKIND_PARTITIONED_TABLE)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a table", RelationGetRelationName(rel)),
+				 errmsg("\"%s\" is not a table", NameStr(form->relname)),
+				 errdetail_relkind_not_supported(form->relkind),
 				 errhint("Only ordinary and partitioned tables can be synchronized.")));
-	if (relid < FirstNormalObjectId || strcmp(get_namespace_name(rel->rd_rel->relnamespace), ENT_SCHEMA) == 0)
+	if (relid < FirstNormalObjectId)
 		refuse(relid, ERRCODE_WRONG_OBJECT_TYPE, "It belongs to the system.", NULL);
-	if (rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
+	if (get_namespace_oid(ENT_SCHEMA, true) == form->relnamespace)
 		refuse(relid, ERRCODE_WRONG_OBJECT_TYPE,
-			   "Its rows do not survive: it is temporary or unlogged.",
-			   "ALTER TABLE ... SET LOGGED makes an unlogged table permanent.");
-	if (rel->rd_rel->relispartition)
+			   "It belongs to the extension \"" ENT_NAME "\".", NULL);
+	if (form->relpersistence == RELPERSISTENCE_TEMP)
+		refuse(relid, ERRCODE_WRONG_OBJECT_TYPE, "It is temporary.", NULL);
+	if (form->relpersistence != RELPERSISTENCE_PERMANENT)
+		refuse(relid, ERRCODE_WRONG_OBJECT_TYPE,
+			   "It is unlogged: its rows do not survive a crash.",
+			   "Make it permanent with ALTER TABLE ... SET LOGGED.");
+	if (form->relispartition)
 		refuse(relid, ERRCODE_WRONG_OBJECT_TYPE, "It is a partition.",
 			   "Synchronize the partitioned table it belongs to.");
+	ReleaseSysCache(tuple);
+}
+
+/* Why an index cannot be the key of a table, or NULL. */
+static const char *
+index_fault(Oid table, Oid index, EntIndexKey *key)
+{
+	HeapTuple	tuple;
+	Form_pg_index form;
+	const char *fault = NULL;
+
+	if (!ent_relinfo_index_key(index, key))
+		return "It is not an index.";
+	if (key->relid != table)
+		return "It is an index of another table.";
+	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+	if (!HeapTupleIsValid(tuple))
+		return "It is not an index.";
+	form = (Form_pg_index) GETSTRUCT(tuple);
+	if (!form->indisunique)
+		fault = "It is not unique.";
+	else if (!form->indimmediate)
+		fault = "It belongs to a deferrable constraint.";
+	else if (!heap_attisnull(tuple, Anum_pg_index_indpred, NULL))
+		fault = "It has a condition.";
+	else if (!heap_attisnull(tuple, Anum_pg_index_indexprs, NULL))
+		fault = "It has an expression.";
+	else if (!key->usable)
+		fault = "It is not valid.";
+	ReleaseSysCache(tuple);
+	return fault;
+}
+
+static void
+refuse_column(Relation rel, Form_pg_attribute att, const char *why)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("column \"%s\" of table \"%s\" cannot be in a key",
+					NameStr(att->attname), RelationGetRelationName(rel)),
+			 errdetail("%s", why),
+			 errhint("Name a unique index over other columns: entanglement.synchronize(%s, index => '...').",
+					 quote_literal_cstr(quote_identifier(RelationGetRelationName(rel))))));
+}
+
+/* The index of the primary key, also of one that is deferrable. */
+static Oid
+primary_key(Relation rel)
+{
+	Oid			constraint = InvalidOid;
+
+	bms_free(get_primary_key_attnos(RelationGetRelid(rel), true, &constraint));
+	return OidIsValid(constraint) ? get_constraint_index(constraint) : InvalidOid;
 }
 
 /* The index whose columns are the key, checked. */
 static Oid
 choose_key(Relation rel, Oid named)
 {
-	Oid			index = OidIsValid(named) ? named : ent_compat_primary_key(rel);
+	Oid			index = OidIsValid(named) ? named : primary_key(rel);
 	EntIndexKey key;
+	const char *fault;
 
 	if (!OidIsValid(index))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" has no primary key", RelationGetRelationName(rel)),
-				 errhint("Add a primary key, or name a unique index over NOT NULL columns: entanglement.synchronize('%s', index => '...').",
-						 RelationGetRelationName(rel))));
-	if (!ent_relinfo_index_key(index, &key) || key.relid != RelationGetRelid(rel) || !key.usable)
-		refuse(RelationGetRelid(rel), ERRCODE_INVALID_PARAMETER_VALUE,
-			   "The key needs a valid, unique, immediate index of this table without a condition.", NULL);
+				 errhint("Add one, or name a unique index over NOT NULL columns: entanglement.synchronize(%s, index => '...').",
+						 quote_literal_cstr(quote_identifier(RelationGetRelationName(rel))))));
+	fault = index_fault(RelationGetRelid(rel), index, &key);
+	if (fault != NULL)
+	{
+		const char *name = get_rel_name(index);
+
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 name ? errmsg("\"%s\" cannot be the key of table \"%s\"",
+							   name, RelationGetRelationName(rel)) :
+				 errmsg("relation with OID %u cannot be the key of table \"%s\"",
+						index, RelationGetRelationName(rel)),
+				 errdetail("%s", fault),
+				 errhint("Name a unique index of the table over NOT NULL columns, without condition or expression.")));
+	}
 	for (int i = 0; i < key.nkeys; i++)
 	{
-		Form_pg_attribute att;
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel),
+											  key.attnums[i] - 1);
 
-		if (key.attnums[i] <= 0)
-			refuse(RelationGetRelid(rel), ERRCODE_INVALID_PARAMETER_VALUE,
-				   "The key's index has an expression.", NULL);
-		att = TupleDescAttr(RelationGetDescr(rel), key.attnums[i] - 1);
-		if (!att->attnotnull || att->attgenerated != '\0' ||
-			!ent_relinfo_type_keyable(att->atttypid, key.collations[i]))
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("column \"%s\" of table \"%s\" cannot be in a key",
-							NameStr(att->attname), RelationGetRelationName(rel)),
-					 errdetail("Key columns are NOT NULL, not generated, and of a type whose equal values are the same in every database; their collation is deterministic."),
-					 errhint("Name a unique index over other columns: entanglement.synchronize('%s', index => '...').",
-							 RelationGetRelationName(rel))));
+		if (!att->attnotnull)
+			refuse_column(rel, att, "It may be NULL.");
+		if (att->attgenerated != '\0')
+			refuse_column(rel, att, "It is generated.");
+		if (!ent_relinfo_type_keyable(att->atttypid, key.collations[i]))
+			refuse_column(rel, att,
+						  psprintf("Equal values of its type, %s, or under its collation may be different bytes.",
+								   format_type_be(att->atttypid)));
 	}
 	return index;
 }
@@ -143,17 +233,36 @@ run_ddl(const char *sql)
 		elog(ERROR, "could not run \"%s\"", sql);
 }
 
+/*
+ * A database restored from a dump has our triggers already, but knows of no
+ * synchronized tables: they are replaced. Somebody else's are not.
+ */
+static const char *
+create_or_replace(Relation rel, const char *trigger)
+{
+	TriggerDesc *desc = rel->trigdesc;
+
+	for (int i = 0; desc != NULL && i < desc->numtriggers; i++)
+		if (strcmp(desc->triggers[i].tgname, trigger) == 0 &&
+			get_func_namespace(desc->triggers[i].tgfoid) ==
+			get_namespace_oid(ENT_SCHEMA, true))
+			return "CREATE OR REPLACE";
+	return "CREATE";
+}
+
 static void
 create_triggers(Relation rel)
 {
+	const char *capture = create_or_replace(rel, "entanglement_capture");
+	const char *truncate = create_or_replace(rel, "entanglement_truncate");
 	const char *name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 												  RelationGetRelationName(rel));
 
-	run_ddl(psprintf("CREATE TRIGGER entanglement_capture AFTER INSERT OR UPDATE OR DELETE ON %s "
-					 "FOR EACH ROW EXECUTE FUNCTION entanglement.capture_trigger()", name));
+	run_ddl(psprintf("%s TRIGGER entanglement_capture AFTER INSERT OR UPDATE OR DELETE ON %s "
+					 "FOR EACH ROW EXECUTE FUNCTION entanglement.capture_trigger()", capture, name));
 	run_ddl(psprintf("ALTER TRIGGER entanglement_capture ON %s DEPENDS ON EXTENSION entanglement", name));
-	run_ddl(psprintf("CREATE TRIGGER entanglement_truncate BEFORE TRUNCATE ON %s "
-					 "FOR EACH STATEMENT EXECUTE FUNCTION entanglement.truncate_trigger()", name));
+	run_ddl(psprintf("%s TRIGGER entanglement_truncate BEFORE TRUNCATE ON %s "
+					 "FOR EACH STATEMENT EXECUTE FUNCTION entanglement.truncate_trigger()", truncate, name));
 	run_ddl(psprintf("ALTER TRIGGER entanglement_truncate ON %s DEPENDS ON EXTENSION entanglement", name));
 }
 
@@ -167,27 +276,30 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 	Datum		args[3];
 	int32		no;
 
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("relation and capture must not be NULL")));
+	refuse_null(fcinfo, 0, "relation");
+	refuse_null(fcinfo, 1, "capture");
 	relid = PG_GETARG_OID(0);
 	capture = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (strcmp(capture, "wal") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("capture \"wal\" is not supported"),
+				 errdetail("This version captures changes by trigger only."),
+				 errhint("Use \"auto\" or \"trigger\".")));
 	if (strcmp(capture, "auto") != 0 && strcmp(capture, "trigger") != 0)
 		ereport(ERROR,
-				(errcode(strcmp(capture, "wal") == 0 ? ERRCODE_FEATURE_NOT_SUPPORTED :
-						 ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("capture \"%s\" is not available", capture),
-				 errhint("Use 'auto' or 'trigger'.")));
-	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-						errmsg("relation with OID %u does not exist", relid)));
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unrecognized value for capture: \"%s\"", capture),
+				 errhint("Use \"auto\" or \"trigger\".")));
+	check_table(relid);
 	rel = relation_open(relid, ShareRowExclusiveLock);
-	check_table(rel);
+	check_table(relid);
 	ent_relinfo_refresh();
 	if (ent_relinfo_read_by_oid(relid) != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("table \"%s\" is synchronized already", RelationGetRelationName(rel))));
+				 errmsg("table \"%s\" is synchronized already", RelationGetRelationName(rel)),
+				 errhint("To change how, end it first with entanglement.desynchronize.")));
 	args[0] = ObjectIdGetDatum(relid);
 	args[1] = ObjectIdGetDatum(choose_key(rel, PG_ARGISNULL(3) ? InvalidOid : PG_GETARG_OID(3)));
 	args[2] = Int32GetDatum(PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2));
@@ -208,22 +320,44 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+static void
+complain_not_synchronized(Oid relid)
+{
+	const char *name = get_rel_name(relid);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("table \"%s\" is not synchronized", name ? name : "?"),
+			 get_rel_relispartition(relid) ?
+			 errhint("It is a partition. Name the partitioned table that it belongs to.") :
+			 errhint("Synchronized tables are shown by the view entanglement.tables.")));
+}
+
 Datum
 ent_sql_desynchronize(PG_FUNCTION_ARGS)
 {
-	Oid			relid = PG_GETARG_OID(0);
+	Oid			relid;
 	EntRelation *info;
 	const char *name;
 	Datum		args[1];
 
+	refuse_null(fcinfo, 0, "relation");
+	relid = PG_GETARG_OID(0);
+	name = get_rel_name(relid);
+	if (name == NULL)
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("relation with OID %u does not exist", relid)));
+	if (!ent_compat_owns_table(relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER,
+					   get_relkind_objtype(get_rel_relkind(relid)), name);
+	ent_relinfo_refresh();
+	if (ent_relinfo_read_by_oid(relid) == NULL)
+		complain_not_synchronized(relid);
+	LockRelationOid(relid, AccessExclusiveLock);
 	ent_relinfo_refresh();
 	info = ent_relinfo_read_by_oid(relid);
 	if (info == NULL)
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-						errmsg("table \"%s\" is not synchronized", get_rel_name(relid) ? get_rel_name(relid) : "?")));
-	if (!ent_compat_owns_table(relid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
-	LockRelationOid(relid, AccessExclusiveLock);
+		complain_not_synchronized(relid);
 	args[0] = Int32GetDatum(info->no);
 	name = quote_qualified_identifier(info->schema, info->name);
 	if (SPI_connect() != SPI_OK_CONNECT)

@@ -1,0 +1,115 @@
+-- Promise: whatever a function is given, by whom and for what relation, it
+-- answers with what it is there for or with a precise error, and a refusal
+-- leaves everything as it was. A function without a case here fails the test.
+\set ECHO none
+\getenv srcdir PG_ABS_SRCDIR
+\set attempt :srcdir '/sql/include/attempt.psql'
+\i :attempt
+CREATE ROLE regress_plain;
+CREATE ROLE regress_peer LOGIN;
+CREATE TABLE item (id integer PRIMARY KEY, v text);
+CREATE TABLE plain (id integer PRIMARY KEY);
+CREATE VIEW item_view AS SELECT * FROM item;
+CREATE TEMPORARY TABLE temporary (id integer PRIMARY KEY);
+CREATE FOREIGN DATA WRAPPER regress_wrapper;
+CREATE SERVER regress_server FOREIGN DATA WRAPPER regress_wrapper;
+CREATE FOREIGN TABLE far (id integer) SERVER regress_server;
+SELECT entanglement.set_node_name('here');
+SELECT entanglement.synchronize('item');
+SELECT entanglement.add_peer('peer', role => 'regress_peer');
+-- Each function with its cases: arguments as in a call.
+CREATE TEMPORARY TABLE cases (n integer GENERATED ALWAYS AS IDENTITY,
+    function regprocedure, arguments text);
+CREATE FUNCTION pg_temp.cases(function regprocedure, VARIADIC arguments text[])
+RETURNS void LANGUAGE sql AS $$
+    INSERT INTO cases (function, arguments)
+    SELECT function, a FROM unnest(arguments) WITH ORDINALITY u (a, n) ORDER BY n
+$$;
+\set ECHO all
+SELECT pg_temp.cases('entanglement.set_node_name(text)', 'NULL', '''''', 'repeat(''n'', 64)', '1', '');
+SELECT pg_temp.cases('entanglement.create_owner(text, uuid)', 'NULL', '''''', 'repeat(''n'', 64)',
+    '''here''', '''x'', NULL', '''x'', ''y''', '1', '');
+SELECT pg_temp.cases('entanglement.owner_of(record)', '1', 'ROW(1)', '''(1)''', '(1)::plain',
+    '(SELECT v FROM item_view v LIMIT 1)', '(SELECT c FROM pg_class c LIMIT 1)',
+    '(SELECT entanglement.owner_of(i) FROM item i LIMIT 1)', '');
+SELECT pg_temp.cases('entanglement.synchronize(regclass, text, integer, regclass, boolean)',
+    'NULL', '''missing''', '''item''', '''item_view''', '''temporary''', '''far''', '''pg_class''',
+    '''entanglement.object''', '1', '''plain'', NULL', '''plain'', ''x''', '''plain'', ''wal''',
+    '''plain'', index => ''item_pkey''', '''plain'', index => ''missing''',
+    '''plain'', priority => 9999999999', '''plain'', take_over => ''perhaps''', '');
+SELECT pg_temp.cases('entanglement.desynchronize(regclass)', 'NULL', '''missing''', '''plain''',
+    '''item_view''', '''temporary''', '''far''', '''pg_class''', '''entanglement.object''', '1', '');
+SELECT pg_temp.cases('entanglement.add_peer(text, text, regrole, bigint)', 'NULL', '''''',
+    'repeat(''n'', 64)', '''peer'', role => ''regress_peer''', '''x'', ''''', '''x'', ''nonsense''',
+    '''x'', role => ''regress_missing''', '''x'', bandwidth => 0', '''x'', bandwidth => -1', '1', '');
+SELECT pg_temp.cases('entanglement.alter_peer(text, text, regrole, bigint, text, text, text[])',
+    'NULL', '''missing''', '''peer'', ''''', '''peer'', ''nonsense''', '''peer'', bandwidth => 0',
+    '''peer'', role => ''regress_missing''', '''peer'', fingerprint => ''''',
+    '''peer'', new_name => ''''', '''peer'', reset => ''{x}''', '''peer'', reset => ''{{NULL}}''',
+    '''peer'', reset => ''x''', '');
+SELECT pg_temp.cases('entanglement.drop_peer(text)', 'NULL', '''missing''', '''''', '1', '');
+SELECT pg_temp.cases('entanglement.pause_peer(text)', 'NULL', '''missing''', '''''', '1', '');
+SELECT pg_temp.cases('entanglement.resume_peer(text)', 'NULL', '''missing''', '''''', '1', '');
+SELECT pg_temp.cases('entanglement.hello(text, bytea)', 'NULL, NULL', '''push'', NULL', '''x'', ''''',
+    '''push'', ''''', '''pull'', ''garbage''', '1, 2', '');
+SELECT pg_temp.cases('entanglement.push(bytea)', 'NULL', '''''', '''garbage''', '1', '');
+SELECT pg_temp.cases('entanglement.pull(bytea, bytea)', 'NULL', '''''', '1', '');
+SELECT pg_temp.cases('entanglement.drain(text, interval)', '''missing''', '''''', '''peer'', NULL',
+    '''peer'', ''-1 s''', '''peer'', ''soon''', '1', 'NULL, NULL');
+SELECT pg_temp.cases('entanglement.key_text(integer, bytea)', '(SELECT no FROM entanglement.relation), ''garbage''', '(SELECT no FROM entanglement.relation), ''''', '''x'', NULL', '');
+SELECT pg_temp.cases('entanglement.start_worker()', '1');
+SELECT pg_temp.cases('entanglement.link_states()', '1');
+SELECT pg_temp.cases('entanglement.is_preloaded()', '1');
+SELECT pg_temp.cases('entanglement.capture_trigger()', '', '1');
+SELECT pg_temp.cases('entanglement.truncate_trigger()', '', '1');
+SELECT pg_temp.cases('entanglement.table_dropped()', '', '1');
+
+-- every function has cases
+SELECT oid::regprocedure FROM pg_proc
+ WHERE pronamespace = 'entanglement'::regnamespace
+   AND oid NOT IN (SELECT function FROM cases)
+ ORDER BY 1;
+
+-- as a superuser: each is refused
+CREATE TEMPORARY TABLE before AS SELECT * FROM pg_temp.counts();
+SELECT concat(proname, '(', arguments, ')'),
+       pg_temp.attempt(concat(CASE prokind WHEN 'p' THEN 'CALL ' ELSE 'SELECT ' END,
+           'entanglement.', proname, '(', arguments, ')'))
+  FROM cases JOIN pg_proc ON oid = function ORDER BY n;
+SELECT * FROM pg_temp.counts() EXCEPT SELECT * FROM before;
+
+-- as anybody: permission is denied, but for owner_of (key_text is not even
+-- called: it is strict)
+SELECT concat(proname, '(', a, ')'),
+       pg_temp.attempt(concat(CASE prokind WHEN 'p' THEN 'CALL ' ELSE 'SELECT ' END,
+           'entanglement.', proname, '(', a, ')'), 'regress_plain')
+  FROM pg_proc, LATERAL (SELECT string_agg('NULL::' || t::regtype, ', ')
+      FROM unnest(proargtypes) t) u (a)
+ WHERE pronamespace = 'entanglement'::regnamespace
+   AND prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+ ORDER BY proname;
+-- nor may they read or write the tables, or attach the triggers
+SELECT relname, pg_temp.attempt(format('SELECT FROM entanglement.%I', relname), 'regress_plain')
+  FROM pg_class WHERE relnamespace = 'entanglement'::regnamespace
+   AND relkind IN ('r', 'v', 'S') ORDER BY relname;
+ALTER TABLE plain OWNER TO regress_plain;
+SELECT pg_temp.attempt('CREATE TRIGGER t AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION entanglement.capture_trigger()',
+    'regress_plain');
+-- triggers where they do not belong
+CREATE TRIGGER t BEFORE INSERT ON plain FOR EACH ROW EXECUTE FUNCTION entanglement.capture_trigger();
+SELECT pg_temp.attempt('INSERT INTO plain VALUES (1)');
+DROP TRIGGER t ON plain;
+CREATE TRIGGER t AFTER INSERT ON plain EXECUTE FUNCTION entanglement.capture_trigger();
+SELECT pg_temp.attempt('INSERT INTO plain VALUES (1)');
+DROP TRIGGER t ON plain;
+CREATE TRIGGER t AFTER TRUNCATE ON plain EXECUTE FUNCTION entanglement.truncate_trigger();
+SELECT pg_temp.attempt('TRUNCATE plain');
+DROP TRIGGER t ON plain;
+SELECT * FROM pg_temp.counts() EXCEPT SELECT * FROM before;
+
+SELECT entanglement.drop_peer('peer');
+DROP FOREIGN DATA WRAPPER regress_wrapper CASCADE;
+DROP VIEW item_view;
+DROP TABLE item, plain;
+DROP ROLE regress_plain, regress_peer;
+SELECT entanglement.set_node_name(current_database());
