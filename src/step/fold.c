@@ -77,6 +77,8 @@ typedef struct Fold
 	List	   *entries;		/* of FoldEntry *, in order of arrival */
 	HTAB	   *owners;
 	bool		complete;		/* the log was read to its end */
+	bool		doubt;			/* an earlier fold may have taken a death */
+	bool		gone;			/* an object was found to be gone */
 	int32		default_owner;	/* of rows written before they were objects */
 } Fold;
 
@@ -177,14 +179,25 @@ find_entry(Fold *f, int32 rel, const uint8 *key, int len)
 	return e;
 }
 
-/* TRUNCATE: every object of ours in the table is to be looked at. */
+/*
+ * TRUNCATE: every object of ours in the table is to be looked at, those that
+ * are only being born as well.
+ */
 static void
 add_truncated(Fold *f, int32 rel)
 {
 	Datum		args[1] = {Int32GetDatum(rel)};
 	SPITupleTable *rows;
 	uint64		n;
+	ListCell   *lc;
 
+	foreach(lc, f->entries)
+	{
+		FoldEntry  *e = lfirst(lc);
+
+		if (e->k.rel == rel)
+			e->verdict = ENT_VERDICT_LOOK;
+	}
 	ent_query_run(&truncated_query, args, NULL, SPI_OK_SELECT, NULL);
 	rows = SPI_tuptable;
 	n = SPI_processed;
@@ -323,8 +336,11 @@ judge(Fold *f, FoldEntry *e)
 	e->verdict = ENT_VERDICT_LOOK;
 	if (e->rel == NULL)
 		return;					/* no longer synchronized */
-	if (v == ENT_VERDICT_LOOK)
+	if (v == ENT_VERDICT_TOUCH && !e->exists)
+		v = ENT_VERDICT_BIRTH;
+	if (v == ENT_VERDICT_LOOK || (v == ENT_VERDICT_BIRTH && f->doubt))
 		v = row_exists(e) ? ENT_VERDICT_BIRTH : ENT_VERDICT_DEATH;
+	f->gone |= v == ENT_VERDICT_DEATH;
 	if (e->exists && !e->local)
 	{
 		Datum		args[4] = {Int32GetDatum(e->k.rel), PointerGetDatum(e->image),
@@ -335,8 +351,6 @@ judge(Fold *f, FoldEntry *e)
 	}
 	if (v == ENT_VERDICT_DEATH && !e->exists)
 		return;					/* born and died between two folds */
-	if (v == ENT_VERDICT_TOUCH && !e->exists)
-		v = ENT_VERDICT_BIRTH;
 	if (v == ENT_VERDICT_BIRTH)
 	{
 		int32		owner = e->folded.owner != 0 ? e->folded.owner : f->default_owner;
@@ -470,7 +484,7 @@ post_owners(Fold *f)
 }
 
 uint64
-ent_fold(int limit, bool *more)
+ent_fold(int limit, bool *more, bool *doubt)
 {
 	Fold	   *f = fold_create();
 	uint64		taken;
@@ -480,12 +494,17 @@ ent_fold(int limit, bool *more)
 	ent_relinfo_refresh();
 	taken = take_changes(f, limit);
 	*more = !f->complete;
+	f->doubt = *doubt;
+	if (f->complete)
+		*doubt = false;
 	if (f->entries == NIL)
 		return taken;
 	f->default_owner = ent_identity_get()->default_owner;
 	find_existing(f);
 	foreach(lc, f->entries)
 		judge(f, lfirst(lc));
+	if (f->gone && !f->complete)
+		*doubt = true;
 	allocate(f);
 	versions = ent_versions_create();
 	foreach(lc, f->entries)
