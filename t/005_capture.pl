@@ -357,6 +357,11 @@ SQL
 	$alice->drain('bob');
 	is($bob->sql('SELECT id, v FROM item'), '2|c', 'nor by TRUNCATE');
 	is($alice->sql($objects), 1, 'in a transaction with writes');
+	$alice->sql('DELETE FROM item');
+	$alice->wait_folded;
+	$alice->sql("BEGIN; INSERT INTO item VALUES (68, 'brief', 0); TRUNCATE item; $turn COMMIT");
+	$alice->drain('bob');
+	is($alice->sql($objects), 0, 'nor in one of a table that was empty');
 	$alice->sql('ALTER SYSTEM RESET entanglement.fold_limit');
 	$cluster->reload;
 	$alice->wait_until('SHOW entanglement.fold_limit', '100000', 'the setting');

@@ -78,7 +78,8 @@ typedef struct Fold
 	HTAB	   *owners;
 	bool		complete;		/* the log was read to its end */
 	bool		doubt;			/* an earlier fold may have taken a death */
-	bool		gone;			/* an object was found to be gone */
+	bool		gone;			/* this one has: an object was found gone,
+								 * or a table truncated */
 	int32		default_owner;	/* of rows written before they were objects */
 } Fold;
 
@@ -259,6 +260,7 @@ take_changes(Fold *f, int limit)
 						 s ? VARSIZE_ANY_EXHDR(s) : 0);
 	}
 	SPI_freetuptable(rows);
+	f->gone = truncated != NIL;
 	foreach(lc, truncated)
 		add_truncated(f, lfirst_int(lc));
 	return n;
@@ -483,28 +485,16 @@ post_owners(Fold *f)
 	}
 }
 
-uint64
-ent_fold(int limit, bool *more, bool *doubt)
+static void
+fold_entries(Fold *f)
 {
-	Fold	   *f = fold_create();
-	uint64		taken;
 	EntVersions *versions;
 	ListCell   *lc;
 
-	ent_relinfo_refresh();
-	taken = take_changes(f, limit);
-	*more = !f->complete;
-	f->doubt = *doubt;
-	if (f->complete)
-		*doubt = false;
-	if (f->entries == NIL)
-		return taken;
 	f->default_owner = ent_identity_get()->default_owner;
 	find_existing(f);
 	foreach(lc, f->entries)
 		judge(f, lfirst(lc));
-	if (f->gone && !f->complete)
-		*doubt = true;
 	allocate(f);
 	versions = ent_versions_create();
 	foreach(lc, f->entries)
@@ -516,5 +506,20 @@ ent_fold(int limit, bool *more, bool *doubt)
 	}
 	ent_versions_write(versions);
 	post_owners(f);
+}
+
+uint64
+ent_fold(int limit, bool *more, bool *doubt)
+{
+	Fold	   *f = fold_create();
+	uint64		taken;
+
+	f->doubt = *doubt;
+	ent_relinfo_refresh();
+	taken = take_changes(f, limit);
+	if (f->entries != NIL)
+		fold_entries(f);
+	*more = !f->complete;
+	*doubt = !f->complete && (f->doubt || f->gone);
 	return taken;
 }
