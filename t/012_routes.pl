@@ -96,6 +96,14 @@ subtest 'a route that dies is replaced, from where it stood' => sub {
 	is(received() - $before, 32, 'six more objects to two nodes, nothing anew');
 };
 
+subtest 'tombstones go once all have heard, by whatever way' => sub {
+	$alice->sql('DELETE FROM item WHERE id BETWEEN 11 AND 20');
+	converge(\@all, ['item'], 'ten objects deleted');
+	$_->wait_until('SELECT count(*) FROM entanglement.tombstone',
+		'0', 'all tombstones collected')
+	  foreach @all;
+};
+
 subtest 'a node in the middle stops while changes go on' => sub {
 	foreach my $round (1 .. 3)
 	{
@@ -104,7 +112,7 @@ subtest 'a node in the middle stops while changes go on' => sub {
 			my ($node, $peer) = @$pair;
 
 			$node->sql("SELECT entanglement.pause_peer('$peer')");
-			$alice->sql("UPDATE item SET v = 'round $round' WHERE id % 7 = $round");
+			$alice->sql("UPDATE item SET v = 'round $round' WHERE entanglement.owner_of(item) = 'alice' AND id % 7 = $round");
 			$bob->sql("UPDATE item SET v = 'round $round' WHERE id > 100 AND entanglement.owner_of(item) = 'bob' AND id % 5 = $round");
 			$hub->sql("INSERT INTO item VALUES (1000 + (SELECT count(*) FROM item), 'hub')");
 			$node->sql("SELECT entanglement.resume_peer('$peer')");

@@ -30,6 +30,7 @@
 #include "base/ring.h"
 #include "base/shmem.h"
 #include "step/fold.h"
+#include "store/peer.h"
 #include "store/query.h"
 #include "worker/collector.h"
 #include "worker/dialer.h"
@@ -154,6 +155,33 @@ leave_unless_installed(Collector *c)
 	proc_exit(0);
 }
 
+/*
+ * Peers that dialed us and have fallen silent, though their connections are
+ * up: frozen, or behind something that keeps connections open.
+ */
+static void
+end_silent_links(void)
+{
+	int64		ms = (int64) ent_heartbeat + ent_dead_after;
+	int32		no;
+
+	while ((no = ent_shmem_end_silent(ms)) != 0)
+	{
+		EntPeer    *peer;
+
+		begin(false);
+		peer = ent_peer_get(no);
+		ent_shmem_set_error(ent_shmem_peer(no, false), "08006",
+							"nothing was heard from the peer for too long");
+		ereport(LOG,
+				(errmsg("nothing was heard from peer \"%s\" for too long; its connections are ended",
+						peer ? peer->name : "?"),
+				 errdetail("entanglement.dead_after is %d ms; the peer's entanglement.heartbeat should be well below it.",
+						   ent_dead_after)));
+		finish();
+	}
+}
+
 static void
 work(Collector *c)
 {
@@ -179,6 +207,7 @@ work(Collector *c)
 		finish();
 		ent_dialer_start_missing();
 	}
+	end_silent_links();
 }
 
 /* Runs work(); false when it failed (the error is logged). */
@@ -254,6 +283,7 @@ ent_collector_main(Datum arg)
 		ok = try_work(&c);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 ok ? ent_fold_fallback : RETRY_MS, PG_WAIT_EXTENSION);
+						 ok ? Min(ent_fold_fallback, ent_dead_after) : RETRY_MS,
+						 PG_WAIT_EXTENSION);
 	}
 }

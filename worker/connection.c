@@ -17,6 +17,7 @@
 #include "storage/latch.h"
 
 #include "base/cert.h"
+#include "base/compat.h"
 #include "base/ent.h"
 #include "base/guc.h"
 #include "base/report.h"

@@ -143,6 +143,7 @@ ent_sql_push(PG_FUNCTION_ARGS)
 	answer = ent_inbound_apply(s->in, VARDATA_ANY(batch),
 							   VARSIZE_ANY_EXHDR(batch));
 	SPI_finish();
+	ent_shmem_expect_call(s->end, true);
 	PG_RETURN_BYTEA_P(answer);
 }
 
@@ -300,5 +301,6 @@ ent_sql_pull(PG_FUNCTION_ARGS)
 	commit(s);
 	values[0] = PointerGetDatum(next_batch(s, caller));
 	SPI_finish();
+	ent_shmem_expect_call(s->end, true);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(tupdesc, values, nulls)));
 }

@@ -20,6 +20,7 @@
 #include "utils/syscache.h"
 
 #include "base/cert.h"
+#include "base/compat.h"
 #include "base/report.h"
 #include "base/shmem.h"
 #include "base/wake.h"
@@ -205,7 +206,7 @@ check_role(Oid role, const char *peer, bool dials)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("role with OID %u does not exist", role)));
 	form = (Form_pg_authid) GETSTRUCT(tuple);
-	check_is_member_of_role(GetUserId(), role);
+	ent_compat_check_can_set_role(GetUserId(), role);
 	if (form->rolsuper || form->rolbypassrls)
 		ereport(WARNING,
 				(errmsg("role \"%s\" gives peer \"%s\" all rights on all rows",

@@ -166,6 +166,7 @@ ent_session_open(EntDirection direction, int32 no)
 
 	s->end = direction == ENT_PUSH ? &s->slot->receiver : &s->slot->sender;
 	s->generation = ent_shmem_take(s->end);
+	ent_shmem_expect_call(s->end, true);
 	s->open = s->dirty = true;
 	s->used_in = GetCurrentSubTransactionId();
 	if (s->slot->sender.pid != 0 && s->slot->receiver.pid != 0)
@@ -242,5 +243,6 @@ ent_session_use(EntDirection direction)
 	s->dirty = true;			/* from here on an error ends it */
 	s->used_in = GetCurrentSubTransactionId();
 	ent_session_check(s);
+	ent_shmem_expect_call(s->end, false);
 	return s;
 }

@@ -15,7 +15,7 @@
 #error "entanglement needs PostgreSQL 15, 16, 17 or 18"
 #endif
 
-#include "catalog/pg_class.h"
+#include "access/genam.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
@@ -76,16 +76,6 @@ ent_compat_schema_usage(Oid schema, Oid role)
 #endif
 }
 
-static inline bool
-ent_compat_owns_relation(Oid relation, Oid role)
-{
-#if PG_VERSION_NUM >= 160000
-	return object_ownercheck(RelationRelationId, relation, role);
-#else
-	return pg_class_ownercheck(relation, role);
-#endif
-}
-
 /* Since 16 errors may be caught softly; we want them raised. */
 static inline RangeType *
 ent_compat_make_range(TypeCacheEntry *cache, RangeBound *lower,
@@ -95,6 +85,18 @@ ent_compat_make_range(TypeCacheEntry *cache, RangeBound *lower,
 	return make_range(cache, lower, upper, empty, NULL);
 #else
 	return make_range(cache, lower, upper, empty);
+#endif
+}
+
+/* Since 18 an index scan counts what it does for EXPLAIN. */
+static inline IndexScanDesc
+ent_compat_index_beginscan(Relation heap, Relation index, Snapshot snapshot,
+						   int nkeys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
+#else
+	return index_beginscan(heap, index, snapshot, nkeys, 0);
 #endif
 }
 

@@ -40,6 +40,9 @@ typedef struct EntEnd
 	Latch	   *latch;			/* of that process; may be stale, harmless */
 	uint32		generation;		/* grows with every session that takes over; an
 								 * older session finds it changed and ends */
+	pg_atomic_uint64 idle_since;	/* TimestampTz; a backend's end: since when
+									 * the peer has been expected to call, 0
+									 * while a call runs */
 } EntEnd;
 
 typedef struct EntPeerSlot
@@ -171,6 +174,13 @@ extern EntPeerSlot *ent_shmem_peer(int32 peer, bool create);
  */
 extern void ent_shmem_peer_free(int32 peer);
 
+/*
+ * Ends the backends of this database's links whose peer has been silent for
+ * that long on every connection it has; an idle backend cannot notice so by
+ * itself. Returns the peer whose link was ended, 0 when there is none (more).
+ */
+extern int32 ent_shmem_end_silent(int64 ms);
+
 /* Sets state, since (if changed) and, unless message is NULL, the error. */
 extern void ent_shmem_set_state(EntPeerSlot *slot, EntLinkState state,
 								const char *sqlstate, const char *message);
@@ -194,6 +204,11 @@ ent_shmem_holds(const EntEnd *end, uint32 generation)
 {
 	return end->generation == generation;
 }
+/*
+ * A backend holds the end, and its peer is expected to call (or is calling):
+ * for ent_shmem_end_silent.
+ */
+extern void ent_shmem_expect_call(EntEnd *end, bool expected);
 /* Gives it back when it is still ours. */
 extern void ent_shmem_release(EntEnd *end, uint32 generation);
 

@@ -8,6 +8,8 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 
@@ -45,6 +47,9 @@ visit_counters(EntPeerSlot *slot,
 	visit(&slot->objects_sent, 0);
 	visit(&slot->objects_received, 0);
 	visit(&slot->coalesced, 0);
+	visit(&slot->dialer.idle_since, 0);
+	visit(&slot->sender.idle_since, 0);
+	visit(&slot->receiver.idle_since, 0);
 }
 
 static void
@@ -283,12 +288,69 @@ ent_shmem_take(EntEnd *end)
 			former = end->latch;
 		end->pid = MyProcPid;
 		end->latch = MyLatch;
+		pg_atomic_write_u64(&end->idle_since, 0);
 	}
 	else
 		generation = end->generation - 1;	/* the peer was dropped just now */
 	LWLockRelease(ent_shared->lock);
 	ent_shmem_wake(former);
 	return generation;
+}
+
+void
+ent_shmem_expect_call(EntEnd *end, bool expected)
+{
+	pg_atomic_write_u64(&end->idle_since,
+						expected ? (uint64) GetCurrentTimestamp() : 0);
+}
+
+/* Has nothing to say against it that the link is dead. */
+static bool
+is_silent(EntEnd *end, TimestampTz now, int64 ms)
+{
+	uint64		since = pg_atomic_read_u64(&end->idle_since);
+
+	return end->pid == 0 ||
+		(since != 0 && now - (TimestampTz) since > ms * 1000);
+}
+
+/* A link that a dialer of ours holds sees to itself. */
+static bool
+is_silent_link(EntPeerSlot *slot, TimestampTz now, int64 ms)
+{
+	return slot->database == MyDatabaseId &&
+		(slot->sender.pid != 0 || slot->receiver.pid != 0) &&
+		(slot->dialer.pid == 0 || (slot->sender.pid != slot->dialer.pid &&
+								   slot->receiver.pid != slot->dialer.pid)) &&
+		is_silent(&slot->sender, now, ms) &&
+		is_silent(&slot->receiver, now, ms);
+}
+
+int32
+ent_shmem_end_silent(int64 ms)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int32		peer = 0;
+
+	LWLockAcquire(ent_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < ent_shared->npeers && peer == 0; i++)
+	{
+		EntPeerSlot *slot = &ent_shared->peers[i];
+
+		if (!is_silent_link(slot, now, ms))
+			continue;
+		peer = slot->peer;
+		/* whoever exits takes its pid out of the slot, under this lock */
+		if (slot->sender.pid != 0)
+			kill(slot->sender.pid, SIGTERM);
+		if (slot->receiver.pid != 0)
+			kill(slot->receiver.pid, SIGTERM);
+		/* once is enough */
+		pg_atomic_write_u64(&slot->sender.idle_since, 0);
+		pg_atomic_write_u64(&slot->receiver.idle_since, 0);
+	}
+	LWLockRelease(ent_shared->lock);
+	return peer;
 }
 
 void

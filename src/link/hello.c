@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "base/ent.h"
 #include "link/hello.h"
 #include "store/owner.h"

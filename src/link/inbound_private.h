@@ -70,6 +70,8 @@ struct EntInbound
 	HTAB	   *tables;			/* EntInTable by number */
 	uint64		routes;			/* counter when adverts were last looked at */
 	TimestampTz parked_at;		/* when parked objects were last asked for */
+	TimestampTz told_at;		/* when haves of owners that come by another
+								 * way were last told */
 	uint64		number;			/* of the last batch applied */
 	bool		announced;		/* a batch with tables has come: what is not
 								 * announced now the sender does not have */

@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "base/guc.h"
 #include "base/ring.h"
 #include "base/wake.h"
 #include "link/inbound_private.h"
@@ -71,6 +72,13 @@ static EntQuery no_arrears_query = {
 	"WHERE o.no OPERATOR(pg_catalog.=) a.owner AND o.peer OPERATOR(pg_catalog.=) $1 "
 	"AND a.rel OPERATOR(pg_catalog.<>) ALL ($2) RETURNING a.owner",
 	2, {INT4OID, INT4ARRAYOID}, NULL
+};
+
+static EntQuery haves_query = {
+	"SELECT u.n, o.epoch, o.serial "
+	"FROM pg_catalog.unnest($1) WITH ORDINALITY AS u(no, n) "
+	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) u.no",
+	1, {INT4ARRAYOID}, NULL
 };
 
 /* ---- owners ---- */
@@ -481,6 +489,47 @@ answer_arrears(EntInbound *ib, EntWriter *w)
 	ib->arrears_due = false;
 }
 
+/*
+ * A peer that is not an owner's route keeps its tombstones for us all the
+ * same until it knows that we have heard by another way.
+ */
+static void
+tell_haves(EntInbound *ib)
+{
+	HASH_SEQ_STATUS seq;
+	EntInOwner *in;
+	long		max = hash_get_num_entries(ib->owners) + 1;
+	EntInOwner **ins = palloc(max * sizeof(EntInOwner *));
+	Datum	   *nos = palloc(max * sizeof(Datum)),
+				args[1];
+	int			n = 0;
+
+	hash_seq_init(&seq, ib->owners);
+	while ((in = hash_seq_search(&seq)) != NULL)
+		if (in->no != 0 && !in->wanted)
+		{
+			ins[n] = in;
+			nos[n++] = Int32GetDatum(in->no);
+		}
+	ib->told_at = GetCurrentTimestamp();
+	if (n == 0)
+		return;
+	args[0] = ent_query_array(INT4OID, nos, NULL, n);
+	ent_query_run(&haves_query, args, NULL, SPI_OK_SELECT, NULL);
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		int32		epoch = ent_query_int4(row, 2, NULL);
+		int64		have = ent_query_int8(row, 3, NULL);
+
+		in = ins[ent_query_int8(row, 1, NULL) - 1];
+		if (in->epoch != epoch || in->have != have)
+			in->answered = false;
+		in->epoch = epoch;
+		in->have = have;
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
 void
 ent_inbound_answer_routes(EntInbound *ib, EntWriter *w)
 {
@@ -488,6 +537,9 @@ ent_inbound_answer_routes(EntInbound *ib, EntWriter *w)
 	EntInTable *t;
 	EntInOwner *in;
 
+	if (TimestampDifferenceExceeds(ib->told_at, GetCurrentTimestamp(),
+								   ent_prune_interval))
+		tell_haves(ib);
 	hash_seq_init(&seq, ib->tables);
 	while ((t = hash_seq_search(&seq)) != NULL)
 	{

@@ -140,7 +140,7 @@ take_again(EntOutbound *ob, EntReader *r)
 	rel = ent_relinfo_get(no);
 	if (t == NULL || !t->known || rel == NULL)
 		return;
-	key = ent_key_from_wire(rel, a.key, a.keylen, values);
+	key = ent_key_from_wire(rel, ob->role, a.key, a.keylen, values);
 	e.rel = no;
 	e.owner = a.owner;
 	e.flags = ENT_ROW_REFRESH | ENT_ROW_LATE;

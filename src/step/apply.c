@@ -33,7 +33,7 @@ static EntQuery find_query = {
 	"EXISTS (SELECT 1 FROM entanglement.parked p WHERE p.rel OPERATOR(pg_catalog.=) $1 "
 	"AND p.key OPERATOR(pg_catalog.=) u.key AND p.owner OPERATOR(pg_catalog.=) $3), "
 	"t.epoch, t.serial "
-	"FROM unnest($2) WITH ORDINALITY AS u(key, n) "
+	"FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(key, n) "
 	"LEFT JOIN LATERAL (SELECT o.* FROM entanglement.object o "
 	"WHERE o.rel OPERATOR(pg_catalog.=) $1 AND o.key OPERATOR(pg_catalog.=) u.key "
 	"OFFSET 0) o ON true "
@@ -325,7 +325,7 @@ write_row(Write *w)
 		return STORED;
 	if (r->op == ENT_ROW_DELTA)
 		return MISSING;
-	if (w->careful && ent_rowquery_exists(a->rel, w->c->values))
+	if (w->careful && ent_rowquery_exists(a->rel, w->c->values, NULL))
 		return INVISIBLE;
 	ent_rowquery_insert(a->rel, r->set, w->c->values, v.values, v.nulls);
 	return STORED;
@@ -480,7 +480,7 @@ apply_rows(Section *s)
 		memset(c, 0, sizeof(Copy));
 		s->rows[i].again = false;
 		s->stored[i] = false;
-		c->key = ent_key_from_wire(s->a->rel, s->rows[i].wirekey,
+		c->key = ent_key_from_wire(s->a->rel, s->a->role, s->rows[i].wirekey,
 								   s->rows[i].wirekeylen, c->values);
 	}
 	find_copies(s->a, s->copies + s->from, s->to - s->from);

@@ -9,7 +9,6 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 
 #include "rule/coalesce.h"
@@ -21,7 +20,7 @@
 
 static EntQuery version_query = {
 	"SELECT u.n, o.owner, o.epoch, o.serial, o.born, o.column_serials "
-	"FROM unnest($2) WITH ORDINALITY AS u(key, n), LATERAL ("
+	"FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(key, n), LATERAL ("
 	"SELECT o.owner, o.epoch, o.serial, o.born, o.column_serials "
 	"FROM entanglement.object o "
 	"WHERE o.rel OPERATOR(pg_catalog.=) $1 AND o.key OPERATOR(pg_catalog.=) u.key "
@@ -220,10 +219,12 @@ read_pending(Job *j)
 	return true;
 }
 
-/* Reads the rows as the peer's role. */
+/* To be called as the peer's role. */
 static void
-read_rows(Job *j)
+read_rows(void *arg)
 {
+	Job		   *j = arg;
+
 	for (int i = 0; i < j->n; i++)
 	{
 		EntExtract *x = &j->items[i];
@@ -249,8 +250,6 @@ ent_extract(EntRelation *rel, Oid role, const bool *may, Snapshot snapshot,
 	Job			j = {.rel = rel, .role = role, .may = may, .items = items,
 	.n = n, .snapshot = snapshot};
 	Datum	   *keys = palloc(n * sizeof(Datum));
-	Oid			save_user;
-	int			save_context;
 	bool		pending;
 
 	for (int i = 0; i < n; i++)
@@ -271,18 +270,6 @@ ent_extract(EntRelation *rel, Oid role, const bool *may, Snapshot snapshot,
 		if (j.versions[i].found)
 			decide(&j, i);
 	pending = read_pending(&j);
-
-	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(role, save_context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION);
-	PG_TRY();
-	{
-		read_rows(&j);
-	}
-	PG_FINALLY();
-	{
-		SetUserIdAndSecContext(save_user, save_context);
-	}
-	PG_END_TRY();
+	ent_query_as(role, read_rows, &j);
 	return pending;
 }

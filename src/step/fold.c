@@ -18,6 +18,7 @@
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "base/ring.h"
 #include "base/wake.h"
@@ -310,7 +311,7 @@ row_exists(FoldEntry *e)
 	Datum		values[ENT_WIRE_MAX_KEYS];
 
 	ent_key_values(e->rel, e->k.key, e->k.len, values);
-	return ent_rowquery_exists(e->rel, values);
+	return ent_rowquery_exists(e->rel, values, GetActiveSnapshot());
 }
 
 static FoldOwner *

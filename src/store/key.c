@@ -14,6 +14,7 @@
 
 #include "rule/wire.h"
 #include "store/keytype.h"
+#include "store/query.h"
 #include "store/value.h"
 
 /* How much of one value, and of all, people get to see. */
@@ -187,13 +188,20 @@ ent_key_to_wire(EntRelation *rel, const uint8 *key, size_t len, size_t *outlen)
 	return (uint8 *) job.buf.data + VARHDRSZ;
 }
 
+static void
+parse_foreign(void *arg)
+{
+	run(arg, parse, wire_encoding());
+}
+
 bytea *
-ent_key_from_wire(EntRelation *rel, const uint8 *key, size_t len, Datum *values)
+ent_key_from_wire(EntRelation *rel, Oid role, const uint8 *key, size_t len,
+				  Datum *values)
 {
 	Job			job = {.rel = rel, .key = key, .len = len, .out = values,
 	.foreign = true};
 
-	run(&job, parse, wire_encoding());
+	ent_query_as(role, parse_foreign, &job);
 	return ent_key_image(rel, values);
 }
 

@@ -63,14 +63,13 @@ ent_query_installed(void)
 }
 
 void
-ent_query_as_owner(void (*fn) (void *arg), void *arg)
+ent_query_as(Oid role, void (*fn) (void *arg), void *arg)
 {
 	Oid			save_user;
 	int			save_context;
 
 	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(ent_query_owner(),
-						   save_context | SECURITY_LOCAL_USERID_CHANGE |
+	SetUserIdAndSecContext(role, save_context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
 	PG_TRY();
 	{
@@ -81,6 +80,12 @@ ent_query_as_owner(void (*fn) (void *arg), void *arg)
 		SetUserIdAndSecContext(save_user, save_context);
 	}
 	PG_END_TRY();
+}
+
+void
+ent_query_as_owner(void (*fn) (void *arg), void *arg)
+{
+	ent_query_as(ent_query_owner(), fn, arg);
 }
 
 EntPlanning

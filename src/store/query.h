@@ -50,9 +50,10 @@ extern EntPlanning ent_query_plan_by_index(void);
 extern void ent_query_plan_restore(const EntPlanning *saved);
 
 /*
- * Runs fn(arg) as the owner of the extension's tables; restores the user
- * also on error.
+ * Runs fn(arg) as that role, or as the owner of the extension's tables, in a
+ * security-restricted context; restores the user also on error.
  */
+extern void ent_query_as(Oid role, void (*fn) (void *arg), void *arg);
 extern void ent_query_as_owner(void (*fn) (void *arg), void *arg);
 extern Oid	ent_query_owner(void);
 

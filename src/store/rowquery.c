@@ -10,16 +10,25 @@
 
 #include "access/genam.h"
 #include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/partition.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_operator.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
+#include "lib/ilist.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "base/compat.h"
 #include "store/query.h"
 #include "store/relinfo.h"
 #include "store/rowquery.h"
@@ -33,9 +42,11 @@ typedef enum StatementKind
 	DELETE
 } StatementKind;
 
+#define MAX_STATEMENTS	64		/* kept for a table: sets of columns vary */
+
 typedef struct Statement
 {
-	struct Statement *next;
+	dlist_node	node;
 	StatementKind kind;
 	SPIPlanPtr	plan;			/* NULL: nothing to do (empty UPDATE) */
 	int			nargs;			/* key first, then these columns */
@@ -48,7 +59,8 @@ typedef struct Statements
 	int32		rel;			/* hash key */
 	uint64		generation;
 	MemoryContext context;
-	Statement  *first;
+	dlist_head	list;			/* what was used last comes first */
+	int			n;
 } Statements;
 
 bool		ent_rowquery_applying = false;
@@ -56,13 +68,24 @@ bool		ent_rowquery_applying = false;
 static HTAB *statements = NULL;
 
 static void
+forget_last(Statements *s)
+{
+	Statement  *st = dlist_tail_element(Statement, node, &s->list);
+
+	dlist_delete(&st->node);
+	s->n--;
+	if (st->plan)
+		SPI_freeplan(st->plan);
+	pfree(st->columns);
+	pfree(st->set);
+	pfree(st);
+}
+
+static void
 forget(Statements *s)
 {
-	for (Statement *st = s->first; st; st = st->next)
-		if (st->plan)
-			SPI_freeplan(st->plan);
-	s->first = NULL;
-	MemoryContextReset(s->context);
+	while (s->n > 0)
+		forget_last(s);
 }
 
 static Statements *
@@ -81,7 +104,8 @@ statements_of(EntRelation *rel)
 	s = hash_search(statements, &rel->no, HASH_ENTER, &found);
 	if (!found)
 	{
-		s->first = NULL;
+		dlist_init(&s->list);
+		s->n = 0;
 		s->generation = 0;
 		s->context = AllocSetContextCreate(TopMemoryContext,
 										   "entanglement statements",
@@ -269,8 +293,10 @@ prepare(EntRelation *rel, Statements *s, StatementKind kind, const bool *set)
 				 SPI_result_code_string(SPI_result));
 		SPI_keepplan(st->plan);
 	}
-	st->next = s->first;
-	s->first = st;
+	if (s->n >= MAX_STATEMENTS)
+		forget_last(s);
+	dlist_push_head(&s->list, &st->node);
+	s->n++;
 	return st;
 }
 
@@ -278,12 +304,19 @@ static Statement *
 statement(EntRelation *rel, StatementKind kind, const bool *set)
 {
 	Statements *s = statements_of(rel);
+	dlist_iter	iter;
 
-	for (Statement *st = s->first; st; st = st->next)
-		if (st->kind == kind &&
-			(set == NULL ||
-			 memcmp(st->set, set, rel->ncolumns * sizeof(bool)) == 0))
-			return st;
+	dlist_foreach(iter, &s->list)
+	{
+		Statement  *st = dlist_container(Statement, node, iter.cur);
+
+		if (st->kind != kind ||
+			(set != NULL &&
+			 memcmp(st->set, set, rel->ncolumns * sizeof(bool)) != 0))
+			continue;
+		dlist_move_head(&s->list, &st->node);
+		return st;
+	}
 	return prepare(rel, s, kind, set);
 }
 
@@ -332,30 +365,72 @@ execute(EntRelation *rel, Statement *st, const Datum *key, const Datum *values,
 	return SPI_processed;
 }
 
-typedef struct LookArg
+/* ---- does the row exist? ---- */
+
+/* Looks into one index, whose table is no partitioned one. */
+static bool
+probe_index(Relation heap, Oid indexid, int nkeys, const Datum *key,
+			Snapshot snapshot)
 {
-	EntRelation *rel;
-	const Datum *key;
+	Relation	index = index_open(indexid, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(heap, NULL);
+	ScanKeyData keys[INDEX_MAX_KEYS];
+	IndexScanDesc scan;
 	bool		found;
-} LookArg;
 
-static void
-look(void *arg)
+	for (int i = 0; i < nkeys; i++)
+	{
+		Oid			type = index->rd_opcintype[i];
+		Oid			op = get_opfamily_member(index->rd_opfamily[i], type, type,
+											 BTEqualStrategyNumber);
+
+		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber,
+							   type, index->rd_indcollation[i],
+							   get_opcode(op), key[i]);
+	}
+	scan = ent_compat_index_beginscan(heap, index, snapshot, nkeys);
+	index_rescan(scan, keys, nkeys, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	return found;
+}
+
+static bool
+probe(Oid relid, Oid index, int nkeys, const Datum *key, Snapshot snapshot)
 {
-	LookArg    *a = arg;
+	Relation	rel = table_open(relid, AccessShareLock);
+	bool		found = false;
+	ListCell   *lc;
 
-	a->found = execute(a->rel, statement(a->rel, LOOK, NULL), a->key, NULL,
-					   NULL, NULL) > 0;
-	SPI_freetuptable(SPI_tuptable);
+	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		found = probe_index(rel, index, nkeys, key, snapshot);
+	else
+		foreach(lc, find_inheritance_children(relid, AccessShareLock))
+		{
+			Relation	part = table_open(lfirst_oid(lc), NoLock);
+			Oid			its = index_get_partition(part, index);
+
+			table_close(part, NoLock);
+			if (!found && OidIsValid(its))
+				found = probe(lfirst_oid(lc), its, nkeys, key, snapshot);
+		}
+	table_close(rel, AccessShareLock);
+	return found;
 }
 
 bool
-ent_rowquery_exists(EntRelation *rel, const Datum *key)
+ent_rowquery_exists(EntRelation *rel, const Datum *key, Snapshot snapshot)
 {
-	LookArg		a = {rel, key, false};
+	bool		found;
 
-	ent_query_as_owner(look, &a);
-	return a.found;
+	if (snapshot == NULL)
+		CommandCounterIncrement();
+	snapshot = RegisterSnapshot(snapshot ? snapshot : GetLatestSnapshot());
+	found = probe(rel->relid, rel->key_index, rel->nkeys, key, snapshot);
+	UnregisterSnapshot(snapshot);
+	return found;
 }
 
 bool

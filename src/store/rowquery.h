@@ -24,8 +24,12 @@
  */
 extern bool ent_rowquery_applying;
 
-/* Runs as the extension's owner under the transaction's snapshot. */
-extern bool ent_rowquery_exists(EntRelation *rel, const Datum *key);
+/*
+ * Whoever may see the row, under that snapshot (NULL: the newest): a look
+ * into the key's index that runs nobody's code and needs no SPI.
+ */
+extern bool ent_rowquery_exists(EntRelation *rel, const Datum *key,
+								Snapshot snapshot);
 
 /*
  * Reads the columns with may[i] set of the row with that key under snapshot,

@@ -73,12 +73,13 @@ extern void ent_key_values(EntRelation *rel, const uint8 *key, size_t len,
  * Between the local image and the wire's (UTF-8). Identity unless the
  * database encoding is neither UTF8 nor SQL_ASCII. From the wire: bytes
  * are validated and canonicalised: what comes out is exactly what
- * ent_key_image would make, or an error is raised.
+ * ent_key_image would make, or an error is raised. That is done as the role,
+ * since a domain's constraints are somebody's code.
  */
 extern const uint8 *ent_key_to_wire(EntRelation *rel, const uint8 *key,
 									size_t len, size_t *outlen);
-extern bytea *ent_key_from_wire(EntRelation *rel, const uint8 *key, size_t len,
-								Datum *values);
+extern bytea *ent_key_from_wire(EntRelation *rel, Oid role, const uint8 *key,
+								size_t len, Datum *values);
 /* For people: (id, name)=(7, x), at most about 200 bytes, current context. */
 extern char *ent_key_text(EntRelation *rel, const uint8 *key, size_t len);
 
