@@ -98,10 +98,15 @@ sub refused
 		"$name: with SQLSTATE and hint");
 	isnt($peer->{state}, 'connected', "$name: not connected");
 	unlike($peer->{last_error}, qr/hunter2/, "$name: nothing secret is shown");
-	is($alice->sql('SELECT count(*) FROM item'), 1, "$name: no row came");
-	is($hub->sql('SELECT count(*) FROM item'), 1, "$name: no row went");
-	is($alice->sql('SELECT count(*) FROM entanglement.owners WHERE NOT local'),
-		0, "$name: no owner was learned");
+	is($peer->{fingerprint}, undef, "$name: no certificate is pinned");
+	foreach my $node ($alice, $hub)
+	{
+		is( $node->sql(
+				'SELECT (SELECT count(*) FROM item), (SELECT count(*) FROM entanglement.owners WHERE NOT local)'
+			),
+			'1|0',
+			"$name: no row and no owner came to " . $node->name);
+	}
 	$alice->sql("SELECT entanglement.drop_peer('hub')");
 	is($alice->sql('SELECT count(*) FROM entanglement.peers'),
 		0, "$name: the peer can be dropped");
