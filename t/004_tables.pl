@@ -419,6 +419,37 @@ SQL
 	$carol->wait_until('SELECT count(*) FROM blob', '0', 'delete');
 };
 
+# What passes by before anything of its owner has been claimed is not lost.
+subtest 'a table that appears in the middle of a first catching up' => sub {
+	my $tardy = 'CREATE TABLE tardy (id int PRIMARY KEY, v text)';
+
+	$_->define('CREATE TABLE bulk (id int PRIMARY KEY, body text)', 'bulk')
+	  foreach @all;
+	$alice->define($tardy, 'tardy');
+	$alice->sql("SELECT entanglement.create_owner('slow')");
+	$bob->wait_until(
+		"SELECT (SELECT waiting_for LIKE '%tardy%' FROM entanglement.peers WHERE name = 'alice'), (SELECT have FROM entanglement.owners WHERE name = 'slow')",
+		't|0', 'the table is offered, and a new owner');
+	$alice->sql("SELECT entanglement.alter_peer('bob', bandwidth => 5000)");
+	$alice->sql(<<'SQL');
+BEGIN;
+SET LOCAL entanglement.owner = 'slow';
+INSERT INTO tardy SELECT i, 'tardy ' || i FROM generate_series(1, 10) i;
+INSERT INTO bulk SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 2000) i;
+COMMIT;
+SQL
+	$bob->wait_until('SELECT count(*) > 0 FROM bulk', 't', 'some rows came');
+	$bob->define($tardy, 'tardy');
+	$bob->wait_until(
+		"SELECT waiting_for IS NULL FROM entanglement.peers WHERE name = 'alice'",
+		't', 'the table has appeared');
+	is($bob->sql("SELECT have FROM entanglement.owners WHERE name = 'slow'"),
+		0, 'before anything was claimed');
+	$carol->define($tardy, 'tardy');
+	$alice->sql("SELECT entanglement.alter_peer('bob', reset => '{bandwidth}')");
+	converge(\@all, [qw(bulk tardy)], 'its rows come, here and further on');
+};
+
 subtest 'nothing is left over' => sub {
 	foreach my $node (@all)
 	{

@@ -2,7 +2,8 @@
 #
 # Promise: a wrong authority, host name, certificate, protocol, address,
 # version or node gives one precise error in entanglement.peers.last_error
-# (or at once), nothing is exchanged, and everything else stays as it was.
+# (or at once), with SQLSTATE and hint; nothing is exchanged, and everything
+# else stays as it was. What is secret in a conninfo is shown to nobody.
 
 use strict;
 use warnings;
@@ -11,6 +12,7 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use IO::Socket::INET;
+use POSIX ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -54,6 +56,28 @@ sub serve_with
 	return;
 }
 
+# A server on loopback that answers each connection with that text: its pid
+# and port. It ends with the test, whatever happens.
+sub speaks
+{
+	my ($text) = @_;
+	my $listener = IO::Socket::INET->new(
+		LocalAddr => '127.0.0.1',
+		Listen => 5,
+		Proto => 'tcp');
+	my $pid = fork // die "fork: $!";
+
+	return ($pid, $listener->sockport) if $pid;
+	alarm deadline();
+	$SIG{PIPE} = 'IGNORE';
+	while (my $client = $listener->accept)
+	{
+		$client->sysread(my $request, 8);
+		$client->syswrite($text);
+	}
+	POSIX::_exit(0);
+}
+
 # Dials with $info and tests that the link fails with an error that matches.
 sub refused
 {
@@ -69,13 +93,20 @@ sub refused
 	};
 	my $peer = $alice->peer('hub');
 
-	like($peer->{last_error}, $error, $name);
+	like($peer->{last_error}, qr/^$error/, $name);
+	like($peer->{last_error}, qr/^[0-9A-Z]{5}: \S.* HINT: \S/,
+		"$name: with SQLSTATE and hint");
 	isnt($peer->{state}, 'connected', "$name: not connected");
 	unlike($peer->{last_error}, qr/hunter2/, "$name: nothing secret is shown");
-	is($alice->sql('SELECT count(*) FROM item'), 1, "$name: no row came");
-	is($hub->sql('SELECT count(*) FROM item'), 1, "$name: no row went");
-	is($alice->sql('SELECT count(*) FROM entanglement.owners WHERE NOT local'),
-		0, "$name: no owner was learned");
+	is($peer->{fingerprint}, undef, "$name: no certificate is pinned");
+	foreach my $node ($alice, $hub)
+	{
+		is( $node->sql(
+				'SELECT (SELECT count(*) FROM item), (SELECT count(*) FROM entanglement.owners WHERE NOT local)'
+			),
+			'1|0',
+			"$name: no row and no owner came to " . $node->name);
+	}
 	$alice->sql("SELECT entanglement.drop_peer('hub')");
 	is($alice->sql('SELECT count(*) FROM entanglement.peers'),
 		0, "$name: the peer can be dropped");
@@ -102,7 +133,7 @@ subtest 'wrong certificate authority' => sub {
 
 	refused(
 		conninfo($alice, $hub, sslrootcert => $other->ca),
-		qr/certificate verify failed/,
+		qr/08001: could not connect: .*certificate verify failed DETAIL: The server's certificate is not trusted: .*sslrootcert/,
 		'the server has a certificate of an authority not trusted');
 	$other->client('alice');
 	refused(
@@ -110,7 +141,7 @@ subtest 'wrong certificate authority' => sub {
 			$alice, $hub,
 			sslcert => $other->crt('alice'),
 			sslkey => $other->key('alice')),
-		qr/unknown ca|tlsv1 alert|certificate/i,
+		qr/08001: could not connect: .*(unknown ca|tlsv1 alert|certificate)/i,
 		'the client has');
 };
 
@@ -119,14 +150,16 @@ subtest 'wrong host name' => sub {
 	serve_with('elsewhere');
 	refused(
 		$good,
-		qr/server certificate for "elsewhere.*" does not match host name "localhost"/,
+		qr/08001: could not connect: .*server certificate for "elsewhere.*" does not match host name "localhost"/,
 		'a certificate of another host');
 };
 
 subtest 'expired certificates' => sub {
 	$pki->server('expired', days => -1);
 	serve_with('expired');
-	refused($good, qr/certificate (verify failed|has expired)/, 'of the server');
+	refused($good,
+		qr/08001: could not connect: .*DETAIL: The server's certificate is not trusted: certificate has expired/,
+		'of the server');
 	serve_with('hub-server');
 	$pki->client('alice-expired', cn => 'alice', days => -1);
 	refused(
@@ -134,7 +167,7 @@ subtest 'expired certificates' => sub {
 			$alice, $hub,
 			sslcert => $pki->crt('alice-expired'),
 			sslkey => $pki->key('alice-expired')),
-		qr/expired/,
+		qr/08001: could not connect: .*certificate expired/,
 		'of the client');
 };
 
@@ -145,25 +178,25 @@ subtest 'a certificate for another role' => sub {
 			$alice, $hub,
 			sslcert => $pki->crt('mallory'),
 			sslkey => $pki->key('mallory')),
-		qr/certificate authentication failed for user "alice"/,
+		qr/08001: could not connect: .*certificate authentication failed for user "alice"/,
 		'the name in it is another');
 	refused(
 		conninfo($alice, $hub, sslcert => '/nonexistent', sslkey => '/nonexistent'),
-		qr/certificate/,
+		qr/08001: could not connect: .*certificate/,
 		'no certificate at all');
 };
 
 subtest 'plain TCP' => sub {
 	refused(
 		conninfo($alice, $hub, sslmode => 'disable'),
-		qr/not encrypted|TLS|require_tls/i,
+		qr/28000: the connection would not be encrypted.* DETAIL: .*require_tls/,
 		'is refused by who dials');
 	$alice->sql('ALTER SYSTEM SET entanglement.require_tls = off');
 	$alice->cluster_of->reload;
 	$alice->wait_until('SHOW entanglement.require_tls', 'off', 'the setting');
 	refused(
 		conninfo($alice, $hub, sslmode => 'disable'),
-		qr/not encrypted/,
+		qr/28000: the connection is not encrypted DETAIL: .*require_tls/,
 		'and by who is dialed');
 	$hub->sql('ALTER SYSTEM SET entanglement.require_tls = off');
 	$hub->cluster_of->reload;
@@ -206,37 +239,44 @@ subtest 'addresses' => sub {
 		Proto => 'tcp');
 	refused(
 		conninfo($alice, $hub, port => $silent->sockport),
-		qr/timeout|timed out/,
+		qr/08001: could not connect: timed out after 1000 ms DETAIL: The host did not answer/,
 		'a host that does not answer');
 	my $port = $silent->sockport;
 	close $silent;
 	refused(
 		conninfo($alice, $hub, port => $port),
-		qr/Connection refused/,
+		qr/08001: could not connect: .*Connection refused/,
 		'a port where nobody listens');
+	my ($web, $web_port) = speaks("HTTP/1.1 400 Bad Request\r\n\r\n");
+	refused(
+		conninfo($alice, $hub, port => $web_port),
+		qr/08001: could not connect: .*invalid response to SSL negotiation/,
+		'a server of another kind');
+	kill 'TERM', $web;
+	waitpid $web, 0;
 	refused(
 		conninfo(
 			$alice, $hub,
 			host => 'no-such-host.invalid',
 			hostaddr => undef),
-		qr/could not translate host name "no-such-host.invalid"/,
+		qr/08001: could not connect: could not translate host name "no-such-host.invalid"/,
 		'a host name that does not exist');
 	my $proxy = Entanglement::Proxy->new(port => $hub->cluster_of->port);
 	$proxy->cut_after(up => 200);
 	refused(
 		conninfo($alice, $hub, port => $proxy->port),
-		qr/closed|reset|refused|SSL/i,
+		qr/08001: could not connect: .*(closed|reset|refused|SSL)/i,
 		'a link that breaks during the handshake');
 };
 
 subtest 'not a node of entanglement' => sub {
 	refused(
 		conninfo($alice, $hub, dbname => 'postgres'),
-		qr/entanglement/,
+		qr/3F000: schema "entanglement" does not exist HINT: The database reached is not a node of entanglement/,
 		'a database without the extension');
 	refused(
 		conninfo($alice, $hub, dbname => 'nowhere'),
-		qr/database "nowhere" does not exist/,
+		qr/08001: could not connect: .*database "nowhere" does not exist/,
 		'a database that does not exist');
 
 	# something that only looks like a node
@@ -251,10 +291,10 @@ SQL
 	};
 	$says->('\x00');
 	refused(conninfo($alice, $hub, dbname => 'fake'),
-		qr/not a (hello|batch)|malformed/, 'a hello that is none');
+		qr/08P01: what the other side sent is not a hello of entanglement DETAIL: It is malformed/, 'a hello that is none');
 	$says->('\xe7');
 	refused(conninfo($alice, $hub, dbname => 'fake'),
-		qr/not a (hello|batch)|malformed/, 'a hello that ends early');
+		qr/08P01: what the other side sent is not a hello of entanglement DETAIL: It is malformed/, 'a hello that ends early');
 
 	# header: magic, version, flags, number; section 1: newest and oldest
 	# version, then what only the future knows
@@ -262,36 +302,93 @@ SQL
 	$says->($future);
 	refused(
 		conninfo($alice, $hub, dbname => 'fake'),
-		qr/no protocol version in common.*99/s,
+		qr/0A000: the nodes have no protocol version in common DETAIL: The other node speaks versions 99 to 99, this one 1 to 1\. HINT: Update/,
 		'a peer of a future protocol version');
 	$hub->fails(
 		"SET ROLE alice; SELECT entanglement.hello('push', '$future')",
-		'0A000', 'protocol version.*99', 'the same when it dials us');
+		'0A000', 'no protocol version in common\nDETAIL:  The other node speaks versions 99 to 99.*HINT:  Update', 'the same when it dials us');
 };
 
 subtest 'the wrong node' => sub {
 	refused(
 		conninfo($alice, $hub, user => 'nobody', sslmode => 'verify-full'),
-		qr/nobody/,
+		qr/08001: could not connect: .*nobody/,
 		'a role that does not exist');
 	my $self = conninfo($alice, $hub,
-		port => undef, hostaddr => undef,
+		user => 'itself',
+		hostaddr => undef,
 		host => $alice->cluster_of->host,
 		port => $alice->cluster_of->port,
 		dbname => $alice->db);
-	$alice->sql('ALTER ROLE alice LOGIN')
-	  if $alice->sql("SELECT count(*) FROM pg_roles WHERE rolname = 'alice'");
-	$alice->sql('CREATE ROLE alice LOGIN')
-	  if !$alice->sql("SELECT count(*) FROM pg_roles WHERE rolname = 'alice'");
-	refused($self, qr/itself|permission denied|stand for/, 'this node itself');
+	$alice->sql(<<'SQL');
+DROP ROLE IF EXISTS itself;
+CREATE ROLE itself LOGIN;
+GRANT EXECUTE ON FUNCTION entanglement.hello(text, bytea) TO itself;
+SQL
+	refused($self, qr/28000: the node reached is this node itself DETAIL: Both ends/, 'this node itself');
 	$hub->sql("SELECT entanglement.drop_peer('alice')");
-	refused($good, qr/does not stand for a peer|permission denied/,
+	refused($good,
+		qr/42501: permission denied for function hello HINT: .*add_peer/,
 		'a node that does not know us');
+	$hub->sql("SELECT entanglement.add_peer('carol', NULL, 'alice')");
+	$hub->sql("UPDATE entanglement.peer SET node = gen_random_uuid()");
+	refused($good,
+		qr/28000: peer "carol" is another node than before DETAIL: .*reset => '\{node\}'/,
+		'nor knows our role by another node');
+	$hub->sql("SELECT entanglement.add_peer('dora', NULL, 'alice')");
+	$hub->sql('UPDATE entanglement.peer SET node = gen_random_uuid()');
+	refused(
+		$good,
+		qr/28000: role "alice" does not stand for a peer named "alice2" here DETAIL: .*HINT: .*add_peer/,
+		'or by several');
+	$hub->sql("SELECT entanglement.drop_peer('carol'), entanglement.drop_peer('dora')");
 	$hub->sql("SELECT entanglement.add_peer('alice', NULL, 'alice')");
 	$hub->sql("SELECT entanglement.pause_peer('alice')");
-	refused($good, qr/paused/, 'a node that has paused us');
+	refused($good, qr/57P03: peer "alice" is paused/, 'a node that has paused us');
 	$hub->sql("SELECT entanglement.resume_peer('alice')");
 };
+
+# The password in the conninfo of the link that is up is shown to nobody,
+# also when a statement with it fails.
+sub show_nothing
+{
+	my ($admin, $info, $mark) = @_;
+
+	$alice->fails("SELECT entanglement.add_peer('hub', '$info', 'hub')",
+		'42710', 'peer "hub" already exists', 'added again');
+	$alice->fails("SELECT entanglement.alter_peer('hub2', '$info')",
+		'42704', 'peer "hub2" does not exist', 'another altered');
+	$alice->fails(
+		"DO \$\$ BEGIN PERFORM entanglement.add_peer('', '$info', 'hub'); END \$\$",
+		'42602', 'name must not be empty', 'added by a function');
+	$alice->sql(<<'SQL');
+CREATE ROLE curious;
+CREATE ROLE watcher IN ROLE pg_monitor;
+SQL
+	foreach my $sql (
+		'TABLE entanglement.peers',
+		'SELECT * FROM entanglement.link_states()',
+		'TABLE pg_stat_activity',
+		'SELECT * FROM entanglement.peer',
+		'SELECT conninfo FROM entanglement.peer')
+	{
+		foreach my $role (qw(curious watcher))
+		{
+			my ($rc, $out, $err) = $alice->try("SET ROLE $role; $sql");
+			unlike($out . $err, qr/hunter2/, "not shown to $role by $sql");
+		}
+	}
+	$admin->query_safe("SELECT entanglement.alter_peer('hub', '$info')");
+	is( $alice->sql(
+			"SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%hunter2%' AND pid <> pg_backend_pid()"
+		),
+		0,
+		'nor by pg_stat_activity of the session that set it');
+	like($alice->log_since($mark), qr/42710|already exists/, 'what failed is logged');
+	unlike(slurp_file($alice->cluster_of->logfile),
+		qr/hunter2/, 'the password is not');
+	return;
+}
 
 subtest 'a password instead of a certificate' => sub {
 	$hub->sql("CREATE ROLE secret LOGIN PASSWORD 'hunter2'");
@@ -301,29 +398,16 @@ subtest 'a password instead of a certificate' => sub {
 		sslcert => undef,
 		sslkey => undef);
 	refused(conninfo($alice, $hub, %scram, password => 'hunter2x'),
-		qr/password authentication failed/, 'a wrong one');
+		qr/08001: could not connect: .*password authentication failed/, 'a wrong one');
 	$hub->sql("SELECT entanglement.alter_peer('alice', role => 'secret')");
 	my $info = conninfo($alice, $hub, %scram, password => 'hunter2') =~ s/'/''/gr;
-	$alice->sql("SELECT entanglement.add_peer('hub', '$info', 'hub')");
+	my $admin = $alice->session;
+	my $mark = $alice->log_mark;
+	$admin->query_safe("SELECT entanglement.add_peer('hub', '$info', 'hub')");
 	$alice->wait_connected('hub');
 	converge([ $alice, $hub ], ['item'], 'the right one links them');
-	$alice->sql('CREATE ROLE curious');
-	foreach my $sql (
-		'TABLE entanglement.peers',
-		'SELECT * FROM entanglement.peer',
-		'SELECT conninfo FROM entanglement.peer')
-	{
-		my ($rc, $out, $err) = $alice->try("SET ROLE curious; $sql");
-		unlike($out . $err, qr/hunter2/, "not shown by $sql");
-	}
-	my $log = slurp_file($alice->cluster_of->logfile);
-	unlike($log =~ s/^.*(STATEMENT|statement:).*$//mgr,
-		qr/hunter2/, 'nor in the log');
-	is( $alice->sql(
-			"SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%hunter2%' AND pid <> pg_backend_pid()"
-		),
-		0,
-		'nor in pg_stat_activity');
+	show_nothing($admin, $info, $mark);
+	$admin->quit;
 	$alice->sql("SELECT entanglement.drop_peer('hub')");
 	$hub->sql("SELECT entanglement.alter_peer('alice', role => 'alice')");
 };

@@ -139,16 +139,40 @@ subtest 'a server without the library preloaded' => sub {
 	$alice->sql('DELETE FROM item WHERE id = 3');
 	is($alice->sql('SELECT DISTINCT state FROM entanglement.peers'),
 		'not preloaded', 'the view says so');
-	$alice->fails('SELECT entanglement.drain()', '55000',
-		'HINT: .*shared_preload_libraries', 'what needs the worker says so');
+	# SQL that needs what is preloaded: refused, or it has its effect later
+	my $hint = 'HINT:  Add .* to "shared_preload_libraries" and restart';
+	my $needs = "needs the library .* to be preloaded.*$hint";
+	my $later = "WARNING:  55000: nothing is exchanged .*$hint";
+	foreach my $case (
+		[ 'SELECT entanglement.drain()', $needs ],
+		[ "SELECT entanglement.hello('push', '')", $needs ],
+		[ "SELECT entanglement.push('')", $needs ],
+		[ "CALL entanglement.pull('')", $needs ],
+		[ "SELECT entanglement.add_peer('new')", $later ],
+		[ "SELECT entanglement.alter_peer('new', bandwidth => 1)", $later ],
+		[ "SELECT entanglement.resume_peer('new')", $later ],
+		[ 'SELECT entanglement.start_worker()', $later ])
+	{
+		my ($sql, $says) = @$case;
+		my ($rc, $out, $err) = $alice->try($sql);
+
+		like($err, qr/$says/s, "$sql says so");
+	}
+	$alice->sql("SELECT entanglement.drop_peer('new')");
 	is($alice->sql('SELECT count(*) FROM entanglement.change'),
 		3, 'changes are captured');
+	my $eve = Entanglement::Node->database($cluster, 'eve');
+	link_nodes($eve, $alice, nowait => 1);
+	$eve->define($ddl, 'item');
+	$eve->sql("INSERT INTO item VALUES (5, 'five'), (6, 'six')");
+	$eve->sql('DELETE FROM item WHERE id = 6');
 	$cluster->adjust_conf('postgresql.conf', 'shared_preload_libraries',
 		"'entanglement'");
 	$cluster->restart;
-	converge([ $alice, $bob ], ['item'], 'and arrive when it is');
+	converge([ $alice, $bob, $eve ], ['item'], 'and arrive when it is');
 	is($bob->sql('SELECT id, v FROM item ORDER BY id'),
-		"1|captured\n2|after copy\n4|four", 'all of them');
+		"1|captured\n2|after copy\n4|four\n5|five",
+		'all of them, those of a new node as well');
 };
 
 done_testing();

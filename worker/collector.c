@@ -46,6 +46,7 @@ typedef struct Collector
 	uint64		routes;			/* counter when dialers were last started */
 	TimestampTz pruned_at;
 	bool		known;			/* the extension was found */
+	bool		doubt;			/* of ent_fold */
 	uint64		consumed;		/* changes since the log was last vacuumed */
 } Collector;
 
@@ -88,7 +89,7 @@ fold_all(Collector *c)
 		begin(true);
 		/* a serial that was shown must survive a crash */
 		ForceSyncCommit();
-		n = ent_fold(ent_fold_limit, &more);
+		n = ent_fold(ent_fold_limit, &more, &c->doubt);
 		finish();
 		if (n > 0)
 		{
@@ -228,6 +229,7 @@ try_work(Collector *c)
 		AbortCurrentTransaction();
 		FlushErrorState();
 		c->known = false;
+		c->doubt = true;
 		RESUME_INTERRUPTS();
 		ok = false;
 	}
@@ -253,6 +255,7 @@ set_up(Collector *c, Oid database)
 	c->tick = AllocSetContextCreate(TopMemoryContext, "entanglement tick",
 									ALLOCSET_DEFAULT_SIZES);
 	c->routes = PG_UINT64_MAX;
+	c->doubt = true;
 }
 
 void

@@ -51,6 +51,17 @@ clean_copy(const char *text)
 	return copy;
 }
 
+/* libpq says what failed; this is where to look. */
+static const char *
+dialing_advice(EntConnection *c, const char *verdict)
+{
+	if (verdict != NULL)
+		return "Check sslrootcert in the peer's conninfo, which names the authority to trust, and the certificate of the server there.";
+	if (PQsslInUse(c->pg))
+		return "A server was reached with TLS: check dbname, user, password and sslcert in the peer's conninfo, and pg_hba.conf and ssl_ca_file there.";
+	return "Check the peer's conninfo, whether a server listens there with a certificate for that host name, and whether its pg_hba.conf lets this node in.";
+}
+
 pg_noreturn static void
 fail_dialing(EntConnection *c)
 {
@@ -61,7 +72,8 @@ fail_dialing(EntConnection *c)
 			(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 			 errmsg("could not connect: %s", text),
 			 verdict ? errdetail("The server's certificate is not trusted: %s.",
-								 verdict) : 0));
+								 verdict) : 0,
+			 errhint("%s", dialing_advice(c, verdict))));
 }
 
 pg_noreturn static void

@@ -13,6 +13,7 @@
 #include "fmgr.h"
 #include "libpq-fe.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -20,7 +21,6 @@
 
 #include "base/cert.h"
 #include "base/compat.h"
-#include "base/ent.h"
 #include "base/report.h"
 #include "base/shmem.h"
 #include "base/wake.h"
@@ -163,6 +163,34 @@ check_conninfo(const char *conninfo)
 				 errdetail("Peers exchange batches over ordinary connections.")));
 }
 
+static void
+hide_statement(void *arg)
+{
+	errhidestmt(true);
+	errhidecontext(true);		/* where functions show their statements */
+}
+
+/*
+ * Runs add_peer or alter_peer. A statement with a conninfo (argument 1) may
+ * hold a password: from here on pg_stat_activity does not show it, and it is
+ * not logged along with errors and warnings.
+ */
+static void
+run_hidden(FunctionCallInfo fcinfo, void (*run) (FunctionCallInfo fcinfo))
+{
+	ErrorContextCallback callback = {.previous = error_context_stack,
+	.callback = hide_statement};
+
+	if (!PG_ARGISNULL(1))
+	{
+		pgstat_report_activity(STATE_RUNNING,
+							   "entanglement: a statement with a peer's conninfo");
+		error_context_stack = &callback;
+	}
+	run(fcinfo);
+	error_context_stack = callback.previous;
+}
+
 /*
  * May the caller let this role stand for a peer? Warns where the role has
  * more rights than a peer should, or lacks one that it needs.
@@ -194,19 +222,6 @@ check_role(Oid role, const char *peer, bool dials)
 }
 
 static void
-warn_unless_preloaded(void)
-{
-	if (ent_shared == NULL)
-		ereport(WARNING,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("peers exchange nothing until the library \"%s\" is preloaded",
-						ENT_NAME),
-				 errdetail("What you have set is stored and will be used then."),
-				 errhint("Add \"%s\" to \"shared_preload_libraries\" and restart the server.",
-						 ENT_NAME)));
-}
-
-static void
 connect_spi(void)
 {
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -228,8 +243,8 @@ existing_peer(const char *name)
 
 /* ---- functions ---- */
 
-Datum
-ent_sql_add_peer(PG_FUNCTION_ARGS)
+static void
+add_peer(FunctionCallInfo fcinfo)
 {
 	EntPeer		peer = {0};
 
@@ -250,8 +265,14 @@ ent_sql_add_peer(PG_FUNCTION_ARGS)
 	ent_peer_insert(&peer);
 	ent_peer_grant(peer.role);
 	SPI_finish();
-	warn_unless_preloaded();
+	ent_shmem_warn();
 	ent_wake_routes_at_commit();
+}
+
+Datum
+ent_sql_add_peer(PG_FUNCTION_ARGS)
+{
+	run_hidden(fcinfo, add_peer);
 	PG_RETURN_VOID();
 }
 
@@ -347,8 +368,8 @@ reset_all(FunctionCallInfo fcinfo, EntPeer *peer, ArrayType *what)
 }
 
 /* (name, conninfo, role, bandwidth, fingerprint, new_name, reset) */
-Datum
-ent_sql_alter_peer(PG_FUNCTION_ARGS)
+static void
+alter_peer(FunctionCallInfo fcinfo)
 {
 	char	   *name = name_argument(fcinfo, 0);
 	EntPeer    *peer;
@@ -389,7 +410,14 @@ ent_sql_alter_peer(PG_FUNCTION_ARGS)
 		ent_peer_revoke(old_role);
 	}
 	SPI_finish();
+	ent_shmem_warn();
 	ent_wake_routes_at_commit();
+}
+
+Datum
+ent_sql_alter_peer(PG_FUNCTION_ARGS)
+{
+	run_hidden(fcinfo, alter_peer);
 	PG_RETURN_VOID();
 }
 
@@ -435,6 +463,6 @@ Datum
 ent_sql_resume_peer(PG_FUNCTION_ARGS)
 {
 	set_paused(name_argument(fcinfo, 0), false);
-	warn_unless_preloaded();
+	ent_shmem_warn();
 	PG_RETURN_VOID();
 }

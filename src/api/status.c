@@ -42,6 +42,7 @@ ent_sql_start_worker(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be superuser to start entanglement's worker")));
+	ent_shmem_warn();
 	if (ent_shared != NULL)
 		ent_wake_launcher_at_commit();
 	PG_RETURN_VOID();

@@ -22,8 +22,6 @@
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/rangetypes.h"
-#include "utils/rel.h"
-#include "utils/relcache.h"
 #include "utils/memutils.h"
 
 /* Since 16 postgres.h leaves out SET_VARSIZE, VARDATA and their like. */
@@ -87,17 +85,6 @@ ent_compat_make_range(TypeCacheEntry *cache, RangeBound *lower,
 	return make_range(cache, lower, upper, empty, NULL);
 #else
 	return make_range(cache, lower, upper, empty);
-#endif
-}
-
-/* Since 18 one may ask for a deferrable primary key too; we never do. */
-static inline Oid
-ent_compat_primary_key(Relation rel)
-{
-#if PG_VERSION_NUM >= 180000
-	return RelationGetPrimaryKeyIndex(rel, false);
-#else
-	return RelationGetPrimaryKeyIndex(rel);
 #endif
 }
 

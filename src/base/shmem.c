@@ -96,6 +96,19 @@ ent_shmem_require(const char *what)
 						 ENT_NAME)));
 }
 
+void
+ent_shmem_warn(void)
+{
+	if (ent_shared == NULL)
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("nothing is exchanged with peers until the library \"%s\" is preloaded",
+						ENT_NAME),
+				 errdetail("What you set is stored, what changes is captured; both will be used then."),
+				 errhint("Add \"%s\" to \"shared_preload_libraries\" and restart the server.",
+						 ENT_NAME)));
+}
+
 /* ---- leaving no trace of a process that exits ---- */
 
 static void

@@ -125,6 +125,9 @@ extern void ent_shmem_launcher_enter(void);
  */
 extern void ent_shmem_require(const char *what);
 
+/* A WARNING of the same kind, for what has its effect once preloaded. */
+extern void ent_shmem_warn(void);
+
 /*
  * This database's slot; created when missing and create is set. NULL when
  * not preloaded, not there, or (with a WARNING) the table is full.

@@ -43,8 +43,8 @@ static EntQuery add_arrears_query = {
 	"INSERT INTO entanglement.arrears (owner, rel) "
 	"SELECT o.no, $2 FROM entanglement.owner o "
 	"WHERE o.peer OPERATOR(pg_catalog.=) $1 AND NOT o.local "
-	"AND o.serial OPERATOR(pg_catalog.>) 0 ON CONFLICT DO NOTHING",
-	2, {INT4OID, INT4OID}, NULL
+	"AND ($3 OR o.serial OPERATOR(pg_catalog.>) 0) ON CONFLICT DO NOTHING",
+	3, {INT4OID, INT4OID, BOOLOID}, NULL
 };
 static EntQuery switch_arrears_query = {
 	"INSERT INTO entanglement.arrears (owner, rel) "
@@ -318,7 +318,9 @@ note_mapping(EntInbound *ib, EntInTable *t, EntRelation *rel, List *mapped,
 	ent_query_run(&save_table_query, args, NULL, SPI_OK_INSERT, NULL);
 	if (rel != NULL && !(was_known && same && subset(mapped, was_mapped)))
 	{
-		Datum		more[2] = {Int32GetDatum(ib->peer), Int32GetDatum(rel->no)};
+		/* objects left out before are covered by claims yet to come, too */
+		Datum		more[3] = {Int32GetDatum(ib->peer), Int32GetDatum(rel->no),
+		BoolGetDatum(was_there)};
 
 		ent_query_run(&add_arrears_query, more, NULL, SPI_OK_INSERT, NULL);
 		t->fresh = true;

@@ -78,6 +78,9 @@ typedef struct Fold
 	List	   *entries;		/* of FoldEntry *, in order of arrival */
 	HTAB	   *owners;
 	bool		complete;		/* the log was read to its end */
+	bool		doubt;			/* an earlier fold may have taken a death */
+	bool		gone;			/* this one has: an object was found gone,
+								 * or a table truncated */
 	int32		default_owner;	/* of rows written before they were objects */
 } Fold;
 
@@ -178,14 +181,25 @@ find_entry(Fold *f, int32 rel, const uint8 *key, int len)
 	return e;
 }
 
-/* TRUNCATE: every object of ours in the table is to be looked at. */
+/*
+ * TRUNCATE: every object of ours in the table is to be looked at, those that
+ * are only being born as well.
+ */
 static void
 add_truncated(Fold *f, int32 rel)
 {
 	Datum		args[1] = {Int32GetDatum(rel)};
 	SPITupleTable *rows;
 	uint64		n;
+	ListCell   *lc;
 
+	foreach(lc, f->entries)
+	{
+		FoldEntry  *e = lfirst(lc);
+
+		if (e->k.rel == rel)
+			e->verdict = ENT_VERDICT_LOOK;
+	}
 	ent_query_run(&truncated_query, args, NULL, SPI_OK_SELECT, NULL);
 	rows = SPI_tuptable;
 	n = SPI_processed;
@@ -247,6 +261,7 @@ take_changes(Fold *f, int limit)
 						 s ? VARSIZE_ANY_EXHDR(s) : 0);
 	}
 	SPI_freetuptable(rows);
+	f->gone = truncated != NIL;
 	foreach(lc, truncated)
 		add_truncated(f, lfirst_int(lc));
 	return n;
@@ -324,8 +339,11 @@ judge(Fold *f, FoldEntry *e)
 	e->verdict = ENT_VERDICT_LOOK;
 	if (e->rel == NULL)
 		return;					/* no longer synchronized */
-	if (v == ENT_VERDICT_LOOK)
+	if (v == ENT_VERDICT_TOUCH && !e->exists)
+		v = ENT_VERDICT_BIRTH;
+	if (v == ENT_VERDICT_LOOK || (v == ENT_VERDICT_BIRTH && f->doubt))
 		v = row_exists(e) ? ENT_VERDICT_BIRTH : ENT_VERDICT_DEATH;
+	f->gone |= v == ENT_VERDICT_DEATH;
 	if (e->exists && !e->local)
 	{
 		Datum		args[4] = {Int32GetDatum(e->k.rel), PointerGetDatum(e->image),
@@ -336,8 +354,6 @@ judge(Fold *f, FoldEntry *e)
 	}
 	if (v == ENT_VERDICT_DEATH && !e->exists)
 		return;					/* born and died between two folds */
-	if (v == ENT_VERDICT_TOUCH && !e->exists)
-		v = ENT_VERDICT_BIRTH;
 	if (v == ENT_VERDICT_BIRTH)
 	{
 		int32		owner = e->folded.owner != 0 ? e->folded.owner : f->default_owner;
@@ -470,19 +486,12 @@ post_owners(Fold *f)
 	}
 }
 
-uint64
-ent_fold(int limit, bool *more)
+static void
+fold_entries(Fold *f)
 {
-	Fold	   *f = fold_create();
-	uint64		taken;
 	EntVersions *versions;
 	ListCell   *lc;
 
-	ent_relinfo_refresh();
-	taken = take_changes(f, limit);
-	*more = !f->complete;
-	if (f->entries == NIL)
-		return taken;
 	f->default_owner = ent_identity_get()->default_owner;
 	find_existing(f);
 	foreach(lc, f->entries)
@@ -498,5 +507,20 @@ ent_fold(int limit, bool *more)
 	}
 	ent_versions_write(versions);
 	post_owners(f);
+}
+
+uint64
+ent_fold(int limit, bool *more, bool *doubt)
+{
+	Fold	   *f = fold_create();
+	uint64		taken;
+
+	f->doubt = *doubt;
+	ent_relinfo_refresh();
+	taken = take_changes(f, limit);
+	if (f->entries != NIL)
+		fold_entries(f);
+	*more = !f->complete;
+	*doubt = !f->complete && (f->doubt || f->gone);
 	return taken;
 }

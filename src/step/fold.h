@@ -16,7 +16,12 @@
  * Folds up to limit changes. The caller has started a transaction in READ
  * COMMITTED with SPI connected and commits it. Returns the number of changes
  * consumed; *more is set when some may be left.
+ *
+ * The log is in no order. When a fold that leaves some has taken a death or a
+ * TRUNCATE, what came before may be among those left, and a later fold must
+ * not take it for a birth. *doubt carries this from each fold to the next;
+ * true for the first one, and after one that failed.
  */
-extern uint64 ent_fold(int limit, bool *more);
+extern uint64 ent_fold(int limit, bool *more, bool *doubt);
 
 #endif							/* ENT_STEP_FOLD_H */
