@@ -3,8 +3,8 @@
 #   shellcheck shell=bash disable=SC2034
 
 copy() { # SYSTEM
-    local rows began seconds DIRECT=1
-    rows=$(pick 1000000 100000)
+    local rows began seconds DIRECT=a
+    rows=$(pick 300000 20000)
     make_item "$rows"
     began=$(now)
     attach "$1" 1200

@@ -41,7 +41,7 @@ hot_watch() { # SECONDS
 hot() { # SYSTEM
     local seconds script=$ENT_WORK/hot.sql ages=$ENT_WORK/hot-age-$1.csv
     local mean max writer
-    seconds=$(pick 60 12)
+    seconds=$(pick 60 10)
     make_item "$hot_rows"
     link narrow
     attach "$1"
@@ -59,8 +59,8 @@ END
     writer=$!
     hot_watch "$seconds" >"$ages"
     wait "$writer"
-    # the first second is the path filling up
-    read -r mean max <<<"$(awk -F , '$1 >= 1 { n++; sum += $2
+    # the first two seconds are the path filling up
+    read -r mean max <<<"$(awk -F , '$1 >= 2 { n++; sum += $2
         if ($3 > max) max = $3 } END { printf "%.3f %.3f", sum / n, max }' \
         "$ages")"
     result "$1" "mean age" s less "$mean"

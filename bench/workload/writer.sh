@@ -15,7 +15,7 @@ UPDATE item SET x = random() * 1000, y = random() * 1000, updated_at = clock_tim
 END
     for sync in off on; do
         tps=$(PGOPTIONS="-c synchronous_commit=$sync" load -c 2 -j 2 \
-            -T "$(pick 20 4)" -D rows=$rows -f "$script" |
+            -T "$(pick 20 3)" -D rows=$rows -f "$script" |
             sed -n 's/^tps = \([0-9]*\).*/\1/p')
         result "$1" "synchronous_commit $sync" tps more "$tps"
         [ "$1" = none ] || settled
