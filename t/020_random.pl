@@ -352,7 +352,7 @@ foreach my $round (1 .. $rounds)
 		disturb() if once_in(2);
 	}
 	heal();
-	last unless agree($round);
+	agree($round) or BAIL_OUT("ENT_SEED=$seed");
 	history($round);
 }
 foreach my $node (@nodes)

@@ -25,8 +25,9 @@ static EntQuery save_query = {
 };
 static EntQuery paid_query = {
 	"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1 "
-	"AND rel OPERATOR(pg_catalog.=) $2 AND key OPERATOR(pg_catalog.=) $3",
-	3, {INT4OID, INT4OID, BYTEAOID}, NULL
+	"AND rel OPERATOR(pg_catalog.=) $2 AND owner OPERATOR(pg_catalog.=) $3 "
+	"AND key OPERATOR(pg_catalog.=) $4",
+	4, {INT4OID, INT4OID, INT4OID, BYTEAOID}, NULL
 };
 
 static void
@@ -76,6 +77,7 @@ take_want(EntOutbound *ob, EntReader *r)
 	o = hash_search(ob->owners, &no, HASH_FIND, NULL);
 	if (o == NULL)
 		return;
+	o->answered = true;
 	owner = ent_owner_get(no);
 	if (owner == NULL || history_lost(ob, owner, &want))
 		return;
@@ -170,8 +172,8 @@ settle(EntOutbound *ob)
 	foreach(lc, ob->flight_late)
 	{
 		EntOutLate *late = lfirst(lc);
-		Datum		args[3] = {Int32GetDatum(ob->peer), Int32GetDatum(late->rel),
-		PointerGetDatum(late->key)};
+		Datum		args[4] = {Int32GetDatum(ob->peer), Int32GetDatum(late->rel),
+		Int32GetDatum(late->owner), PointerGetDatum(late->key)};
 
 		ent_query_run(&paid_query, args, NULL, SPI_OK_DELETE, NULL);
 		pfree(late->key);

@@ -39,6 +39,11 @@ static EntQuery owed_query = {
 	"SELECT rel, owner, key FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL
 };
+static EntQuery not_owed_query = {
+	"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1 "
+	"AND owner OPERATOR(pg_catalog.=) ANY ($2)",
+	2, {INT4OID, INT4ARRAYOID}, NULL
+};
 
 /* ---- life ---- */
 
@@ -127,13 +132,13 @@ take_object(EntOutbound *ob, const EntEvent *ev)
 		return;
 	}
 	if (!o->wanted || !t->known)
+	{
+		ob->owed_due |= (ev->flags & ENT_ROW_LATE) != 0;
 		return;
+	}
 	/* what the scan has not reached is only complete up to the scan's start */
 	if (o->scanning && e.since > o->floor)
-	{
 		e.since = o->floor;
-		e.flags |= ENT_QUEUE_UNSURE;
-	}
 	e.priority = t->priority;
 	push(ob, &e);
 }
@@ -284,11 +289,33 @@ ent_outbound_poll(EntOutbound *ob)
 
 /* ---- debts ---- */
 
+/*
+ * Who takes an owner from another peer gets what came late to us from there, in
+ * time or as that peer's debt.
+ */
+static void
+forget_owed(EntOutbound *ob)
+{
+	HASH_SEQ_STATUS seq;
+	EntOutOwner *o;
+	Datum	   *owners = palloc(hash_get_num_entries(ob->owners) * sizeof(Datum));
+	Datum		args[2] = {Int32GetDatum(ob->peer)};
+	int			n = 0;
+
+	hash_seq_init(&seq, ob->owners);
+	while ((o = hash_seq_search(&seq)) != NULL)
+		if (o->answered && !o->wanted)
+			owners[n++] = Int32GetDatum(o->no);
+	args[1] = ent_query_array(INT4OID, owners, NULL, n);
+	ent_query_run(&not_owed_query, args, NULL, SPI_OK_DELETE, NULL);
+}
+
 static void
 load_owed(EntOutbound *ob)
 {
 	Datum		args[1] = {Int32GetDatum(ob->peer)};
 
+	forget_owed(ob);
 	ent_query_run(&owed_query, args, NULL, SPI_OK_SELECT, NULL);
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{

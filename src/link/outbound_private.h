@@ -30,6 +30,7 @@ typedef struct EntOutOwner
 {
 	int32		no;				/* hash key */
 	uint32		digest;			/* of the advert as last sent */
+	bool		answered;		/* the peer has said whether it wants it */
 	bool		wanted;
 	bool		withheld;		/* we are in arrears: no claims */
 	bool		scanning;		/* catching up from the object table */
@@ -116,6 +117,7 @@ struct EntOutbound
 typedef struct EntOutLate
 {
 	int32		rel;
+	int32		owner;
 	bytea	   *key;
 } EntOutLate;
 

@@ -112,6 +112,7 @@ advertise_owner(EntOutbound *ob, EntWriter *w, EntOwner *o)
 		out->claimed = 0;
 	}
 	out->digest = digest;
+	out->answered = false;
 	memcpy(wire.id.bytes, o->id.data, UUID_LEN);
 	memcpy(wire.home.bytes, o->home.data, UUID_LEN);
 	strlcpy(wire.name, ent_name_to_wire(o->name), sizeof(wire.name));
@@ -350,12 +351,12 @@ scan_owner(EntOutbound *ob, EntOutOwner *o, Snapshot snapshot)
 	{
 		ent_query_run(&graves_query, args, NULL, SPI_OK_SELECT, snapshot);
 		upto = Min(upto, complete_upto(ent_scan_chunk));
-		queue_rows(ob, o->no, o->floor, ENT_QUEUE_UNSURE, o->position, upto);
+		queue_rows(ob, o->no, o->floor, 0, o->position, upto);
 		SPI_freetuptable(SPI_tuptable);
 	}
 	SPI_tuptable = objects;
 	SPI_processed = nobjects;
-	queue_rows(ob, o->no, o->floor, ENT_QUEUE_UNSURE, o->position, upto);
+	queue_rows(ob, o->no, o->floor, 0, o->position, upto);
 	SPI_freetuptable(objects);
 	if (upto == PG_INT64_MAX)
 	{
