@@ -89,12 +89,12 @@ is( $hub->sql(
 # Each object moves to the next place on the list, and on, 40 times.
 my $move = <<'SQL';
 DO $$
-DECLARE n int := (SELECT count(*) FROM stop);
+DECLARE stops int := (SELECT count(*) FROM stop);
 BEGIN
 	FOR i IN 1..40 LOOP
 		UPDATE zone z SET step = z.step + 1, place = t.place
 		  FROM stop s, stop t
-		 WHERE s.name = z.name AND t.n = (s.n + z.step + 1) % n
+		 WHERE s.name = z.name AND t.n = (s.n + z.step + 1) % stops
 		   AND entanglement.owner_of(z) = current_database()
 		   AND (s.n + i) % 4 = 0;
 		COMMIT;
@@ -107,6 +107,7 @@ foreach my $s (@sessions)
 {
 	PostgreSQL::Test::Utils::pump_until($s->{run}, $s->{timeout}, \$s->{stdout},
 		qr/moved/);
+	is($s->{stderr}, '', 'moved without an error');
 }
 converge(\@all, \%same, 'after 40 moves all nodes agree');
 $_->quit foreach @sessions;

@@ -39,7 +39,8 @@ model_find(Model *m, const EntQueueEntry *e)
 	{
 		Plain	   *p = &m->entries[i];
 
-		if (p->e.rel == e->rel && p->e.keylen == e->keylen &&
+		if (p->e.rel == e->rel && p->e.owner == e->owner &&
+			p->e.keylen == e->keylen &&
 			memcmp(p->key, e->key, e->keylen) == 0)
 			return p;
 	}
@@ -57,9 +58,6 @@ model_join(Model *m, Plain *p, const EntQueueEntry *e)
 	p->e.flags |= e->flags;
 	p->e.since = e->since < p->e.since ? e->since : p->e.since;
 	p->e.stale_at = e->stale_at < p->e.stale_at ? e->stale_at : p->e.stale_at;
-	if (p->e.owner != e->owner)
-		p->e.since = 0;
-	p->e.owner = e->owner;
 }
 
 static bool

@@ -95,7 +95,7 @@ check_spread(EntQueue *q, size_t kind, int shift)
 	{
 		size_t		len = kinds[kind].make(i, key);
 
-		boxes[(hash_object(q, 1, key, len) >> shift) % n]++;
+		boxes[(hash_object(q, 1, 1, key, len) >> shift) % n]++;
 	}
 	for (uint32_t i = 0; i < n; i++)
 	{
@@ -119,9 +119,10 @@ check_seed(void)
 	alloc_init(&memory);
 	a = ent_queue_create(alloc_for_queue(&memory));
 	b = ent_queue_create(alloc_for_queue(&memory));
-	CHECK(hash_object(a, 1, key, len) != hash_object(b, 1, key, len));
-	CHECK(hash_object(a, 1, key, len) != hash_object(a, 2, key, len));
-	CHECK(hash_object(a, 1, key, len) == hash_object(a, 1, key, len));
+	CHECK(hash_object(a, 1, 1, key, len) != hash_object(b, 1, 1, key, len));
+	CHECK(hash_object(a, 1, 1, key, len) != hash_object(a, 2, 1, key, len));
+	CHECK(hash_object(a, 1, 1, key, len) != hash_object(a, 1, 2, key, len));
+	CHECK(hash_object(a, 1, 1, key, len) == hash_object(a, 1, 1, key, len));
 	ent_queue_destroy(a);
 	ent_queue_destroy(b);
 }

@@ -135,12 +135,15 @@ check_owner(EntQueue *q)
 	EntQueueEntry e = entry(1, 7, 0, 10);
 	EntQueueEntry out;
 
-	tap_promise("queue: an object that changes owner goes in full");
+	tap_promise("queue: what dies under one owner and is born under another "
+				"is told of both, in this order");
 	ent_queue_push(q, &e);
 	e.owner = 2;
+	e.position = 11;
 	e.since = 70;
-	CHECK(ent_queue_push(q, &e));
-	CHECK(pop(q, &out) == 7 && out.owner == 2 && out.since == 0);
+	CHECK(!ent_queue_push(q, &e));
+	CHECK(pop(q, &out) == 7 && out.owner == 1 && out.since == 50);
+	CHECK(pop(q, &out) == 7 && out.owner == 2 && out.since == 70);
 }
 
 static void

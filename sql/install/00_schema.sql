@@ -65,7 +65,6 @@ CREATE TABLE entanglement.tombstone (
     owner integer NOT NULL,
     epoch integer NOT NULL,
     serial bigint NOT NULL,
-    born bigint NOT NULL,
     changed_at timestamptz NOT NULL,
     key bytea NOT NULL,
     PRIMARY KEY (owner, rel, key)
@@ -118,7 +117,7 @@ CREATE TABLE entanglement.owed (
     rel integer NOT NULL,
     owner integer NOT NULL,
     key bytea NOT NULL,
-    PRIMARY KEY (peer, rel, key)
+    PRIMARY KEY (peer, owner, rel, key)
 );
 COMMENT ON TABLE entanglement.owed IS 'Objects to be sent in full to a peer whatever it has, because they came late to us.';
 

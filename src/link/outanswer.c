@@ -25,8 +25,9 @@ static EntQuery save_query = {
 };
 static EntQuery paid_query = {
 	"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1 "
-	"AND rel OPERATOR(pg_catalog.=) $2 AND key OPERATOR(pg_catalog.=) $3",
-	3, {INT4OID, INT4OID, BYTEAOID}, NULL
+	"AND rel OPERATOR(pg_catalog.=) $2 AND owner OPERATOR(pg_catalog.=) $3 "
+	"AND key OPERATOR(pg_catalog.=) $4",
+	4, {INT4OID, INT4OID, INT4OID, BYTEAOID}, NULL
 };
 
 static void
@@ -171,8 +172,8 @@ settle(EntOutbound *ob)
 	foreach(lc, ob->flight_late)
 	{
 		EntOutLate *late = lfirst(lc);
-		Datum		args[3] = {Int32GetDatum(ob->peer), Int32GetDatum(late->rel),
-		PointerGetDatum(late->key)};
+		Datum		args[4] = {Int32GetDatum(ob->peer), Int32GetDatum(late->rel),
+		Int32GetDatum(late->owner), PointerGetDatum(late->key)};
 
 		ent_query_run(&paid_query, args, NULL, SPI_OK_DELETE, NULL);
 		pfree(late->key);

@@ -39,7 +39,6 @@ static EntQuery owed_query = {
 	"SELECT rel, owner, key FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL
 };
-
 static EntQuery remit_query = {
 	"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1 "
 	"AND owner OPERATOR(pg_catalog.=) ANY ($2)",
@@ -133,13 +132,13 @@ take_object(EntOutbound *ob, const EntEvent *ev)
 		return;
 	}
 	if (!o->wanted || !t->known)
+	{
+		ob->owed_due |= (ev->flags & ENT_ROW_LATE) != 0;
 		return;
+	}
 	/* what the scan has not reached is only complete up to the scan's start */
 	if (o->scanning && e.since > o->floor)
-	{
 		e.since = o->floor;
-		e.flags |= ENT_QUEUE_UNSURE;
-	}
 	e.priority = t->priority;
 	push(ob, &e);
 }

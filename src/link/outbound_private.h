@@ -119,6 +119,7 @@ struct EntOutbound
 typedef struct EntOutLate
 {
 	int32		rel;
+	int32		owner;
 	bytea	   *key;
 } EntOutLate;
 

@@ -50,7 +50,26 @@ by_table_and_owner(const void *a, const void *b)
 	return 0;
 }
 
-/* Takes up to max entries off the queue, sorted by table and owner. */
+/* Is this object, of another owner, among the n taken? */
+static bool
+other_owner_taken(const Taken *taken, int n, const EntQueueEntry *e)
+{
+	for (int i = 0; i < n; i++)
+	{
+		const EntQueueEntry *t = &taken[i].entry;
+
+		if (t->owner != e->owner && t->rel == e->rel &&
+			t->keylen == e->keylen && memcmp(t->key, e->key, e->keylen) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Takes up to max entries off the queue, sorted by table and owner. What dies
+ * under one owner and is born under another is not taken together: death has to
+ * be told first.
+ */
 static int
 take(EntOutbound *ob, Taken *taken, int max)
 {
@@ -66,6 +85,11 @@ take(EntOutbound *ob, Taken *taken, int max)
 
 		if (o == NULL || !o->wanted || t == NULL || !t->known)
 			continue;
+		if (other_owner_taken(taken, n, e))
+		{
+			ent_queue_push(ob->queue, e);
+			break;
+		}
 		key = palloc(e->keylen);
 		memcpy(key, keybuf, e->keylen);
 		e->key = key;
@@ -193,6 +217,7 @@ note_flight(EntOutbound *ob, Taken *taken)
 		EntOutLate *late = palloc(sizeof(EntOutLate));
 
 		late->rel = e->rel;
+		late->owner = e->owner;
 		late->key = palloc(VARHDRSZ + e->keylen);
 		SET_VARSIZE(late->key, VARHDRSZ + e->keylen);
 		memcpy(VARDATA(late->key), e->key, e->keylen);
@@ -227,7 +252,6 @@ extract_section(Section *s)
 		items[i].keylen = e->keylen;
 		items[i].owner = e->owner;
 		items[i].since = e->since;
-		items[i].unsure = (e->flags & ENT_QUEUE_UNSURE) != 0;
 		s->taken[i].extract = &items[i];
 		s->taken[i].fate = FATE_DONE;
 	}

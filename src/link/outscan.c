@@ -336,12 +336,12 @@ scan_owner(EntOutbound *ob, EntOutOwner *o, Snapshot snapshot)
 	{
 		ent_query_run(&graves_query, args, NULL, SPI_OK_SELECT, snapshot);
 		upto = Min(upto, complete_upto(ent_scan_chunk));
-		queue_rows(ob, o->no, o->floor, ENT_QUEUE_UNSURE, o->position, upto);
+		queue_rows(ob, o->no, o->floor, 0, o->position, upto);
 		SPI_freetuptable(SPI_tuptable);
 	}
 	SPI_tuptable = objects;
 	SPI_processed = nobjects;
-	queue_rows(ob, o->no, o->floor, ENT_QUEUE_UNSURE, o->position, upto);
+	queue_rows(ob, o->no, o->floor, 0, o->position, upto);
 	SPI_freetuptable(objects);
 	if (upto == PG_INT64_MAX)
 	{

@@ -3,7 +3,7 @@
  *	  What one peer is still to be told, the oldest copy first.
  *
  * Contract in rule/queue.h. Every entry is in two structures: a chained hash
- * by (relation, key), which doubles when it is full, and its priority's
+ * by (relation, owner, key), which doubles when it is full, and its priority's
  * binary heap by (position, order of arrival there), in which it knows its
  * place. Events come in order of position and so stay at the heap's end,
  * where putting them takes constant time.
@@ -78,9 +78,11 @@ mix(uint64_t x)
 }
 
 static uint64_t
-hash_object(const EntQueue *q, int32_t rel, const uint8_t *key, size_t len)
+hash_object(const EntQueue *q, int32_t rel, int32_t owner, const uint8_t *key,
+			size_t len)
 {
-	uint64_t	h = mix(q->seed ^ ((uint64_t) (uint32_t) rel << 32) ^ len);
+	uint64_t	h = mix(mix(q->seed ^ len) ^ ((uint64_t) (uint32_t) rel << 32) ^
+						(uint32_t) owner);
 
 	while (len > 0)
 	{
@@ -135,7 +137,7 @@ find(const EntQueue *q, uint64_t hash, const EntQueueEntry *e)
 
 	for (; node != NULL; node = node->chain)
 		if (node->hash == hash && node->e.rel == e->rel &&
-			node->e.keylen == e->keylen &&
+			node->e.owner == e->owner && node->e.keylen == e->keylen &&
 			(e->keylen == 0 || memcmp(node->key, e->key, e->keylen) == 0))
 			return node;
 	return NULL;
@@ -358,11 +360,6 @@ join(EntQueueEntry *have, const EntQueueEntry *e)
 		have->since = e->since;
 	if (e->stale_at < have->stale_at)
 		have->stale_at = e->stale_at;
-	if (e->owner != have->owner)
-	{
-		have->owner = e->owner;
-		have->since = 0;
-	}
 }
 
 /* Moves an entry to where a smaller position or another priority puts it. */
@@ -378,7 +375,7 @@ replace(EntQueue *q, Node *node, uint64_t position, int32_t priority)
 bool
 ent_queue_push(EntQueue *q, const EntQueueEntry *e)
 {
-	uint64_t	hash = hash_object(q, e->rel, e->key, e->keylen);
+	uint64_t	hash = hash_object(q, e->rel, e->owner, e->key, e->keylen);
 	Node	   *node = find(q, hash, e);
 
 	assert(e->keylen <= ENT_QUEUE_MAX_KEY);

@@ -3,9 +3,9 @@
  *	  What one peer is still to be told: each object once, the copy that has
  *	  been stale longest first.
  *
- * Pure C. A hash by (relation, key) and, per priority, an order by the time
- * the peer's copy first became stale, first come first among equals. An
- * object that changes again keeps its place, so hot objects neither starve
+ * Pure C. A hash by (relation, owner, key) and, per priority, an order by the
+ * time the peer's copy first became stale, first come first among equals. What
+ * dies under one owner and is born under another is two entries. An object that changes again keeps its place, so hot objects neither starve
  * nor are starved. Positions are ring positions: events come in
  * non-decreasing order, while scans may push entries at the position noted
  * when the scan began.
@@ -19,19 +19,12 @@
 
 typedef struct EntQueue EntQueue;
 
-/*
- * since is only a lower bound of what the peer has: it may hold objects born
- * after it, so their deaths have to be told.
- */
-#define ENT_QUEUE_UNSURE	0x8000
-
 typedef struct EntQueueEntry
 {
 	int32_t		rel;
 	int32_t		owner;
 	int32_t		priority;		/* lower goes first */
-	uint16_t	flags;			/* ENT_ROW_* for the wire and ENT_QUEUE_*, joined
-								 * on merge */
+	uint16_t	flags;			/* ENT_ROW_* for the wire, joined on merge */
 	uint64_t	position;		/* of the first event since the copy was last
 								 * fresh; least on merge */
 	int64_t		since;			/* the peer's copy is complete up to here;
@@ -56,9 +49,8 @@ extern void ent_queue_destroy(EntQueue *q);
 
 /*
  * Adds an object, or joins it to the entry that is there (returns true then:
- * coalesced). A changed owner replaces the old one and sets since to 0; a
- * changed priority moves the entry. The key is copied; keylen must not
- * exceed ENT_QUEUE_MAX_KEY.
+ * coalesced). A changed priority moves the entry. The key is copied; keylen
+ * must not exceed ENT_QUEUE_MAX_KEY.
  *
  * Constant time for an object that keeps its place and, on average, for one
  * that goes to the end; otherwise, and for pop, logarithmic.

@@ -213,9 +213,9 @@ key_text(EntApply *a, Copy *c)
 						VARSIZE_ANY_EXHDR(c->key));
 }
 
-/* A refused value must not be lost nor hold up others: note it, ask later. */
+/* Notes that the object has to be asked for again. */
 static void
-park(EntApply *a, Copy *c, EntApplyRow *r, const char *sqlstate,
+note_parked(EntApply *a, Copy *c, EntApplyRow *r, const char *sqlstate,
 	 const char *message, const char *detail)
 {
 	Datum		args[9] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
@@ -229,13 +229,23 @@ park(EntApply *a, Copy *c, EntApplyRow *r, const char *sqlstate,
 	else
 		nulls[7] = 'n';
 	ent_query_run(&park_query, args, nulls, SPI_OK_INSERT, NULL);
-	if (!c->parked)
+	c->parked = true;
+}
+
+/* A refused value must not be lost nor hold up others: note it, ask later. */
+static void
+park(EntApply *a, Copy *c, EntApplyRow *r, const char *sqlstate,
+	 const char *message, const char *detail)
+{
+	bool		was_parked = c->parked;
+
+	note_parked(a, c, r, sqlstate, message, detail);
+	if (!was_parked)
 		ereport(LOG,
 				(errmsg("object %s of table \"%s.%s\" could not be stored: %s",
 						key_text(a, c), a->rel->schema, a->rel->name,
 						message),
 				 errhint("See entanglement.parked_rows; it will be tried again.")));
-	c->parked = true;
 }
 
 /* The object's place is free: others parked for the same key may come. */
@@ -388,6 +398,19 @@ stale(EntApply *a, Copy *c, EntApplyRow *r)
 }
 
 /*
+ * A delta without the copy it belongs to: the sender is asked for the whole
+ * object. The note outlives an answer that is lost on the way, since a have
+ * may cover the object from now on.
+ */
+static void
+ask_again(EntApply *a, Copy *c, EntApplyRow *r)
+{
+	r->again = true;
+	note_parked(a, c, r, "55000", "the object came in part, its copy here is missing or too old",
+				NULL);
+}
+
+/*
  * Is the row to be stored? Sets r->again when the sender has to send it in
  * full first; parks what another owner's object keeps out.
  */
@@ -406,8 +429,11 @@ acceptable(EntApply *a, Copy *c, EntApplyRow *r)
 		return false;
 	if (r->op == ENT_ROW_DELTA &&
 		(!c->exists || c->parked || c->epoch != a->epoch || c->serial < r->base))
-		r->again = true;
-	return !r->again;
+	{
+		ask_again(a, c, r);
+		return false;
+	}
+	return true;
 }
 
 static void
@@ -418,7 +444,7 @@ note_deleted(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 	if (mine)
 		ent_versions_drop(versions, a->rel->no, c->key);
 	ent_versions_bury(versions, a->rel->no, a->owner, a->epoch, r->serial,
-					  mine ? c->born : 0, c->key);
+					  c->key);
 	unpark(a, c);
 	if (mine)
 		wake_parked(a, c);
@@ -450,7 +476,7 @@ apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 	switch (w.outcome)
 	{
 		case MISSING:
-			r->again = true;
+			ask_again(a, c, r);
 			return false;
 		case INVISIBLE:
 			park(a, c, r, "42501", "the row exists but the peer's role may not change it",

@@ -3,12 +3,14 @@
  *	  In the writer's transaction: note which object changed.
  *
  * What a writer pays for: one look into a cache by table, the key's bytes,
- * one heap tuple without an index. Columns are compared as they are stored,
- * never detoasted: a column that only looks changed costs a few bytes later,
- * one that is missed would be lost.
+ * one heap tuple without an index. Columns are compared as they are stored:
+ * a column that only looks changed costs bytes later, one that is missed
+ * would be lost. What is stored apart is read only when it was written anew
+ * and has the size it had.
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -294,6 +296,30 @@ capture_delete(Table *t, TupleTableSlot *slot)
 	write_change(t, 0, ENT_CHANGE_DELETE, key, NULL);
 }
 
+/* Are these equal as they are stored, in the row or apart? */
+static bool
+same_value(Datum a, Datum b, Form_pg_attribute att)
+{
+	struct varlena *x,
+			   *y;
+	bool		same;
+
+	if (datumIsEqual(a, b, att->attbyval, att->attlen))
+		return true;
+	if (att->attlen != -1 ||
+		!VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(a)) ||
+		!VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(b)) ||
+		toast_raw_datum_size(a) != toast_raw_datum_size(b) ||
+		toast_datum_size(a) != toast_datum_size(b))
+		return false;
+	x = detoast_external_attr((struct varlena *) DatumGetPointer(a));
+	y = detoast_external_attr((struct varlena *) DatumGetPointer(b));
+	same = datumIsEqual(PointerGetDatum(x), PointerGetDatum(y), false, -1);
+	pfree(x);
+	pfree(y);
+	return same;
+}
+
 /* Bitmap of the root's columns that differ; NULL: none. */
 static bytea *
 changed_columns(Table *t, TupleDesc desc, TupleTableSlot *old,
@@ -314,8 +340,7 @@ changed_columns(Table *t, TupleDesc desc, TupleTableSlot *old,
 			continue;
 		if (old->tts_isnull[i] == new->tts_isnull[i] &&
 			(old->tts_isnull[i] ||
-			 datumIsEqual(old->tts_values[i], new->tts_values[i],
-						  att->attbyval, att->attlen)))
+			 same_value(old->tts_values[i], new->tts_values[i], att)))
 			continue;
 		set[bit / 8] |= 1 << (bit % 8);
 		len = Max(len, bit / 8 + 1);

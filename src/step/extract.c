@@ -28,9 +28,9 @@ static EntQuery version_query = {
 	2, {INT4OID, BYTEAARRAYOID}, NULL
 };
 static EntQuery grave_query = {
-	"SELECT u.n, t.epoch, t.serial, t.born "
+	"SELECT u.n, t.epoch, t.serial "
 	"FROM unnest($2, $3) WITH ORDINALITY AS u(key, owner, n), LATERAL ("
-	"SELECT t.epoch, t.serial, t.born FROM entanglement.tombstone t "
+	"SELECT t.epoch, t.serial FROM entanglement.tombstone t "
 	"WHERE t.owner OPERATOR(pg_catalog.=) u.owner AND t.rel OPERATOR(pg_catalog.=) $1 "
 	"AND t.key OPERATOR(pg_catalog.=) u.key OFFSET 0) t",
 	3, {INT4OID, BYTEAARRAYOID, INT4ARRAYOID}, NULL
@@ -86,9 +86,8 @@ read_versions(Job *j)
 }
 
 /*
- * Tombstones of what is not alive. One born after the peer's copy was
- * complete is nothing to it, unless the peer asked for this very object or
- * may have got it before it could say so.
+ * Tombstones of what is not alive. They are told whether or not the peer can
+ * hold the object: it may hold an earlier life of it.
  */
 static void
 read_graves(Job *j)
@@ -114,9 +113,7 @@ read_graves(Job *j)
 			continue;
 		x->epoch = ent_query_int4(row, 2, NULL);
 		x->serial = ent_query_int8(row, 3, NULL);
-		if (x->since == 0 || x->unsure ||
-			ent_query_int8(row, 4, NULL) <= x->since)
-			x->kind = ENT_EXTRACT_DEAD;
+		x->kind = ENT_EXTRACT_DEAD;
 	}
 	SPI_freetuptable(SPI_tuptable);
 }

@@ -30,7 +30,6 @@ typedef struct EntExtract
 	size_t		keylen;
 	int32		owner;			/* expected; another owner's object is nothing */
 	int64		since;			/* the peer's copy is complete up to here; 0: in full */
-	bool		unsure;			/* the peer may have objects born after since */
 	/* answered */
 	EntExtractKind kind;
 	int32		epoch;

@@ -56,9 +56,6 @@ typedef struct FoldEntry
 	bytea	   *columns;		/* packed column serials */
 	int32		old_owner;		/* birth under another owner: whose tombstone
 								 * stays; else 0 */
-	int64		old_serial;
-	int32		old_epoch;
-	int64		old_born;
 } FoldEntry;
 
 /* A local owner touched by this fold. */
@@ -365,7 +362,6 @@ judge(Fold *f, FoldEntry *e)
 		if (e->exists && owner != e->owner)
 		{
 			e->old_owner = e->owner;
-			e->old_born = e->born;
 			find_owner(f, e->old_owner)->wanted++;
 		}
 		e->owner = owner;
@@ -449,7 +445,7 @@ settle(Fold *f, FoldEntry *e, EntVersions *versions)
 		{
 			serial = old->next++;
 			ent_versions_bury(versions, e->k.rel, old->no, old->epoch, serial,
-							  e->old_born, e->image);
+							  e->image);
 			post(e, old->no, serial);
 		}
 	}
@@ -457,8 +453,7 @@ settle(Fold *f, FoldEntry *e, EntVersions *versions)
 	if (e->verdict == ENT_VERDICT_DEATH)
 	{
 		ent_versions_drop(versions, e->k.rel, e->image);
-		ent_versions_bury(versions, e->k.rel, o->no, o->epoch, serial, e->born,
-						  e->image);
+		ent_versions_bury(versions, e->k.rel, o->no, o->epoch, serial, e->image);
 	}
 	else
 	{

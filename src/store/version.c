@@ -29,12 +29,12 @@ static EntQuery drop_query = {
 };
 static EntQuery bury_query = {
 	"INSERT INTO entanglement.tombstone "
-	"(rel, owner, epoch, serial, born, changed_at, key) "
-	"SELECT u.rel, u.owner, u.epoch, u.serial, u.born, $7, u.key "
-	"FROM unnest($1, $2, $3, $4, $5, $6) AS u(rel, owner, epoch, serial, born, key) "
+	"(rel, owner, epoch, serial, changed_at, key) "
+	"SELECT u.rel, u.owner, u.epoch, u.serial, $6, u.key "
+	"FROM unnest($1, $2, $3, $4, $5) AS u(rel, owner, epoch, serial, key) "
 	"ON CONFLICT (owner, rel, key) DO UPDATE SET epoch = EXCLUDED.epoch, "
-	"serial = EXCLUDED.serial, born = EXCLUDED.born, changed_at = EXCLUDED.changed_at",
-	7, {INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
+	"serial = EXCLUDED.serial, changed_at = EXCLUDED.changed_at",
+	6, {INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
 	BYTEAARRAYOID, TIMESTAMPTZOID}, NULL
 };
 static EntQuery unbury_query = {
@@ -118,9 +118,9 @@ ent_versions_drop(EntVersions *v, int32 rel, bytea *key)
 
 void
 ent_versions_bury(EntVersions *v, int32 rel, int32 owner, int32 epoch,
-				  int64 serial, int64 born, bytea *key)
+				  int64 serial, bytea *key)
 {
-	add(v, &v->bury, rel, owner, epoch, serial, born, key, NULL);
+	add(v, &v->bury, rel, owner, epoch, serial, 0, key, NULL);
 }
 
 #define ARRAY(type, rows, field) \
@@ -159,15 +159,14 @@ write_drop(EntVersions *v)
 static void
 write_bury(EntVersions *v)
 {
-	Datum		args[7];
+	Datum		args[6];
 
 	args[0] = ARRAY(INT4OID, v->bury, rel);
 	args[1] = ARRAY(INT4OID, v->bury, owner);
 	args[2] = ARRAY(INT4OID, v->bury, epoch);
 	args[3] = ARRAY(INT8OID, v->bury, serial);
-	args[4] = ARRAY(INT8OID, v->bury, born);
-	args[5] = ARRAY(BYTEAOID, v->bury, key);
-	args[6] = TimestampTzGetDatum(GetCurrentTimestamp());
+	args[4] = ARRAY(BYTEAOID, v->bury, key);
+	args[5] = TimestampTzGetDatum(GetCurrentTimestamp());
 	ent_query_run(&bury_query, args, NULL, SPI_OK_INSERT, NULL);
 }
 

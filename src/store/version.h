@@ -22,7 +22,7 @@ extern void ent_versions_put(EntVersions *v, int32 rel, int32 owner,
 extern void ent_versions_drop(EntVersions *v, int32 rel, bytea *key);
 /* A tombstone; replaces the owner's older one for that key. */
 extern void ent_versions_bury(EntVersions *v, int32 rel, int32 owner,
-							  int32 epoch, int64 serial, int64 born, bytea *key);
+							  int32 epoch, int64 serial, bytea *key);
 
 /*
  * Writes everything gathered (in the order unbury, put, drop, bury) and empties it. SPI connected. A key

@@ -378,13 +378,14 @@ sub define
 }
 
 # Writes down every value that apply stores in a table: a table audit_$table
-# with the operation and the row as jsonb, in order of arrival.
+# with the operation, the time and the row as jsonb, in order of arrival.
 sub audit
 {
 	my ($self, $table) = @_;
 
 	$self->sql(<<"SQL");
-CREATE TABLE audit_$table (n bigint GENERATED ALWAYS AS IDENTITY, op text, body jsonb);
+CREATE TABLE audit_$table (n bigint GENERATED ALWAYS AS IDENTITY, op text,
+	body jsonb, at timestamptz DEFAULT clock_timestamp());
 CREATE FUNCTION audit_$table() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS \$\$
 BEGIN
