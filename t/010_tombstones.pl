@@ -112,6 +112,34 @@ SQL
 	$_->wait_until($count, '0', 'no tombstones') foreach @all, $carol;
 };
 
+subtest 'while the link is busy' => sub {
+	$alice->sql("SELECT entanglement.create_owner('alice too')");
+	$alice->drain('hub');
+	$alice->sql("SELECT entanglement.alter_peer('hub', bandwidth => 1000)");
+	# more than the link carries in a while, so that what follows waits
+	$alice->sql('UPDATE item SET v = (SELECT string_agg(md5(i::text), $$$$)'
+		  . ' FROM generate_series(1, 500) i) WHERE id = 50');
+	$alice->wait_folded;
+	foreach my $sql (
+		'DELETE FROM item WHERE id IN (51, 52)',
+		"INSERT INTO item VALUES (51, 'second life')",
+		"SET entanglement.owner = 'alice too'; INSERT INTO item VALUES (52, 'of another')",
+		'DELETE FROM item WHERE id = 51')
+	{
+		$alice->sql($sql);
+		$alice->wait_folded;
+	}
+	$alice->sql("SELECT entanglement.alter_peer('hub', reset => '{bandwidth}')");
+	converge([ @all, $carol ], ['item'], 'who died last is dead, who changed owner lives');
+	is( $carol->sql('SELECT id, v, entanglement.owner_of(item) FROM item WHERE id IN (51, 52)'),
+		'52|of another|alice too', 'under the new owner');
+	is($_->sql('SELECT count(*) FROM entanglement.parked'), 0,
+		'nothing stood in the way at ' . $_->name)
+	  foreach @all, $carol;
+	$alice->sql('DELETE FROM item WHERE id = 52');
+	$_->wait_until($count, '0', 'no tombstones') foreach @all, $carol;
+};
+
 subtest 'everything deleted' => sub {
 	$alice->sql('DELETE FROM item WHERE entanglement.owner_of(item) = $$alice$$');
 	$bob->sql('DELETE FROM item WHERE entanglement.owner_of(item) = $$bob$$');

@@ -21,7 +21,7 @@ use Entanglement::Node;
 use Entanglement::Proxy;
 
 my $seed = $ENV{ENT_SEED} // (time() ^ ($$ << 8)) % 1_000_000;
-my $rounds = $ENV{ENT_ROUNDS} // ($ENV{ENT_LONG} ? 40 : 4);
+my $rounds = $ENV{ENT_ROUNDS} // ($ENV{ENT_LONG} ? 40 : 2);
 my $steps = 12;
 my $keys = 6;				# of each node in each range
 
