@@ -62,7 +62,7 @@ foreach my $node (@all)
 	$node->fails(
 		"SELECT entanglement.synchronize('pgbench_history')",
 		'55000',
-		'table "pgbench_history" has no primary key\nHINT:  Add a primary key, or name a unique index',
+		'table "pgbench_history" has no primary key\nHINT:  Add one, or name a unique index',
 		'pgbench_history is refused at ' . $node->name);
 }
 is( $alice->sql(

@@ -148,6 +148,7 @@ ent_connection_dial(EntConnection *c, const EntConninfo *conninfo)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 				 errmsg("could not connect: too many files are open")));
+	ent_cert_watch();
 	c->pg = PQconnectStartParams(conninfo->keywords, conninfo->values, 0);
 	if (c->pg == NULL)
 	{
@@ -191,7 +192,6 @@ advance_dialing(EntConnection *c, uint32 events)
 {
 	if (events == 0)
 		return false;
-	ent_cert_watch(PQsslStruct(c->pg, "OpenSSL"));
 	c->polling = PQconnectPoll(c->pg);
 	if (c->polling == PGRES_POLLING_FAILED)
 		fail_dialing(c);

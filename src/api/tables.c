@@ -25,6 +25,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
@@ -416,7 +417,8 @@ ent_sql_owner_of(PG_FUNCTION_ARGS)
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "SPI_connect failed");
 		MemoryContextSwitchTo(context);
-		ent_query_run(&pending_query, args, NULL, SPI_OK_SELECT, NULL);
+		ent_query_run(&pending_query, args, NULL, SPI_OK_SELECT,
+					  GetActiveSnapshot());
 		if (SPI_processed > 0)
 			name = ent_query_text(SPI_processed - 1, 1);
 		SPI_finish();

@@ -68,26 +68,42 @@ ent_cert_client_socket(void)
 }
 
 /* X509_V_OK: no failure so far. */
-static int	verify_error = 0;
+static long verify_error = 0;
 
 #ifdef USE_OPENSSL
 
-static int
-note_verify_error(int ok, X509_STORE_CTX *context)
+/* A refused certificate is told to the other side by an alert. */
+static void
+note_alert(const SSL *ssl, int where, int value)
 {
-	if (!ok)
-		verify_error = X509_STORE_CTX_get_error(context);
-	return ok;
+	if ((where & SSL_CB_WRITE_ALERT) == SSL_CB_WRITE_ALERT &&
+		(value >> 8) == SSL3_AL_FATAL &&
+		SSL_get_verify_mode(ssl) != SSL_VERIFY_NONE &&
+		SSL_get_verify_result(ssl) != X509_V_OK)
+		verify_error = SSL_get_verify_result(ssl);
+}
+
+static void
+watch_new(void *ssl, void *data, CRYPTO_EX_DATA *all, int index, long argl,
+		  void *argp)
+{
+	SSL_set_info_callback(ssl, note_alert);
 }
 
 #endif							/* USE_OPENSSL */
 
 void
-ent_cert_watch(void *ssl)
+ent_cert_watch(void)
 {
 #ifdef USE_OPENSSL
-	if (ssl != NULL && SSL_get_verify_mode(ssl) != SSL_VERIFY_NONE)
-		SSL_set_verify(ssl, SSL_get_verify_mode(ssl), note_verify_error);
+	/*
+	 * libpq makes the SSL object and may finish the handshake in one call; the
+	 * one way in is to be told of every object that comes into being.
+	 */
+	static int	index = -1;
+
+	if (index < 0)
+		index = SSL_get_ex_new_index(0, NULL, watch_new, NULL, NULL);
 #endif
 }
 

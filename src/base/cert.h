@@ -36,11 +36,11 @@ extern bool ent_cert_of_server(void *ssl, char *out);
 
 /*
  * While libpq shakes hands: why does OpenSSL not trust the server? libpq
- * tells no more than "certificate verify failed". watch is called with what
- * PQsslStruct returns, as soon as it is not NULL; verdict gives the reason for the
- * last failure in this process since forget, or NULL.
+ * tells no more than "certificate verify failed". watch, called before the
+ * first connection, has all of this process watched; verdict gives the reason
+ * for the last failure since forget, or NULL.
  */
-extern void ent_cert_watch(void *ssl);
+extern void ent_cert_watch(void);
 extern const char *ent_cert_verdict(void);
 extern void ent_cert_forget_verdict(void);
 

@@ -83,9 +83,8 @@ take_want(EntOutbound *ob, EntReader *r)
 		return;
 	if (!want.wanted)
 		ent_outbound_unwant(ob, o);
+	/* by another way it may have heard more of a remote owner than we have */
 	o->claimed = want.epoch == o->epoch ? want.have : 0;
-	if (o->claimed > owner->serial)
-		o->claimed = owner->serial; /* it knows more than we do */
 	o->unsaved = true;
 	ob->saved_at = 0;
 	if (!want.wanted || o->wanted)
