@@ -98,7 +98,7 @@ SQL
 SELECT count(*) FROM (
 	SELECT (body->>'n')::int - lag((body->>'n')::int) OVER (ORDER BY n) AS d
 	  FROM audit_item WHERE (body->>'id')::int = 1) x
- WHERE d <= 0
+ WHERE d < 0
 SQL
 };
 

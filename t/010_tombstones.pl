@@ -140,6 +140,54 @@ subtest 'while the link is busy' => sub {
 	$_->wait_until($count, '0', 'no tombstones') foreach @all, $carol;
 };
 
+subtest 'a key that went to another owner, not yet folded' => sub {
+	$hub->audit('item');
+	$carol->sql("SELECT entanglement.pause_peer('hub')");
+	$alice->sql("INSERT INTO item VALUES (60, 'before') ON CONFLICT (id) DO UPDATE SET v = 'before'");
+	$alice->drain('hub');
+
+	# a batch waits at hub for this lock, the two updates at alice for the batch
+	my $busy = $hub->session;
+	$busy->query_safe('BEGIN; SELECT 1 FROM item WHERE id = 62 FOR UPDATE');
+	$alice->sql("UPDATE item SET v = 'in flight' WHERE id = 62");
+	$hub->wait_until(
+		"SELECT count(*) FROM pg_stat_activity WHERE usename = 'alice' AND wait_event_type = 'Lock'",
+		'1', 'a batch that waits');
+	$alice->sql("UPDATE item SET v = 'superseded' WHERE id IN (60, 61)");
+	$alice->wait_folded;
+
+	# a fold waits for the row it updates; what is read for a peer does not
+	my $lock = $alice->session;
+	$lock->query_safe(
+		"BEGIN; SELECT 1 FROM entanglement.owner WHERE name = 'alice too' FOR NO KEY UPDATE");
+	$alice->sql("SET entanglement.owner = 'alice too'; INSERT INTO item VALUES (63000, 'held')");
+	$alice->wait_until(
+		"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type ~ 'collector' AND wait_event_type = 'Lock'",
+		'1', 'a fold that waits');
+	$alice->sql(<<'SQL');
+DELETE FROM item WHERE id = 60;
+SET entanglement.owner = 'alice too';
+INSERT INTO item VALUES (60, 'of another');
+SQL
+	$alice->sql("UPDATE item SET v = 'as well' WHERE id = 61");
+	$busy->query_safe('COMMIT');
+	$busy->quit;
+	$hub->wait_until("SELECT v FROM item WHERE id = 61", 'as well', 'unfolded columns travel');
+	isnt($hub->sql("SELECT entanglement.owner_of(item) || v FROM item WHERE id = 60"),
+		'aliceof another', 'but no row under an owner whose it never was');
+	$lock->query_safe('COMMIT');
+	$lock->quit;
+	$carol->sql("SELECT entanglement.resume_peer('hub')");
+	converge([ @all, $carol ], ['item'], 'all agree in the end');
+	is( $hub->sql(
+			"SELECT string_agg(op || ' ' || (body->>'v'), ', ' ORDER BY n) FROM audit_item WHERE body->>'id' = '60'"
+		),
+		'UPDATE before, DELETE before, INSERT of another',
+		'death, then birth, and nothing between');
+	$alice->sql("DELETE FROM item WHERE entanglement.owner_of(item) = 'alice too'");
+	$_->wait_until($count, '0', 'no tombstones') foreach @all, $carol;
+};
+
 subtest 'everything deleted' => sub {
 	$alice->sql('DELETE FROM item WHERE entanglement.owner_of(item) = $$alice$$');
 	$bob->sql('DELETE FROM item WHERE entanglement.owner_of(item) = $$bob$$');

@@ -279,7 +279,7 @@ encode_section(void *section)
 		Taken	   *t = &s->taken[i];
 		EntExtract *x = t->extract;
 
-		if (x->kind == ENT_EXTRACT_NOTHING || !sendable(s->ob, s->rel, x))
+		if (x->kind == ENT_EXTRACT_NOTHING || x->passed || !sendable(s->ob, s->rel, x))
 			continue;
 		if (w->len > s->max_bytes &&
 			w->len + row_size(s->rel, x) > 2 * s->max_bytes)

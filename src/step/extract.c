@@ -36,7 +36,7 @@ static EntQuery grave_query = {
 	3, {INT4OID, BYTEAARRAYOID, INT4ARRAYOID}, NULL
 };
 static EntQuery pending_query = {
-	"SELECT c.op, c.key, c.columns FROM entanglement.change c "
+	"SELECT c.op, c.key, c.columns, c.owner FROM entanglement.change c "
 	"WHERE c.rel OPERATOR(pg_catalog.=) $1 AND (c.key OPERATOR(pg_catalog.=) ANY ($2) "
 	"OR c.op OPERATOR(pg_catalog.=) 'T'::pg_catalog.\"char\")",
 	2, {INT4OID, BYTEAARRAYOID}, NULL
@@ -158,11 +158,19 @@ compare_items(const void *a, const void *b)
 	return (x->keylen > y->keylen) - (x->keylen < y->keylen);
 }
 
-/* A committed, unfolded change of this object: its columns go along. */
+/*
+ * A committed, unfolded change of this object: its columns go along. When the
+ * key went to another owner, the fold will bury this owner's object.
+ */
 static void
-add_pending(Job *j, EntExtract *x, char op, const uint8 *set, size_t setlen)
+add_pending(Job *j, EntExtract *x, char op, int32 owner, const uint8 *set,
+			size_t setlen)
 {
-	if (x->kind != ENT_EXTRACT_DELTA)
+	if (x->kind != ENT_EXTRACT_DELTA && x->kind != ENT_EXTRACT_FULL)
+		return;
+	if (op == ENT_CHANGE_INSERT && owner != x->owner)
+		x->passed = true;
+	if (x->kind == ENT_EXTRACT_FULL)
 		return;
 	if (op != ENT_CHANGE_UPDATE)
 	{
@@ -209,7 +217,8 @@ read_pending(Job *j)
 		if (hit == NULL)
 			continue;
 		b = noset ? NULL : DatumGetByteaPP(set);
-		add_pending(j, *hit, op, b ? (uint8 *) VARDATA_ANY(b) : NULL,
+		add_pending(j, *hit, op, ent_query_int4(row, 4, NULL),
+					b ? (uint8 *) VARDATA_ANY(b) : NULL,
 					b ? VARSIZE_ANY_EXHDR(b) : 0);
 	}
 	SPI_freetuptable(SPI_tuptable);

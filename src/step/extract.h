@@ -32,6 +32,8 @@ typedef struct EntExtract
 	int64		since;			/* the peer's copy is complete up to here; 0: in full */
 	/* answered */
 	EntExtractKind kind;
+	bool		passed;			/* born again under another owner, not yet folded:
+								 * what the row holds is not this owner's */
 	int32		epoch;
 	int64		serial;
 	int64		base;			/* delta: oldest copy it fits on */
