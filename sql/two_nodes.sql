@@ -23,7 +23,7 @@ SELECT format('host=%s port=%s', trim(split_part(
 \pset null NULL
 -- Each node has the same tables, open to the peers.
 \set setup 'SET client_min_messages = warning; CREATE EXTENSION entanglement; CREATE TABLE item (id integer PRIMARY KEY, v text, n integer); GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC; SELECT FROM entanglement.synchronize(\'item\');'
-\set wait 'CREATE FUNCTION wait_for(condition text) RETURNS text LANGUAGE plpgsql AS $$ DECLARE deadline timestamptz := clock_timestamp() + \'60 s\'; met boolean; BEGIN WHILE clock_timestamp() < deadline LOOP EXECUTE \'SELECT \' || condition INTO met; IF met THEN RETURN \'so it is\'; END IF; PERFORM pg_sleep(0.01); END LOOP; RETURN \'not within a minute\'; END $$;'
+\set wait 'CREATE FUNCTION wait_for(condition text) RETURNS text LANGUAGE plpgsql AS $$ DECLARE deadline timestamptz := clock_timestamp() + \'60 s\'; met boolean; BEGIN WHILE clock_timestamp() < deadline LOOP EXECUTE \'SELECT \' || condition INTO met; IF met THEN RETURN \'so it is\'; END IF; PERFORM pg_sleep(0.01); PERFORM pg_stat_clear_snapshot(); END LOOP; RETURN \'not within a minute\'; END $$;'
 \set items 'SELECT id, v, n, entanglement.owner_of(i) FROM item i ORDER BY id;'
 \c regress_a
 :setup
