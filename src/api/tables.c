@@ -44,9 +44,9 @@ PG_FUNCTION_INFO_V1(ent_sql_desynchronize);
 PG_FUNCTION_INFO_V1(ent_sql_owner_of);
 
 static EntQuery add_query = {
-	"INSERT INTO entanglement.relation (relid, key_index, capture, priority) "
-	"VALUES ($1, $2, 'trigger', $3) RETURNING no",
-	3, {OIDOID, OIDOID, INT4OID}, NULL
+	"INSERT INTO entanglement.relation (relid, key_index, capture, priority, keys_from_others) "
+	"VALUES ($1, $2, 'trigger', $3, $4) RETURNING no",
+	4, {OIDOID, OIDOID, INT4OID, BOOLOID}, NULL
 };
 static EntQuery arrears_query = {
 	"INSERT INTO entanglement.arrears (owner, rel) "
@@ -61,7 +61,8 @@ static EntQuery remove_queries[] = {
 	{"DELETE FROM entanglement.tombstone WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.arrears WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owed WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
-	{"DELETE FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL}
+	{"DELETE FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.request WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL}
 };
 static EntQuery pending_query = {
 	"SELECT o.name FROM entanglement.change c JOIN entanglement.owner o "
@@ -252,19 +253,26 @@ create_or_replace(Relation rel, const char *trigger)
 }
 
 static void
-create_triggers(Relation rel)
+create_trigger(Relation rel, const char *trigger, const char *when,
+			   const char *each, const char *function)
 {
-	const char *capture = create_or_replace(rel, "entanglement_capture");
-	const char *truncate = create_or_replace(rel, "entanglement_truncate");
 	const char *name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 												  RelationGetRelationName(rel));
 
-	run_ddl(psprintf("%s TRIGGER entanglement_capture AFTER INSERT OR UPDATE OR DELETE ON %s "
-					 "FOR EACH ROW EXECUTE FUNCTION entanglement.capture_trigger()", capture, name));
-	run_ddl(psprintf("ALTER TRIGGER entanglement_capture ON %s DEPENDS ON EXTENSION entanglement", name));
-	run_ddl(psprintf("%s TRIGGER entanglement_truncate BEFORE TRUNCATE ON %s "
-					 "FOR EACH STATEMENT EXECUTE FUNCTION entanglement.truncate_trigger()", truncate, name));
-	run_ddl(psprintf("ALTER TRIGGER entanglement_truncate ON %s DEPENDS ON EXTENSION entanglement", name));
+	run_ddl(psprintf("%s TRIGGER %s %s ON %s FOR EACH %s EXECUTE FUNCTION entanglement.%s()",
+					 create_or_replace(rel, trigger), trigger, when, name, each, function));
+	run_ddl(psprintf("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION entanglement", trigger, name));
+}
+
+static void
+create_triggers(Relation rel)
+{
+	create_trigger(rel, "entanglement_capture", "AFTER INSERT OR UPDATE OR DELETE", "ROW",
+				   "capture_trigger");
+	create_trigger(rel, "entanglement_request", "BEFORE INSERT OR UPDATE OR DELETE", "ROW",
+				   "request_trigger");
+	create_trigger(rel, "entanglement_truncate", "BEFORE TRUNCATE", "STATEMENT",
+				   "truncate_trigger");
 }
 
 Datum
@@ -274,7 +282,7 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 	char	   *capture;
 	bool		take_over = PG_ARGISNULL(4) || PG_GETARG_BOOL(4);
 	Relation	rel;
-	Datum		args[3];
+	Datum		args[4];
 	int32		no;
 
 	refuse_null(fcinfo, 0, "relation");
@@ -304,6 +312,7 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 	args[0] = ObjectIdGetDatum(relid);
 	args[1] = ObjectIdGetDatum(choose_key(rel, PG_ARGISNULL(3) ? InvalidOid : PG_GETARG_OID(3)));
 	args[2] = Int32GetDatum(PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2));
+	args[3] = BoolGetDatum(!PG_ARGISNULL(5) && PG_GETARG_BOOL(5));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	create_triggers(rel);
@@ -365,6 +374,7 @@ ent_sql_desynchronize(PG_FUNCTION_ARGS)
 		elog(ERROR, "SPI_connect failed");
 	run_ddl(psprintf("DROP TRIGGER entanglement_capture ON %s", name));
 	run_ddl(psprintf("DROP TRIGGER entanglement_truncate ON %s", name));
+	run_ddl(psprintf("DROP TRIGGER IF EXISTS entanglement_request ON %s", name));
 	for (int i = 0; i < lengthof(remove_queries); i++)
 		ent_query_run(&remove_queries[i], args, NULL, SPI_OK_DELETE, NULL);
 	SPI_finish();

@@ -374,6 +374,12 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 		case ENT_SECTION_PRESENT:
 			take_present(ib, body);
 			break;
+		case ENT_SECTION_REQUEST:
+			ent_inbound_take_request(ib, body);
+			break;
+		case ENT_SECTION_RESPONSE:
+			ent_inbound_take_response(ib, body);
+			break;
 		case ENT_SECTION_NUDGE:
 			ib->slot->called = true;
 			if (ib->slot->sender.latch)

@@ -91,6 +91,10 @@ extern void ent_inbound_answer_routes(EntInbound *ib, EntWriter *w);
 /* Rebuilds the map if our table changed. NULL: not known here. */
 extern EntRelation *ent_inbound_relation(EntInbound *ib, EntInTable *t);
 
+/* inrequest.c */
+extern void ent_inbound_take_request(EntInbound *ib, EntReader *body);
+extern void ent_inbound_take_response(EntInbound *ib, EntReader *body);
+
 extern void ent_inbound_check(EntReader *r, const char *what);
 
 #endif							/* ENT_LINK_INBOUND_PRIVATE_H */

@@ -179,6 +179,7 @@ settle(EntOutbound *ob)
 	}
 	list_free_deep(ob->flight_late);
 	ob->flight_late = NIL;
+	ent_outbound_settle_requests(ob);
 	ob->in_flight = false;
 }
 

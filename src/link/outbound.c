@@ -86,6 +86,7 @@ ent_outbound_create(int32 peer, Oid role, EntPeerSlot *slot)
 	ob->ring_position = ent_ring_head();
 	ob->adverts_due = true;
 	ob->owed_due = true;
+	ob->requests_due = true;
 	ob->flight_min = UINT64_MAX;
 	pg_atomic_write_u64(&slot->acked, 0);
 	return ob;
@@ -184,6 +185,7 @@ rescan_all(EntOutbound *ob)
 	EntOutOwner *o;
 
 	ob->adverts_due = true;
+	ob->requests_due = true;
 	hash_seq_init(&seq, ob->owners);
 	while ((o = hash_seq_search(&seq)) != NULL)
 		if (o->wanted)
@@ -210,6 +212,8 @@ read_ring(EntOutbound *ob)
 		{
 			if (events[i].kind == ENT_EVENT_OBJECT)
 				take_object(ob, &events[i]);
+			else if (events[i].kind == ENT_EVENT_REQUEST)
+				ob->requests_due = true;
 			else
 				take_owner(ob, &events[i]);
 		}
@@ -274,6 +278,7 @@ ent_outbound_poll(EntOutbound *ob)
 	{
 		ob->routes = routes;
 		ob->adverts_due = true;
+		ob->requests_due = true;
 	}
 	read_ring(ob);
 	if (ob->adverts_due && !due)
@@ -282,7 +287,7 @@ ent_outbound_poll(EntOutbound *ob)
 	if (ob->in_flight)
 		return false;
 	return ent_queue_length(ob->queue) > 0 || ob->adverts_due ||
-		(ob->owed_due && ob->answered_once) ||
+		((ob->owed_due || ob->requests_due) && ob->answered_once) ||
 		ob->scans > 0 || ent_outbound_presents_due(ob) || ob->slot->nudge ||
 		claims_ready(ob);
 }
@@ -384,6 +389,8 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	ent_outbound_write_presents(ob, &w, max_bytes);
 	ent_outbound_write_objects(ob, &w, max_bytes);
 	ent_outbound_write_claims(ob, &w);
+	if ((ob->requests_due || ob->answers_held) && ob->answered_once)
+		ent_outbound_write_requests(ob, &w, max_bytes);
 	if (nudge)
 	{
 		size_t		mark = ent_wire_open_section(&w, ENT_SECTION_NUDGE);

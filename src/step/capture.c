@@ -85,9 +85,15 @@ check_ours(EntTriggered *t, bytea *key)
 			 errhint("Change it at the node that is its owner's home.")));
 }
 
+/* A remote owner's new row is asked for (step/propose.c), never made here. */
 static void
 capture_insert(EntTriggered *t, TupleTableSlot *slot, int32 owner)
 {
+	if (!ent_object_owner_is_local(owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("owner \"%s\" is not at home here", ent_object_owner_name(owner)),
+				 errhint("SET entanglement.owner to one of: SELECT name FROM entanglement.owners WHERE local.")));
 	write_change(t, owner, ENT_CHANGE_INSERT, ent_triggered_key(t, slot), NULL);
 }
 

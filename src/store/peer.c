@@ -80,6 +80,16 @@ static EntQuery delete_queries[] = {
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.parked WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
+	/* what was asked through it waits for another way, and nobody there is
+	 * answered any more */
+	{"UPDATE entanglement.request SET state = 'waiting', sent_to = NULL "
+		"WHERE state OPERATOR(pg_catalog.=) 'sent' AND sent_to OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.request WHERE peer OPERATOR(pg_catalog.=) $1 "
+		"AND state OPERATOR(pg_catalog.=) 'waiting'",
+	1, {INT4OID}, NULL},
+	{"UPDATE entanglement.request SET told = true WHERE peer OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.peer WHERE no OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 };
