@@ -167,7 +167,7 @@ subtest 'the rights of the peer it comes through decide' => sub {
 	$bob->sql(<<'SQL');
 ALTER TABLE item ENABLE ROW LEVEL SECURITY;
 CREATE POLICY all_seen ON item FOR SELECT USING (true);
-CREATE POLICY some ON item FOR UPDATE USING (id > 106) WITH CHECK (a < 1000);
+CREATE POLICY part ON item FOR UPDATE USING (id > 106) WITH CHECK (a < 1000);
 SQL
 	refused($alice, 'UPDATE item SET a = 5 WHERE id = 106', '42501', 'was left as it is',
 		'row-level security: USING');

@@ -9,6 +9,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/resowner.h"
 
@@ -246,7 +247,11 @@ ent_decide(EntAsked *asked, bytea **key, EntRequestAnswer *answer)
 {
 	Deed		d = {.asked = asked};
 	bool		done = false;
+	int			level = NewGUCNestLevel();
 
+	/* triggers and defaults find what they find in an ordinary session */
+	(void) set_config_option("search_path", "\"$user\", public", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	ent_owner_forced = asked->owner;
 	PG_TRY();
 	{
@@ -257,6 +262,7 @@ ent_decide(EntAsked *asked, bytea **key, EntRequestAnswer *answer)
 		ent_owner_forced = 0;
 	}
 	PG_END_TRY();
+	AtEOXact_GUC(true, level);
 	if (done && key != NULL)
 		*key = d.key;
 	return done;
