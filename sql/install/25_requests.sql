@@ -120,7 +120,7 @@ COMMENT ON FUNCTION entanglement.wait_for(uuid, interval) IS
 'Waits for the answer to a request made by a role of the caller: returns accepted, or raises the owner''s error under its own SQLSTATE, 57014 for one that expired, or 55P03 at the timeout, when the request stays.';
 
 CREATE FUNCTION entanglement.cancel_request(request uuid) RETURNS boolean
-LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'ent_sql_cancel_request';
 REVOKE ALL ON FUNCTION entanglement.cancel_request(uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION entanglement.cancel_request(uuid) TO PUBLIC;

@@ -46,6 +46,15 @@ static EntQuery cancel_query = {
 	1, {UUIDOID}, NULL
 };
 
+static void
+refuse_null(FunctionCallInfo fcinfo, int i, const char *argument)
+{
+	if (PG_ARGISNULL(i))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be NULL", argument)));
+}
+
 typedef struct State
 {
 	Oid			role;
@@ -142,14 +151,8 @@ ent_sql_wait_for(PG_FUNCTION_ARGS)
 	State		s;
 	long		left = 0;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("request must not be NULL")));
-	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("timeout must not be NULL")));
+	refuse_null(fcinfo, 0, "request");
+	refuse_null(fcinfo, 1, "timeout");
 	ent_shmem_require("entanglement.wait_for()");
 	id = PG_GETARG_UUID_P(0);
 	end = GetCurrentTimestamp() + timeout_us(PG_GETARG_INTERVAL_P(1));
@@ -190,6 +193,7 @@ ent_sql_cancel_request(PG_FUNCTION_ARGS)
 	Datum		args[1] = {PG_GETARG_DATUM(0)};
 	bool		gone;
 
+	refuse_null(fcinfo, 0, "request");
 	(void) read_state(PG_GETARG_UUID_P(0));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");

@@ -201,7 +201,7 @@ create_row(Deed *d)
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 					 errmsg("the key of a new row of table \"%s\" is chosen by its owner's database",
 							asked->rel->name),
-					 errhint("Leave column \"%s\" out, or allow it there with entanglement.synchronize(..., keys_from_others => true).",
+					 errdetail("Leave column \"%s\" out, or allow it there with entanglement.synchronize(..., keys_from_others => true).",
 							 asked->rel->columns[asked->rel->keys[i]].name)));
 	if (ent_rowquery_create(asked->rel, asked->set, asked->values, asked->nulls,
 							key) == 0)
