@@ -121,6 +121,7 @@ take_table_state(EntOutbound *ob, EntReader *r)
 	t = hash_search(ob->tables, &no, HASH_FIND, NULL);
 	if (t && t->announced)
 		t->known = s.known;
+	ob->requests_due = true;
 }
 
 static void

@@ -382,6 +382,7 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	{
 		ob->flight_min = Min(ob->adverts_position, ob->ring_position);
 		ent_outbound_advertise(ob, &w);
+		ob->requests_due = true;
 	}
 	if (ob->owed_due && ob->answered_once)
 		load_owed(ob);

@@ -46,8 +46,8 @@ static EntQuery waiting_query = {
 	"WHERE q.state OPERATOR(pg_catalog.=) 'waiting' AND o.peer OPERATOR(pg_catalog.=) $1 "
 	"AND (q.peer IS NULL OR q.peer OPERATOR(pg_catalog.<>) $1) "
 	"AND q.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() "
-	"ORDER BY q.no LIMIT $2",
-	2, {INT4OID, INT8OID}, NULL
+	"AND q.rel OPERATOR(pg_catalog.=) ANY ($3) ORDER BY q.no LIMIT $2",
+	3, {INT4OID, INT8OID, INT4ARRAYOID}, NULL
 };
 static EntQuery sent_query = {
 	"UPDATE entanglement.request SET state = 'sent', sent_to = $1 "
@@ -168,10 +168,27 @@ write_key(EntWriter *w, EntRelation *rel, bytea *key)
 
 /* ---- requests ---- */
 
+/* Tables that the peer has; what is about others waits. */
+static Datum
+known_tables(EntOutbound *ob)
+{
+	HASH_SEQ_STATUS seq;
+	EntOutTable *t;
+	Datum	   *rels = palloc((hash_get_num_entries(ob->tables) + 1) * sizeof(Datum));
+	int			n = 0;
+
+	hash_seq_init(&seq, ob->tables);
+	while ((t = hash_seq_search(&seq)) != NULL)
+		if (t->known)
+			rels[n++] = Int32GetDatum(t->no);
+	return ent_query_array(INT4OID, rels, NULL, n);
+}
+
 static List *
 read_waiting(EntOutbound *ob)
 {
-	Datum		args[2] = {Int32GetDatum(ob->peer), Int64GetDatum(MAX_REQUESTS)};
+	Datum		args[3] = {Int32GetDatum(ob->peer), Int64GetDatum(MAX_REQUESTS),
+	known_tables(ob)};
 	List	   *result = NIL;
 
 	ent_query_run(&waiting_query, args, NULL, SPI_OK_SELECT, NULL);
@@ -352,7 +369,6 @@ write_request(EntWriter *w, EntRelation *rel, const Leaving *l)
 	ent_wire_close_section(w, mark);
 }
 
-/* Sends it, or leaves it waiting while the peer lacks the table. */
 static void
 send_request(EntOutbound *ob, EntWriter *w, Leaving *l)
 {
@@ -362,7 +378,7 @@ send_request(EntOutbound *ob, EntWriter *w, Leaving *l)
 
 	if (rel == NULL || t == NULL || !t->known ||
 		t->generation != rel->generation)
-		return;
+		return;					/* announced again first */
 	hidden = hidden_column(t, rel, l);
 	if (hidden != NULL)
 	{

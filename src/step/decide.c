@@ -22,7 +22,10 @@
 
 /* ---- in a subtransaction ---- */
 
-/* Is this error about what was asked, so that asking again makes no sense? */
+/*
+ * Is this error an answer? One that a later try may not meet is not; but what
+ * a trigger may raise each time must not end the link for good.
+ */
 static bool
 about_the_request(int sqlstate)
 {
@@ -30,11 +33,11 @@ about_the_request(int sqlstate)
 	{
 		case ERRCODE_TRANSACTION_ROLLBACK:
 		case ERRCODE_INSUFFICIENT_RESOURCES:
-		case ERRCODE_OPERATOR_INTERVENTION:
 		case ERRCODE_SYSTEM_ERROR:
 			return false;
 		default:
-			return sqlstate != ERRCODE_LOCK_NOT_AVAILABLE;
+			return sqlstate != ERRCODE_ADMIN_SHUTDOWN &&
+				sqlstate != ERRCODE_CRASH_SHUTDOWN;
 	}
 }
 
