@@ -10,13 +10,13 @@ CREATE TABLE entanglement.request (
     columns text[] NOT NULL,
     values text[] NOT NULL,
     state text NOT NULL CHECK (state IN ('waiting', 'sent', 'applied', 'accepted', 'refused', 'expired')),
-    peer integer,
+    peers integer[] NOT NULL DEFAULT '{}',
+    untold integer[] NOT NULL DEFAULT '{}',
+    sent_to integer[] NOT NULL DEFAULT '{}',
     role oid,
-    sent_to integer,
     carrier uuid,
     joint boolean NOT NULL DEFAULT false,
     alone boolean NOT NULL DEFAULT false,
-    told boolean NOT NULL DEFAULT false,
     epoch integer,
     serial bigint,
     sqlstate text,
@@ -29,11 +29,11 @@ CREATE TABLE entanglement.request (
 );
 CREATE INDEX request_open ON entanglement.request (no) WHERE state IN ('waiting', 'sent');
 CREATE INDEX request_applied ON entanglement.request (no) WHERE state = 'applied';
-CREATE INDEX request_untold ON entanglement.request (peer) WHERE decided_at IS NOT NULL AND peer IS NOT NULL AND NOT told;
+CREATE INDEX request_untold ON entanglement.request (no) WHERE decided_at IS NOT NULL AND untold <> '{}';
 CREATE INDEX request_carrier ON entanglement.request (carrier) WHERE carrier IS NOT NULL;
 REVOKE ALL ON entanglement.request FROM PUBLIC;
 COMMENT ON TABLE entanglement.request IS
-'Changes asked of remote owners here or passing through, and those asked of local ones. op: C create, F forward, D delete. peer: it came from there, NULL: made here, by role. sent_to: it left that way. carrier: the joint request that speaks for it. applied: done at the owner''s home, its serial to be given out by the next fold.';
+'Changes asked of remote owners here or passing through, and those asked of local ones. op: C create, F forward, D delete. role: who made it here, NULL: it came from peers, of which untold are to be told the answer. sent_to: peers it was sent to. carrier: the joint request that speaks for it. applied: done at the owner''s home, its serial to be given out by the next fold.';
 COMMENT ON SEQUENCE entanglement.request_no_seq IS 'Order of requests.';
 
 CREATE FUNCTION entanglement.request_trigger() RETURNS trigger
@@ -89,11 +89,12 @@ SELECT q.id, r.relid AS relation,
        entanglement.row_json(r.relid, q.columns, q.values) AS changes,
        CASE q.state WHEN 'applied' THEN 'sent' ELSE q.state END AS state,
        q.sqlstate, q.message, q.detail, q.constraint_name, q.serial,
-       p.name AS peer, q.role::regrole AS role, q.made_at, q.decided_at
+       (SELECT pg_catalog.string_agg(p.name, ', ' ORDER BY p.name)
+          FROM entanglement.peer p WHERE p.no = ANY (q.peers)) AS peer,
+       q.role::regrole AS role, q.made_at, q.decided_at
   FROM entanglement.request q
   LEFT JOIN entanglement.relation r ON r.no = q.rel
   LEFT JOIN entanglement.owner o ON o.no = q.owner
-  LEFT JOIN entanglement.peer p ON p.no = q.peer
  WHERE NOT q.joint
    AND CASE WHEN q.role IS NULL THEN pg_catalog.pg_has_role('pg_monitor', 'USAGE')
             ELSE pg_catalog.pg_has_role(q.role, 'USAGE') END;

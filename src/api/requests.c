@@ -37,12 +37,12 @@ PG_FUNCTION_INFO_V1(ent_sql_key_values);
 
 static EntQuery state_query = {
 	"SELECT role, state, sqlstate, message, detail, constraint_name, xmin "
-	"FROM entanglement.request WHERE id OPERATOR(pg_catalog.=) $1 AND peer IS NULL AND NOT joint",
+	"FROM entanglement.request WHERE id OPERATOR(pg_catalog.=) $1 AND role IS NOT NULL",
 	1, {UUIDOID}, NULL
 };
 static EntQuery cancel_query = {
 	"DELETE FROM entanglement.request WHERE id OPERATOR(pg_catalog.=) $1 "
-	"AND state OPERATOR(pg_catalog.=) 'waiting' AND sent_to IS NULL AND NOT alone",
+	"AND state OPERATOR(pg_catalog.=) 'waiting' AND sent_to OPERATOR(pg_catalog.=) '{}' AND NOT alone",
 	1, {UUIDOID}, NULL
 };
 

@@ -33,31 +33,33 @@ static EntQuery again_query = {
 	"UPDATE entanglement.request q SET state = 'waiting' FROM entanglement.owner o "
 	"WHERE o.no OPERATOR(pg_catalog.=) q.owner AND o.peer OPERATOR(pg_catalog.=) $1 "
 	"AND q.state OPERATOR(pg_catalog.=) 'sent' AND q.carrier IS NULL "
-	"AND ($2 OR q.sent_to OPERATOR(pg_catalog.<>) $1)",
+	"AND NOT $1 OPERATOR(pg_catalog.=) ANY (q.peers) "
+	"AND ($2 OR NOT $1 OPERATOR(pg_catalog.=) ANY (q.sent_to))",
 	2, {INT4OID, BOOLOID}, NULL
 };
 static EntQuery waiting_query = {
 	"SELECT q.id, q.rel, o.id, q.op, q.key, q.columns, q.values, "
-	"q.alone OR q.sent_to IS NOT NULL, "
+	"q.alone OR q.sent_to OPERATOR(pg_catalog.<>) '{}', "
 	"pg_catalog.floor(EXTRACT(epoch FROM q.expires_at OPERATOR(pg_catalog.-) "
 	"pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8, "
 	"q.owner FROM entanglement.request q "
 	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) q.owner "
 	"WHERE q.state OPERATOR(pg_catalog.=) 'waiting' AND o.peer OPERATOR(pg_catalog.=) $1 "
-	"AND (q.peer IS NULL OR q.peer OPERATOR(pg_catalog.<>) $1) "
+	"AND NOT $1 OPERATOR(pg_catalog.=) ANY (q.peers) "
 	"AND q.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() "
 	"AND q.rel OPERATOR(pg_catalog.=) ANY ($3) ORDER BY q.no LIMIT $2",
 	3, {INT4OID, INT8OID, INT4ARRAYOID}, NULL
 };
 static EntQuery sent_query = {
-	"UPDATE entanglement.request SET state = 'sent', sent_to = $1 "
+	"UPDATE entanglement.request SET state = 'sent', "
+	"sent_to = pg_catalog.array_append(pg_catalog.array_remove(sent_to, $1), $1) "
 	"WHERE id OPERATOR(pg_catalog.=) $2",
 	2, {INT4OID, UUIDOID}, NULL
 };
 static EntQuery joint_query = {
 	"INSERT INTO entanglement.request (id, rel, owner, op, key, columns, values, "
 	"state, sent_to, joint, made_at, expires_at) "
-	"SELECT pg_catalog.gen_random_uuid(), $2, $3, 'F', $4, $5, $6, 'sent', $1, true, "
+	"SELECT pg_catalog.gen_random_uuid(), $2, $3, 'F', $4, $5, $6, 'sent', ARRAY[$1], true, "
 	"pg_catalog.clock_timestamp(), pg_catalog.max(expires_at) "
 	"FROM entanglement.request WHERE id OPERATOR(pg_catalog.=) ANY ($7) RETURNING id",
 	7, {INT4OID, INT4OID, INT4OID, BYTEAOID, TEXTARRAYOID, TEXTARRAYOID, UUIDARRAYOID}, NULL
@@ -70,15 +72,16 @@ static EntQuery join_query = {
 static EntQuery answers_query = {
 	"SELECT id, owner, state OPERATOR(pg_catalog.=) 'accepted', epoch, serial, sqlstate, "
 	"message, detail, constraint_name, rel, CASE WHEN op OPERATOR(pg_catalog.=) 'C' THEN key END "
-	"FROM entanglement.request WHERE peer OPERATOR(pg_catalog.=) $1 AND NOT told "
-	"AND decided_at IS NOT NULL "
+	"FROM entanglement.request WHERE $1 OPERATOR(pg_catalog.=) ANY (untold) "
+	"AND untold OPERATOR(pg_catalog.<>) '{}' AND decided_at IS NOT NULL "
 	"AND state OPERATOR(pg_catalog.=) ANY (ARRAY['accepted', 'refused']) "
 	"ORDER BY decided_at LIMIT $2",
 	2, {INT4OID, INT8OID}, NULL
 };
 static EntQuery told_query = {
-	"UPDATE entanglement.request SET told = true WHERE id OPERATOR(pg_catalog.=) $1",
-	1, {UUIDOID}, NULL
+	"UPDATE entanglement.request SET untold = pg_catalog.array_remove(untold, $2) "
+	"WHERE id OPERATOR(pg_catalog.=) $1",
+	2, {UUIDOID, INT4OID}, NULL
 };
 
 /* A request that is to leave now. */
@@ -486,7 +489,7 @@ ent_outbound_settle_requests(EntOutbound *ob)
 
 	foreach(lc, ob->flight_told)
 	{
-		Datum		args[1] = {UUIDPGetDatum(lfirst(lc))};
+		Datum		args[2] = {UUIDPGetDatum(lfirst(lc)), Int32GetDatum(ob->peer)};
 
 		ent_query_run(&told_query, args, NULL, SPI_OK_UPDATE, NULL);
 	}

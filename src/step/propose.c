@@ -190,7 +190,11 @@ propose_update(EntTriggered *t, Relation rel, TupleTableSlot *old,
 		return false;
 	columns = ent_triggered_changed(t, RelationGetDescr(rel), old, new);
 	if (columns == NULL)
-		return false;			/* nothing would change: nothing to ask for */
+	{
+		/* nothing to ask for; what later triggers would change is not ours */
+		proposed++;
+		return true;
+	}
 	if (ent_triggered_touches_key(t, columns) &&
 		!ent_triggered_same_key(key, ent_triggered_key(t, new)))
 		ereport(ERROR,

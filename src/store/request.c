@@ -22,14 +22,14 @@
 
 static EntQuery make_query = {
 	"INSERT INTO entanglement.request "
-	"(id, rel, owner, op, key, columns, values, state, peer, role, sqlstate, message, "
-	"detail, constraint_name, made_at, expires_at, decided_at) "
-	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, "
+	"(id, rel, owner, op, key, columns, values, state, peers, untold, role, sqlstate, "
+	"message, detail, constraint_name, made_at, expires_at, decided_at) "
+	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $11, $12, $13, $14, "
 	"pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) "
 	"($15 OPERATOR(pg_catalog.*) '1 ms'::pg_catalog.interval), "
 	"CASE WHEN $11 IS NOT NULL THEN pg_catalog.clock_timestamp() END)",
 	15, {UUIDOID, INT4OID, INT4OID, CHAROID, BYTEAOID, TEXTARRAYOID, TEXTARRAYOID,
-	TEXTOID, INT4OID, OIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, FLOAT8OID}, NULL
+	TEXTOID, INT4ARRAYOID, OIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, FLOAT8OID}, NULL
 };
 static EntQuery seen_query = {
 	"SELECT state OPERATOR(pg_catalog.=) ANY (ARRAY['accepted', 'refused']) "
@@ -37,31 +37,32 @@ static EntQuery seen_query = {
 	1, {UUIDOID}, NULL
 };
 static EntQuery redirect_query = {
-	"UPDATE entanglement.request SET peer = $2, told = false "
-	"WHERE id OPERATOR(pg_catalog.=) $1 AND peer IS NOT NULL",
+	"UPDATE entanglement.request SET "
+	"peers = pg_catalog.array_append(pg_catalog.array_remove(peers, $2), $2), "
+	"untold = pg_catalog.array_append(pg_catalog.array_remove(untold, $2), $2) "
+	"WHERE id OPERATOR(pg_catalog.=) $1",
 	2, {UUIDOID, INT4OID}, NULL
 };
 static EntQuery open_query = {
 	"SELECT joint FROM entanglement.request WHERE id OPERATOR(pg_catalog.=) $1 "
-	"AND ((state OPERATOR(pg_catalog.=) 'sent' AND sent_to OPERATOR(pg_catalog.=) $2) "
-	"OR ($2 IS NULL AND state OPERATOR(pg_catalog.=) 'waiting')) FOR UPDATE",
+	"AND state OPERATOR(pg_catalog.=) ANY (ARRAY['waiting', 'sent']) "
+	"AND ($2 IS NULL OR $2 OPERATOR(pg_catalog.=) ANY (pg_catalog.array_cat(sent_to, peers))) "
+	"FOR UPDATE",
 	2, {UUIDOID, INT4OID}, NULL
 };
 static EntQuery decide_query = {
 	"UPDATE entanglement.request SET state = $2, epoch = $3, serial = $4, sqlstate = $5, "
 	"message = $6, detail = $7, constraint_name = $8, key = COALESCE($9, key), "
-	"decided_at = pg_catalog.clock_timestamp() "
+	"decided_at = pg_catalog.clock_timestamp(), "
+	/* those who were asked in vain learn that it is settled */
+	"untold = pg_catalog.array_remove(pg_catalog.array_cat(untold, sent_to), $10) "
 	"WHERE id OPERATOR(pg_catalog.=) $1 OR carrier OPERATOR(pg_catalog.=) $1 "
-	"RETURNING id::pg_catalog.text, state, peer IS NULL AND NOT joint",
-	9, {UUIDOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID}, NULL
+	"RETURNING id::pg_catalog.text, state, role IS NOT NULL",
+	10, {UUIDOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT4OID}, NULL
 };
 static EntQuery part_query = {
 	"UPDATE entanglement.request SET state = 'waiting', carrier = NULL, alone = true "
 	"WHERE carrier OPERATOR(pg_catalog.=) $1",
-	1, {UUIDOID}, NULL
-};
-static EntQuery remove_query = {
-	"DELETE FROM entanglement.request WHERE id OPERATOR(pg_catalog.=) $1 AND joint",
 	1, {UUIDOID}, NULL
 };
 static EntQuery relation_query = {
@@ -88,7 +89,7 @@ static EntQuery expire_query = {
 	"decided_at = pg_catalog.clock_timestamp() "
 	"WHERE state OPERATOR(pg_catalog.=) ANY (ARRAY['waiting', 'sent']) "
 	"AND expires_at OPERATOR(pg_catalog.<) pg_catalog.clock_timestamp() "
-	"RETURNING id::pg_catalog.text, state, peer IS NULL AND NOT joint",
+	"RETURNING id::pg_catalog.text, state, role IS NOT NULL",
 	0, {0}, NULL
 };
 static EntQuery prune_query = {
@@ -214,20 +215,21 @@ ent_request_store(const EntRequest *q, const char *state,
 {
 	static const EntRequestAnswer none = {0};
 	const EntRequestAnswer *a = answer ? answer : &none;
+	Datum		peer = Int32GetDatum(q->peer);
+	Datum		peers = ent_query_array(INT4OID, &peer, NULL, q->peer == 0 ? 0 : 1);
 	char		nulls[] = "               ";
 	Datum		args[15] = {
 		UUIDPGetDatum(&q->id), Int32GetDatum(q->rel), Int32GetDatum(q->owner),
 		CharGetDatum(q->op), PointerGetDatum(q->key),
 		text_array(q->columns, q->ncolumns), text_array(q->values, q->ncolumns),
 		CStringGetTextDatum(answer ? "refused" : state),
-		Int32GetDatum(q->peer), ObjectIdGetDatum(q->role),
+		peers, ObjectIdGetDatum(q->role),
 		text_or_null(a->sqlstate, &nulls[10]), text_or_null(a->message, &nulls[11]),
 		text_or_null(a->detail, &nulls[12]), text_or_null(a->constraint, &nulls[13]),
 		Float8GetDatum((double) q->left)
 	};
 
 	nulls[4] = q->key == NULL ? 'n' : ' ';
-	nulls[8] = q->peer == 0 ? 'n' : ' ';
 	nulls[9] = OidIsValid(q->role) ? ' ' : 'n';
 	ent_query_run(&make_query, args, nulls, SPI_OK_INSERT, NULL);
 	ent_wake_requests_at_commit();
@@ -288,15 +290,15 @@ notify(void)
 }
 
 static void
-decide(const pg_uuid_t *id, const EntRequestAnswer *a, bytea *key)
+decide(const pg_uuid_t *id, int32 peer, const EntRequestAnswer *a, bytea *key)
 {
-	char		nulls[] = "         ";
-	Datum		args[9] = {
+	char		nulls[] = "          ";
+	Datum		args[10] = {
 		UUIDPGetDatum(id), CStringGetTextDatum(a->accepted ? "accepted" : "refused"),
 		Int32GetDatum(a->epoch), Int64GetDatum(a->serial),
 		text_or_null(a->sqlstate, &nulls[4]), text_or_null(a->message, &nulls[5]),
 		text_or_null(a->detail, &nulls[6]), text_or_null(a->constraint, &nulls[7]),
-		PointerGetDatum(key)
+		PointerGetDatum(key), Int32GetDatum(peer)
 	};
 
 	nulls[2] = nulls[3] = a->accepted ? ' ' : 'n';
@@ -320,16 +322,10 @@ answered(const pg_uuid_t *id, int32 peer, const EntRequestAnswer *a,
 	SPI_freetuptable(SPI_tuptable);
 	if (!found)
 		return;
-	if (a->accepted || !joint)
-		decide(id, a, key);
-	else
-	{
-		/* which of them was refused, each finds out for itself */
+	/* which of those it speaks for was refused, each finds out for itself */
+	if (joint && !a->accepted)
 		ent_query_run(&part_query, args, NULL, SPI_OK_UPDATE, NULL);
-		ent_wake_requests_at_commit();
-	}
-	if (joint)
-		ent_query_run(&remove_query, args, NULL, SPI_OK_DELETE, NULL);
+	decide(id, peer, a, key);
 }
 
 int32

@@ -70,15 +70,14 @@ typedef enum EntRequestKnown
 } EntRequestKnown;
 
 /*
- * Has it been here before? If so, and if it was not made here, it is answered
- * to that peer from now on.
+ * Has it been here before? If so it is answered to that peer, too.
  */
 extern EntRequestKnown ent_request_seen(const pg_uuid_t *id, int32 peer);
 
 /*
- * The answer to a request that we sent to that peer; key: of the object
- * created, or NULL. Answers nobody waits for are ignored. Tells who waits here,
- * and passes on to those for whom it spoke.
+ * The answer to a request that we sent to that peer, or that came from there;
+ * key: of the object created, or NULL. Answers nobody waits for are ignored.
+ * Tells who waits here, those for whom it spoke, and all peers that have it.
  */
 extern void ent_request_answered(const pg_uuid_t *id, int32 peer,
 								 const EntRequestAnswer *answer, bytea *key);

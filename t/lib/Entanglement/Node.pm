@@ -246,6 +246,7 @@ sub report
 		'SELECT * FROM entanglement.parked',
 		'SELECT * FROM entanglement.arrears',
 		'SELECT count(*) AS changes FROM entanglement.change',
+		"SELECT q.id, q.state, q.op, o.name AS owner, q.peers, q.untold, q.sent_to, q.carrier, q.joint, q.alone FROM entanglement.request q LEFT JOIN entanglement.owner o ON o.no = q.owner WHERE q.state IN ('waiting', 'sent', 'applied') OR q.untold <> '{}'",
 		"SELECT pid, usename, backend_type, state, wait_event, left(query, 60) FROM pg_stat_activity WHERE datname = current_database() OR backend_type ~ 'entangl'"
 	  )
 	{
