@@ -191,11 +191,11 @@ extern void ent_wire_read_header(EntReader *r, EntWireHeader *h);
  * ---- sections: every write beside its read ----
  *
  * ent_wire_write_<section> writes a whole section, type and length included.
- * Two are open-ended instead, because more follows: ent_wire_write_objects
- * and ent_wire_write_present write the fields at the start of a section that
- * the caller opened and will close, after the rows or the keys. NUDGE has no
- * payload. ent_wire_read_<section> reads the fields from the body that
- * ent_wire_read_section gave; bytes behind them are left to the caller.
+ * Some are open-ended instead, because more follows: ent_wire_write_objects,
+ * _present, _request and _response write the fields at the start of a section
+ * that the caller opened and will close, after the rows, keys or columns.
+ * NUDGE has no payload. ent_wire_read_<section> reads the fields from the body
+ * that ent_wire_read_section gave; bytes behind them are left to the caller.
  * What a failed read leaves in its result are zeros and empty strings from
  * the failing field on: look at r->error before using any of it.
  */
@@ -415,7 +415,8 @@ extern void ent_wire_read_again(EntReader *r, EntWireAgain *a);
  * name and a value; values are the types' text form, NULL for SQL NULL. A
  * request travels by names, not by numbers: who passes it on need not have
  * announced the table. ent_wire_write_request and ent_wire_write_response are
- * open-ended, as ent_wire_write_objects is.
+ * open-ended, as ent_wire_write_objects is; their reads refuse counts that the
+ * bytes left cannot hold, so that room may be made for all fields at once.
  */
 typedef enum EntWireOperation
 {
@@ -463,7 +464,7 @@ typedef struct EntWireResponse
 	char		message[ENT_WIRE_MAX_TEXT + 1];
 	char		detail[ENT_WIRE_MAX_TEXT + 1];	/* empty: none */
 	char		constraint[ENT_WIRE_MAX_NAME + 1];	/* empty: none */
-	unsigned	nkeys;			/* of the object created, else 0 */
+	unsigned	nkeys;			/* accepted: of the object created, else 0 */
 } EntWireResponse;
 
 extern void ent_wire_write_response(EntWriter *w, const EntWireResponse *s);

@@ -28,6 +28,16 @@ read_name(EntReader *r, char *buf)
 		ent_wire_fail(r, ENT_WIRE_MALFORMED);
 }
 
+#define FIELD_MIN_BYTES		3	/* a name of one byte, NULL */
+
+/* Can the bytes left hold that many fields? The caller makes room for them. */
+static void
+check_count(EntReader *r, unsigned n)
+{
+	if (n > (size_t) (r->end - r->p) / FIELD_MIN_BYTES)
+		ent_wire_fail(r, ENT_WIRE_TRUNCATED);
+}
+
 /* ---- REQUEST ---- */
 
 void
@@ -62,6 +72,9 @@ ent_wire_read_request(EntReader *r, EntWireRequest *q)
 		(op == ENT_REQUEST_DELETE && q->ncolumns != 0) ||
 		(op == ENT_REQUEST_FORWARD && q->ncolumns == 0))
 		ent_wire_fail(r, ENT_WIRE_MALFORMED);
+	check_count(r, q->nkeys + q->ncolumns);
+	if (r->error != ENT_WIRE_OK)
+		q->nkeys = q->ncolumns = 0;
 	q->op = r->error == ENT_WIRE_OK ? (EntWireOperation) op : ENT_REQUEST_CREATE;
 }
 
@@ -147,4 +160,9 @@ ent_wire_read_response(EntReader *r, EntWireResponse *s)
 		ent_wire_read_string(r, s->constraint, ENT_WIRE_MAX_NAME);
 	}
 	s->nkeys = (unsigned) ent_wire_read_bounded(r, ENT_WIRE_MAX_KEYS);
+	if (!s->accepted && s->nkeys != 0)
+		ent_wire_fail(r, ENT_WIRE_MALFORMED);
+	check_count(r, s->nkeys);
+	if (r->error != ENT_WIRE_OK)
+		s->nkeys = 0;
 }

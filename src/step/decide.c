@@ -115,6 +115,17 @@ input(EntColumn *col, const char *text)
 							 col->typmod);
 }
 
+/* One that is given twice leaves another one of the key without a value. */
+static void
+refuse_twice(bool given, EntColumn *col, EntRelation *rel)
+{
+	if (given)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_COLUMN),
+				 errmsg("column \"%s\" of table \"%s\" is named twice in a request",
+						col->name, rel->name)));
+}
+
 /*
  * A key column of an object that exists goes to key; one of an object to be
  * made is a column as any other.
@@ -126,6 +137,7 @@ read_texts(void *arg)
 	EntAsked   *asked = t->asked;
 	EntRelation *rel = asked->rel;
 	bool		create = asked->op == ENT_REQUEST_OP_CREATE;
+	bool		in_key[ENT_WIRE_MAX_KEYS] = {false};
 
 	asked->set = palloc0((rel->ncolumns + 1) * sizeof(bool));
 	asked->values = palloc0((rel->ncolumns + 1) * sizeof(Datum));
@@ -148,10 +160,13 @@ read_texts(void *arg)
 				ereport(ERROR,
 						(errcode(ERRCODE_DATATYPE_MISMATCH),
 						 errmsg("table \"%s\" has another key here", rel->name)));
+			refuse_twice(in_key[col->key - 1], col, rel);
+			in_key[col->key - 1] = true;
 			asked->key[col->key - 1] = value;
 			asked->has_key = true;
 			continue;
 		}
+		refuse_twice(asked->set[c], col, rel);
 		asked->set[c] = true;
 		asked->values[c] = value;
 		asked->nulls[c] = t->values[i] == NULL;
