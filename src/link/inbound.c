@@ -554,6 +554,7 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 						   (unsigned long long) ib->number + 1)));
 	ent_relinfo_refresh();
 	defer_nothing();
+	ib->requests = 0;
 	while (ent_wire_read_section(&r, &type, &body))
 		take_section(ib, type, &body);
 	ent_inbound_check(&r, "sections");

@@ -79,6 +79,7 @@ struct EntInbound
 								 * announced now the sender does not have */
 	bool		arrears_due;	/* arrears are to be asked for */
 	List	   *again;			/* of EntInAgain *, current batch only */
+	int			requests;		/* in the current batch */
 };
 
 /* inroute.c */

@@ -11,7 +11,10 @@
 
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
@@ -22,6 +25,9 @@
 #include "store/owner.h"
 #include "store/request.h"
 #include "store/value.h"
+
+#define MAX_LEFT_MS		(UINT64CONST(366) * 24 * 3600 * 1000)	/* of the longest
+																 * retention */
 
 /* A request as it came, and as it is stored. */
 typedef struct Arrival
@@ -83,6 +89,17 @@ read_asked(void *arg)
 		a->q.key = ent_key_image(a->asked.rel, a->asked.key);
 }
 
+/* The settings that texts are read under are not those that triggers see. */
+static bool
+read_as_peer(EntInbound *ib, Arrival *a, EntRequestAnswer *answer)
+{
+	int			level = ent_value_enter();
+	bool		ok = ent_decide_try(ib->role, read_asked, a, answer);
+
+	ent_value_leave(level);
+	return ok;
+}
+
 /* The owner that decides: the row's, if it has gone to another one here. */
 static bool
 settle_owner(Arrival *a, EntOwner *owner, EntRequestAnswer *answer)
@@ -139,7 +156,7 @@ judge(EntInbound *ib, Arrival *a, const char **state)
 								   ent_name_from_wire(a->wire.table));
 		return answer;
 	}
-	if (!ent_decide_try(ib->role, read_asked, a, answer))
+	if (!read_as_peer(ib, a, answer))
 		return answer;
 	if (!owner->local)
 		return ent_decide_rehearse(&a->asked, answer) ? NULL : answer;
@@ -152,29 +169,58 @@ judge(EntInbound *ib, Arrival *a, const char **state)
 	return NULL;
 }
 
-void
-ent_inbound_take_request(EntInbound *ib, EntReader *body)
+/* Two ways of one request may end here at the same time. */
+static void
+lock_request(const pg_uuid_t *id)
+{
+	LOCKTAG		tag;
+	uint32		words[2];
+
+	memcpy(words, id->data, sizeof(words));
+	/* field 4: not one of those that pg_advisory_lock() takes */
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, words[0], words[1], 3);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+static void
+take_request(EntInbound *ib, EntReader *body)
 {
 	Arrival		a = {.q.peer = ib->peer};
 	const char *state = "waiting";
 	EntRequestAnswer *answer;
-	int			level;
 
 	ent_wire_read_request(body, &a.wire);
 	ent_inbound_check(body, "request");
 	a.nfields = a.wire.nkeys + a.wire.ncolumns;
 	a.fields = read_fields(body, a.nfields);
 	memcpy(a.q.id.data, a.wire.id.bytes, UUID_LEN);
-	a.q.left = Min(a.wire.left, (uint64) PG_INT32_MAX * 1000);
+	a.q.left = Min(a.wire.left, MAX_LEFT_MS);
 	a.q.op = a.wire.op == ENT_REQUEST_CREATE ? ENT_REQUEST_OP_CREATE :
 		a.wire.op == ENT_REQUEST_FORWARD ? ENT_REQUEST_OP_FORWARD :
 		ENT_REQUEST_OP_DELETE;
+	lock_request(&a.q.id);
 	if (ent_request_seen(&a.q.id, ib->peer) != ENT_REQUEST_NEW || a.q.left == 0)
 		return;
-	level = ent_value_enter();
 	answer = judge(ib, &a, &state);
-	ent_value_leave(level);
 	ent_request_store(&a.q, state, answer);
+}
+
+void
+ent_inbound_take_request(EntInbound *ib, EntReader *body)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "entanglement request",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	if (++ib->requests > ENT_WIRE_MAX_REQUESTS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("malformed batch from peer"),
+				 errdetail("It has more than %d requests.", ENT_WIRE_MAX_REQUESTS)));
+	take_request(ib, body);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
 }
 
 /* ---- answers ---- */
@@ -213,7 +259,7 @@ key_of_answer(EntInbound *ib, const pg_uuid_t *id, EntWireField *fields, int n)
 	int			level;
 	bool		ok;
 
-	k.asked.rel = ent_relinfo_get(ent_request_relation(id));
+	k.asked.rel = ent_relinfo_get(n == 0 ? 0 : ent_request_creates_in(id, ib->peer));
 	k.asked.role = ib->role;
 	k.asked.op = ENT_REQUEST_OP_FORWARD;
 	if (n == 0 || k.asked.rel == NULL)

@@ -361,6 +361,8 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	size_t		empty;
 	bool		nudge = ob->slot->nudge;
 
+	/* what was locked when it was looked for wakes nobody */
+	ob->requests_due |= heartbeat;
 	Assert(!ob->in_flight);
 	ent_relinfo_refresh();
 	ent_wire_writer_init(&w, alloc);

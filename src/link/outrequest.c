@@ -20,14 +20,17 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rls.h"
 #include "utils/uuid.h"
 
 #include "link/outbound_private.h"
+#include "store/object.h"
 #include "store/query.h"
 #include "store/request.h"
 #include "store/value.h"
 
-#define MAX_REQUESTS	1000	/* looked at for a batch */
+#define MAX_REQUESTS	ENT_WIRE_MAX_REQUESTS	/* looked at for a batch */
+#define MAX_JOINT		(16 * 1024 * 1024)	/* bytes of values that are joined */
 
 static EntQuery again_query = {
 	"UPDATE entanglement.request q SET state = 'waiting' FROM entanglement.owner o "
@@ -47,7 +50,8 @@ static EntQuery waiting_query = {
 	"WHERE q.state OPERATOR(pg_catalog.=) 'waiting' AND o.peer OPERATOR(pg_catalog.=) $1 "
 	"AND NOT $1 OPERATOR(pg_catalog.=) ANY (q.peers) "
 	"AND q.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() "
-	"AND q.rel OPERATOR(pg_catalog.=) ANY ($3) ORDER BY q.no LIMIT $2",
+	"AND q.rel OPERATOR(pg_catalog.=) ANY ($3) ORDER BY q.no LIMIT $2 "
+	"FOR UPDATE OF q SKIP LOCKED",
 	3, {INT4OID, INT8OID, INT4ARRAYOID}, NULL
 };
 static EntQuery sent_query = {
@@ -57,9 +61,9 @@ static EntQuery sent_query = {
 	2, {INT4OID, UUIDOID}, NULL
 };
 static EntQuery joint_query = {
-	"INSERT INTO entanglement.request (id, rel, owner, op, key, columns, values, "
-	"state, sent_to, joint, made_at, expires_at) "
-	"SELECT pg_catalog.gen_random_uuid(), $2, $3, 'F', $4, $5, $6, 'sent', ARRAY[$1], true, "
+	"INSERT INTO entanglement.request (no, id, rel, owner, op, key, columns, values, "
+	"state, sent_to, joint, made_at, expires_at) OVERRIDING SYSTEM VALUE "
+	"SELECT pg_catalog.min(no), pg_catalog.gen_random_uuid(), $2, $3, 'F', $4, $5, $6, 'sent', ARRAY[$1], true, "
 	"pg_catalog.clock_timestamp(), pg_catalog.max(expires_at) "
 	"FROM entanglement.request WHERE id OPERATOR(pg_catalog.=) ANY ($7) RETURNING id",
 	7, {INT4OID, INT4OID, INT4OID, BYTEAOID, TEXTARRAYOID, TEXTARRAYOID, UUIDARRAYOID}, NULL
@@ -99,7 +103,6 @@ typedef struct Leaving
 	bool		alone;			/* not to be joined with others */
 	int64		left;
 	List	   *members;		/* of pg_uuid_t *: those it speaks for */
-	bool		closed;			/* something else was asked of the row since */
 } Leaving;
 
 /* ---- texts ---- */
@@ -117,20 +120,6 @@ read_texts(Datum array, int *n)
 	for (int i = 0; i < *n; i++)
 		texts[i] = nulls[i] ? NULL : TextDatumGetCString(elems[i]);
 	return texts;
-}
-
-static Datum
-text_array(char **texts, int n)
-{
-	Datum	   *datums = palloc((n + 1) * sizeof(Datum));
-	bool	   *nulls = palloc((n + 1) * sizeof(bool));
-
-	for (int i = 0; i < n; i++)
-	{
-		nulls[i] = texts[i] == NULL;
-		datums[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(texts[i]);
-	}
-	return ent_query_array(TEXTOID, datums, nulls, n);
 }
 
 static void
@@ -228,6 +217,16 @@ same_row(const Leaving *a, const Leaving *b)
 		memcmp(a->key, b->key, VARSIZE(a->key)) == 0;
 }
 
+static size_t
+size_of(const Leaving *l)
+{
+	size_t		size = 0;
+
+	for (int i = 0; i < l->ncolumns; i++)
+		size += l->values[i] ? strlen(l->values[i]) : 0;
+	return size;
+}
+
 /* The newer of two values of a column is the one that is asked for. */
 static void
 join(Leaving *l, Leaving *more)
@@ -276,7 +275,8 @@ coalesce(List *waiting)
 				if (same_row(lfirst(rc), l))
 					before = lfirst(rc);
 		if (before != NULL && before->op == ENT_REQUEST_OP_FORWARD &&
-			l->op == ENT_REQUEST_OP_FORWARD && !before->alone && !l->alone)
+			l->op == ENT_REQUEST_OP_FORWARD && !before->alone && !l->alone &&
+			size_of(before) + size_of(l) < MAX_JOINT)
 			join(before, l);
 		else
 			result = lappend(result, l);
@@ -302,19 +302,14 @@ hidden_column(EntOutTable *t, EntRelation *rel, const Leaving *l)
 }
 
 static void
-refuse_hidden(EntRelation *rel, const Leaving *l, const char *column)
+refuse(const Leaving *l, const EntRequestAnswer *a)
 {
-	EntRequestAnswer a = {
-		.sqlstate = "42501",
-		.message = psprintf("the peer through which the owner is reached may not see column \"%s\" of table \"%s\"",
-							column, rel->name)
-	};
 	ListCell   *lc;
 
 	if (l->members == NIL)
-		ent_request_refuse(&l->id, &a);
+		ent_request_refuse(&l->id, a);
 	foreach(lc, l->members)
-		ent_request_refuse(lfirst(lc), &a);
+		ent_request_refuse(lfirst(lc), a);
 }
 
 /* Notes that it leaves; a joint one gets its own id here. */
@@ -338,8 +333,8 @@ mark_sent(EntOutbound *ob, Leaving *l)
 	args[1] = Int32GetDatum(l->rel);
 	args[2] = Int32GetDatum(l->owner_no);
 	args[3] = PointerGetDatum(l->key);
-	args[4] = text_array(l->columns, l->ncolumns);
-	args[5] = text_array(l->values, l->ncolumns);
+	args[4] = ent_query_text_array(l->columns, l->ncolumns);
+	args[5] = ent_query_text_array(l->values, l->ncolumns);
 	args[6] = ent_query_array(UUIDOID, ids, NULL, n);
 	ent_query_run(&joint_query, args, NULL, SPI_OK_INSERT_RETURNING, NULL);
 	l->id = *DatumGetUUIDP(ent_query_datum(0, 1, &null));
@@ -372,10 +367,33 @@ write_request(EntWriter *w, EntRelation *rel, const Leaving *l)
 	ent_wire_close_section(w, mark);
 }
 
+typedef struct Sending
+{
+	EntOutbound *ob;
+	EntWriter  *w;
+	EntRelation *rel;
+	Leaving    *leaving;
+} Sending;
+
+static void
+mark_and_write(void *arg)
+{
+	Sending    *s = arg;
+
+	if (size_of(s->leaving) > ENT_WIRE_MAX_BATCH / 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("the request is too large to be sent")));
+	mark_sent(s->ob, s->leaving);
+	write_request(s->w, s->rel, s->leaving);
+}
+
 static void
 send_request(EntOutbound *ob, EntWriter *w, Leaving *l)
 {
 	EntRelation *rel = ent_relinfo_get(l->rel);
+	Sending		s;
+	ErrorData  *error;
 	EntOutTable *t = hash_search(ob->tables, &l->rel, HASH_FIND, NULL);
 	const char *hidden;
 
@@ -385,25 +403,50 @@ send_request(EntOutbound *ob, EntWriter *w, Leaving *l)
 	hidden = hidden_column(t, rel, l);
 	if (hidden != NULL)
 	{
-		refuse_hidden(rel, l, hidden);
+		EntRequestAnswer a = {
+			.sqlstate = "42501",
+			.message = psprintf("the peer through which the owner is reached may not see column \"%s\" of table \"%s\"",
+								hidden, rel->name)
+		};
+
+		refuse(l, &a);
 		return;
 	}
-	mark_sent(ob, l);
-	write_request(w, rel, l);
+	s.ob = ob;
+	s.w = w;
+	s.rel = rel;
+	s.leaving = l;
+	error = ent_outbound_try(mark_and_write, &s, w);
+	if (error)
+	{
+		/* too large, or in characters that cannot be sent */
+		EntRequestAnswer a = {
+			.sqlstate = pstrdup(unpack_sql_state(error->sqlerrcode)),
+			.message = error->message,.detail = error->detail
+		};
+
+		refuse(l, &a);
+	}
 }
 
 /* ---- answers ---- */
 
-/* Cuts a text where it fits, between characters. */
+/*
+ * Cuts a text where it fits, between characters. What has no equivalent in
+ * UTF-8, or is of no known encoding, becomes question marks.
+ */
 static void
-put_text(char *out, size_t max, const char *text)
+put_text(char *out, size_t max, const char *text, bool ascii)
 {
 	char	   *utf8;
 
 	out[0] = '\0';
 	if (text == NULL)
 		return;
-	utf8 = pg_server_to_any(text, strlen(text), PG_UTF8);
+	utf8 = ascii ? pstrdup(text) : ent_name_to_wire(text);
+	for (char *p = utf8; ascii && *p; p++)
+		if (IS_HIGHBIT_SET(*p))
+			*p = '?';
 	strlcpy(out, utf8, pg_encoding_mbcliplen(PG_UTF8, utf8, strlen(utf8), max) + 1);
 }
 
@@ -417,47 +460,125 @@ may_follow(EntOutbound *ob, int32 owner, int32 epoch, int64 serial)
 		serial <= Max(o->claimed, o->claiming_serial);
 }
 
-static void
-send_answer(EntOutbound *ob, EntWriter *w, uint64 row)
+static EntOutTable *
+announced(EntOutbound *ob, EntRelation *rel)
 {
-	EntWireResponse s = {0};
+	EntOutTable *t = hash_search(ob->tables, &rel->no, HASH_FIND, NULL);
+
+	return t != NULL && t->known && t->generation == rel->generation ? t : NULL;
+}
+
+/*
+ * A detail may show the whole row to the one whose rights it was made under:
+ * us, unless the owner is at home here.
+ */
+static bool
+may_see_all(EntOutbound *ob, EntRelation *rel, int32 owner)
+{
+	EntOutTable *t = rel ? announced(ob, rel) : NULL;
+
+	if (ent_object_owner_is_local(owner))
+		return true;
+	if (t == NULL || check_enable_rls(rel->relid, ob->role, true) == RLS_ENABLED)
+		return false;
+	for (int i = 0; i < rel->ncolumns; i++)
+		if (!t->may[i])
+			return false;
+	return true;
+}
+
+static bool
+may_see_key(EntOutbound *ob, EntRelation *rel)
+{
+	EntOutTable *t = announced(ob, rel);
+
+	for (int i = 0; t != NULL && i < rel->nkeys; i++)
+		if (!t->may[rel->keys[i]])
+			return false;
+	return t != NULL;
+}
+
+/* An answer to be sent, as the query gives it. */
+typedef struct Answering
+{
+	EntOutbound *ob;
+	EntWriter  *w;
+	pg_uuid_t	id;
+	int32		owner;
+	EntRelation *rel;
+	bytea	   *key;			/* or NULL */
+	EntWireResponse s;
+	char	   *message;
+	char	   *detail;
+	char	   *constraint;
+	bool		ascii;
+} Answering;
+
+static void
+write_answer(void *arg)
+{
+	Answering  *a = arg;
+	size_t		mark = ent_wire_open_section(a->w, ENT_SECTION_RESPONSE);
+
+	if (!a->s.accepted)
+	{
+		put_text(a->s.message, ENT_WIRE_MAX_TEXT, a->message, a->ascii);
+		put_text(a->s.detail, ENT_WIRE_MAX_TEXT, a->detail, a->ascii);
+		put_text(a->s.constraint, ENT_WIRE_MAX_NAME, a->constraint, a->ascii);
+	}
+	a->s.nkeys = a->key == NULL ? 0 : a->rel->nkeys;
+	ent_wire_write_response(a->w, &a->s);
+	if (a->key != NULL)
+		write_key(a->w, a->rel, a->key);
+	ent_wire_close_section(a->w, mark);
+}
+
+static void
+read_answer(Answering *a, uint64 row)
+{
 	bool		null;
-	Datum		id = ent_query_datum(row, 1, &null);
 	Datum		key;
-	bool		no_key;
-	EntRelation *rel = ent_relinfo_get(ent_query_int4(row, 10, NULL));
-	size_t		mark;
+
+	a->id = *DatumGetUUIDP(ent_query_datum(row, 1, &null));
+	a->owner = ent_query_int4(row, 2, NULL);
+	memcpy(a->s.id.bytes, a->id.data, UUID_LEN);
+	a->s.accepted = ent_query_bool(row, 3);
+	a->s.epoch = ent_query_int4(row, 4, &null);
+	a->s.serial = ent_query_int8(row, 5, &null);
+	if (!a->s.accepted)
+		strlcpy(a->s.sqlstate, ent_query_text(row, 6), sizeof(a->s.sqlstate));
+	a->message = ent_query_text(row, 7);
+	a->detail = ent_query_text(row, 8);
+	a->constraint = ent_query_text(row, 9);
+	a->rel = ent_relinfo_get(ent_query_int4(row, 10, NULL));
+	key = ent_query_datum(row, 11, &null);
+	if (!null && a->rel != NULL && a->s.accepted && may_see_key(a->ob, a->rel))
+		a->key = DatumGetByteaPCopy(key);
+	if (!may_see_all(a->ob, a->rel, a->owner))
+		a->detail = NULL;
+}
+
+static void
+send_answer(Answering *a)
+{
 	MemoryContext old;
 	pg_uuid_t  *told;
 
-	memcpy(s.id.bytes, DatumGetUUIDP(id)->data, UUID_LEN);
-	s.accepted = ent_query_bool(row, 3);
-	s.epoch = ent_query_int4(row, 4, &null);
-	s.serial = ent_query_int8(row, 5, &null);
-	if (s.accepted && !may_follow(ob, ent_query_int4(row, 2, NULL), s.epoch, s.serial))
+	if (a->s.accepted && !may_follow(a->ob, a->owner, a->s.epoch, a->s.serial))
 	{
-		ob->answers_held = true;
+		a->ob->answers_held = true;
 		return;
 	}
-	if (!s.accepted)
+	if (ent_outbound_try(write_answer, a, a->w) != NULL)
 	{
-		strlcpy(s.sqlstate, ent_query_text(row, 6), sizeof(s.sqlstate));
-		put_text(s.message, ENT_WIRE_MAX_TEXT, ent_query_text(row, 7));
-		put_text(s.detail, ENT_WIRE_MAX_TEXT, ent_query_text(row, 8));
-		put_text(s.constraint, ENT_WIRE_MAX_NAME, ent_query_text(row, 9));
+		a->ascii = true;
+		a->key = NULL;
+		write_answer(a);
 	}
-	key = ent_query_datum(row, 11, &no_key);
-	s.nkeys = no_key || rel == NULL || !s.accepted ? 0 : rel->nkeys;
-	mark = ent_wire_open_section(w, ENT_SECTION_RESPONSE);
-	ent_wire_write_response(w, &s);
-	if (s.nkeys > 0)
-		write_key(w, rel, DatumGetByteaPP(key));
-	ent_wire_close_section(w, mark);
-
-	old = MemoryContextSwitchTo(ob->context);
+	old = MemoryContextSwitchTo(a->ob->context);
 	told = palloc(sizeof(pg_uuid_t));
-	*told = *DatumGetUUIDP(id);
-	ob->flight_told = lappend(ob->flight_told, told);
+	*told = a->id;
+	a->ob->flight_told = lappend(a->ob->flight_told, told);
 	MemoryContextSwitchTo(old);
 }
 
@@ -465,21 +586,25 @@ static void
 send_answers(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 {
 	Datum		args[2] = {Int32GetDatum(ob->peer), Int64GetDatum(MAX_REQUESTS)};
-	SPITupleTable *rows;
-	uint64		n;
+	Answering  *answers;
+	uint64		n,
+				i = 0;
 
 	ob->answers_held = false;
 	ent_query_run(&answers_query, args, NULL, SPI_OK_SELECT, NULL);
-	rows = SPI_tuptable;
 	n = SPI_processed;
-	for (uint64 row = 0; row < n && w->len < max_bytes; row++)
+	answers = palloc0((n + 1) * sizeof(Answering));
+	for (i = 0; i < n; i++)
 	{
-		SPI_tuptable = rows;
-		send_answer(ob, w, row);
+		answers[i].ob = ob;
+		answers[i].w = w;
+		read_answer(&answers[i], i);
 	}
-	if (n == MAX_REQUESTS || w->len >= max_bytes)
+	SPI_freetuptable(SPI_tuptable);
+	for (i = 0; i < n && w->len < max_bytes; i++)
+		send_answer(&answers[i]);
+	if (n == MAX_REQUESTS || i < n)
 		ob->answers_held = true;
-	SPI_freetuptable(rows);
 }
 
 void

@@ -33,6 +33,7 @@
 										 * greatest number of one */
 /* bytes of a column set */
 #define ENT_WIRE_MAX_SET		((ENT_WIRE_MAX_COLUMNS + 7) / 8)
+#define ENT_WIRE_MAX_REQUESTS	1000	/* in a batch */
 #define ENT_WIRE_MAX_EPOCH		INT32_MAX
 #define ENT_WIRE_MAX_DISTANCE	INT32_MAX
 #define ENT_WIRE_MAX_SERIAL		INT64_MAX

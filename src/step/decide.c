@@ -22,22 +22,24 @@
 
 /* ---- in a subtransaction ---- */
 
+#define TRIES	3
+
 /*
- * Is this error an answer? One that a later try may not meet is not; but what
- * a trigger may raise each time must not end the link for good.
+ * What a later try may not meet is tried again at once. Whatever it is then is
+ * the answer: a trigger may raise anything each time, which must not end the
+ * link for good.
  */
 static bool
-about_the_request(int sqlstate)
+worth_another_try(int sqlstate)
 {
 	switch (ERRCODE_TO_CATEGORY(sqlstate))
 	{
 		case ERRCODE_TRANSACTION_ROLLBACK:
 		case ERRCODE_INSUFFICIENT_RESOURCES:
 		case ERRCODE_SYSTEM_ERROR:
-			return false;
+			return true;
 		default:
-			return sqlstate != ERRCODE_ADMIN_SHUTDOWN &&
-				sqlstate != ERRCODE_CRASH_SHUTDOWN;
+			return false;
 	}
 }
 
@@ -51,9 +53,9 @@ take_answer(EntRequestAnswer *answer, const ErrorData *e)
 	answer->constraint = e->constraint_name;
 }
 
-bool
-ent_decide_try(Oid role, void (*run) (void *arg), void *arg,
-			   EntRequestAnswer *answer)
+/* NULL: it went well; else the error, in the current context. */
+static ErrorData *
+try_once(Oid role, void (*run) (void *arg), void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -76,12 +78,26 @@ ent_decide_try(Oid role, void (*run) (void *arg), void *arg,
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
-	if (error == NULL)
-		return true;
-	if (!about_the_request(error->sqlerrcode))
-		ReThrowError(error);
-	take_answer(answer, error);
-	return false;
+	return error;
+}
+
+bool
+ent_decide_try(Oid role, void (*run) (void *arg), void *arg,
+			   EntRequestAnswer *answer)
+{
+	ErrorData  *error;
+
+	for (int i = 1; (error = try_once(role, run, arg)) != NULL; i++)
+	{
+		if (error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
+			error->sqlerrcode == ERRCODE_CRASH_SHUTDOWN)
+			ReThrowError(error);
+		if (i < TRIES && worth_another_try(error->sqlerrcode))
+			continue;
+		take_answer(answer, error);
+		return false;
+	}
+	return true;
 }
 
 /* ---- reading ---- */
@@ -184,6 +200,17 @@ ent_decide_read(EntAsked *asked, const char *const *names,
 
 /* ---- doing ---- */
 
+/* Other traffic of the link waits as long; then the answer is 55P03. */
+#define LOCK_TIMEOUT	"2s"
+
+/* Until the GUC nest level ends. */
+static void
+set_for_now(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
 typedef struct Deed
 {
 	EntAsked   *asked;
@@ -268,8 +295,8 @@ ent_decide(EntAsked *asked, bytea **key, EntRequestAnswer *answer)
 	int			level = NewGUCNestLevel();
 
 	/* triggers and defaults find what they find in an ordinary session */
-	(void) set_config_option("search_path", "\"$user\", public", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	set_for_now("search_path", "\"$user\", public");
+	set_for_now("lock_timeout", LOCK_TIMEOUT);
 	ent_owner_forced = asked->owner;
 	PG_TRY();
 	{
@@ -293,7 +320,10 @@ ent_decide_rehearse(EntAsked *asked, EntRequestAnswer *answer)
 	int			save_role = SessionReplicationRole;
 	bool		save_applying = ent_rowquery_applying;
 	bool		done = false;
+	int			level = NewGUCNestLevel();
 
+	set_for_now("search_path", "pg_catalog, pg_temp");
+	set_for_now("lock_timeout", LOCK_TIMEOUT);
 	SessionReplicationRole = SESSION_REPLICATION_ROLE_REPLICA;
 	ent_rowquery_applying = true;
 	PG_TRY();
@@ -306,6 +336,8 @@ ent_decide_rehearse(EntAsked *asked, EntRequestAnswer *answer)
 		SessionReplicationRole = save_role;
 	}
 	PG_END_TRY();
+	AtEOXact_GUC(true, level);
 	return done || (strcmp(answer->sqlstate, "42501") != 0 &&
-					strcmp(answer->sqlstate, "P0002") != 0);
+					strcmp(answer->sqlstate, "P0002") != 0 &&
+					strcmp(answer->sqlstate, "55P03") != 0);
 }

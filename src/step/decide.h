@@ -38,8 +38,7 @@ extern void ent_decide_read(EntAsked *asked, const char *const *names,
 
 /*
  * Does it. Returns true when it is done (for create, *key is the new object's
- * image), false with *answer otherwise. Errors that are not about the request
- * are raised.
+ * image), false with *answer otherwise. It waits two seconds for a lock at most.
  */
 extern bool ent_decide(EntAsked *asked, bytea **key, EntRequestAnswer *answer);
 
@@ -50,9 +49,9 @@ extern bool ent_decide(EntAsked *asked, bytea **key, EntRequestAnswer *answer);
 extern bool ent_decide_rehearse(EntAsked *asked, EntRequestAnswer *answer);
 
 /*
- * Runs run(arg) as the role in a subtransaction. false: it failed, and *answer
- * says with what, in the current context; errors that say nothing about what
- * was run (deadlock, out of memory, shutdown) are raised again.
+ * Runs run(arg) as the role in a subtransaction, again when it may be that it
+ * only met somebody. false: it failed, and *answer says with what, in the
+ * current context; only the end of the server is raised again.
  */
 extern bool ent_decide_try(Oid role, void (*run) (void *arg), void *arg,
 						   EntRequestAnswer *answer);

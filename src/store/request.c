@@ -45,14 +45,15 @@ static EntQuery redirect_query = {
 };
 static EntQuery open_query = {
 	"SELECT joint FROM entanglement.request WHERE id OPERATOR(pg_catalog.=) $1 "
-	"AND state OPERATOR(pg_catalog.=) ANY (ARRAY['waiting', 'sent']) "
+	"AND state OPERATOR(pg_catalog.=) ANY (ARRAY['waiting', 'sent', 'expired']) "
 	"AND ($2 IS NULL OR $2 OPERATOR(pg_catalog.=) ANY (pg_catalog.array_cat(sent_to, peers))) "
 	"FOR UPDATE",
 	2, {UUIDOID, INT4OID}, NULL
 };
 static EntQuery decide_query = {
 	"UPDATE entanglement.request SET state = $2, epoch = $3, serial = $4, sqlstate = $5, "
-	"message = $6, detail = $7, constraint_name = $8, key = COALESCE($9, key), "
+	"message = $6, detail = $7, constraint_name = $8, "
+	"key = CASE op WHEN 'C' THEN COALESCE($9, key) ELSE key END, "
 	"decided_at = pg_catalog.clock_timestamp(), "
 	/* those who were asked in vain learn that it is settled */
 	"untold = pg_catalog.array_remove(pg_catalog.array_cat(untold, sent_to), $10) "
@@ -62,12 +63,14 @@ static EntQuery decide_query = {
 };
 static EntQuery part_query = {
 	"UPDATE entanglement.request SET state = 'waiting', carrier = NULL, alone = true "
-	"WHERE carrier OPERATOR(pg_catalog.=) $1",
+	"WHERE carrier OPERATOR(pg_catalog.=) $1 AND state OPERATOR(pg_catalog.=) 'sent'",
 	1, {UUIDOID}, NULL
 };
-static EntQuery relation_query = {
-	"SELECT rel FROM entanglement.request WHERE id OPERATOR(pg_catalog.=) $1",
-	1, {UUIDOID}, NULL
+static EntQuery creates_query = {
+	"SELECT rel FROM entanglement.request WHERE id OPERATOR(pg_catalog.=) $1 "
+	"AND op OPERATOR(pg_catalog.=) 'C'::pg_catalog.\"char\" "
+	"AND $2 OPERATOR(pg_catalog.=) ANY (sent_to)",
+	2, {UUIDOID, INT4OID}, NULL
 };
 static EntQuery settle_query = {
 	"UPDATE entanglement.request q SET state = 'accepted', "
@@ -96,7 +99,8 @@ static EntQuery prune_query = {
 	"DELETE FROM entanglement.request "
 	"WHERE decided_at OPERATOR(pg_catalog.+) ($1 OPERATOR(pg_catalog.*) '1 s'::pg_catalog.interval) "
 	"OPERATOR(pg_catalog.<) pg_catalog.clock_timestamp() "
-	"AND expires_at OPERATOR(pg_catalog.<) pg_catalog.clock_timestamp()",
+	"AND expires_at OPERATOR(pg_catalog.+) '1 day'::pg_catalog.interval "
+	"OPERATOR(pg_catalog.<) pg_catalog.clock_timestamp()",
 	1, {FLOAT8OID}, NULL
 };
 /* ---- the session's latest ---- */
@@ -189,20 +193,6 @@ ent_request_last(pg_uuid_t *id)
 /* ---- making and storing ---- */
 
 static Datum
-text_array(char **texts, int n)
-{
-	Datum	   *datums = palloc((n + 1) * sizeof(Datum));
-	bool	   *nulls = palloc((n + 1) * sizeof(bool));
-
-	for (int i = 0; i < n; i++)
-	{
-		nulls[i] = texts[i] == NULL;
-		datums[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(texts[i]);
-	}
-	return ent_query_array(TEXTOID, datums, nulls, n);
-}
-
-static Datum
 text_or_null(const char *text, char *null)
 {
 	*null = text == NULL ? 'n' : ' ';
@@ -221,7 +211,7 @@ ent_request_store(const EntRequest *q, const char *state,
 	Datum		args[15] = {
 		UUIDPGetDatum(&q->id), Int32GetDatum(q->rel), Int32GetDatum(q->owner),
 		CharGetDatum(q->op), PointerGetDatum(q->key),
-		text_array(q->columns, q->ncolumns), text_array(q->values, q->ncolumns),
+		ent_query_text_array(q->columns, q->ncolumns), ent_query_text_array(q->values, q->ncolumns),
 		CStringGetTextDatum(answer ? "refused" : state),
 		peers, ObjectIdGetDatum(q->role),
 		text_or_null(a->sqlstate, &nulls[10]), text_or_null(a->message, &nulls[11]),
@@ -329,12 +319,12 @@ answered(const pg_uuid_t *id, int32 peer, const EntRequestAnswer *a,
 }
 
 int32
-ent_request_relation(const pg_uuid_t *id)
+ent_request_creates_in(const pg_uuid_t *id, int32 peer)
 {
-	Datum		args[1] = {UUIDPGetDatum(id)};
+	Datum		args[2] = {UUIDPGetDatum(id), Int32GetDatum(peer)};
 	int32		rel = 0;
 
-	ent_query_run(&relation_query, args, NULL, SPI_OK_SELECT, NULL);
+	ent_query_run(&creates_query, args, NULL, SPI_OK_SELECT, NULL);
 	if (SPI_processed > 0)
 		rel = ent_query_int4(0, 1, NULL);
 	SPI_freetuptable(SPI_tuptable);

@@ -82,8 +82,8 @@ extern EntRequestKnown ent_request_seen(const pg_uuid_t *id, int32 peer);
 extern void ent_request_answered(const pg_uuid_t *id, int32 peer,
 								 const EntRequestAnswer *answer, bytea *key);
 
-/* The table it is about; 0: no such request, or a table unknown here. */
-extern int32 ent_request_relation(const pg_uuid_t *id);
+/* The table in which a request that we sent to that peer creates; 0: none. */
+extern int32 ent_request_creates_in(const pg_uuid_t *id, int32 peer);
 
 /* Refuses one that is waiting here; the same consequences. */
 extern void ent_request_refuse(const pg_uuid_t *id,
