@@ -5,6 +5,7 @@
 #   make install             into that server's directories
 #   make installcheck        regression and isolation tests against a running
 #                            server with shared_preload_libraries = 'entanglement'
+#                            (as a superuser; see CONTRIBUTING.md)
 #   make unit                tests of the pure C rules, no server needed
 #   make tapcheck            multi-node tests; they start their own servers
 #   make strict              build with every warning an error

@@ -123,7 +123,7 @@ ent_stop_servers() {
 
 # ent_need_packages PACKAGE...: installs those that are not installed.
 ent_need_packages() {
-    local package missing=()
+    local package log missing=()
     for package in "$@"; do
         case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) in
             installed) ;;
@@ -133,8 +133,14 @@ ent_need_packages() {
     [ ${#missing[@]} -gt 0 ] || return 0
     ent_step "installing ${missing[*]}"
     ent_apt_update
+    # hundreds of lines, of use only when it fails
+    log=$(mktemp)
+    ent_on_exit "rm -f '$log'"
     ent_as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
-        --no-install-recommends -o Dpkg::Use-Pty=0 "${missing[@]}"
+        --no-install-recommends -o Dpkg::Use-Pty=0 "${missing[@]}" \
+        </dev/null >"$log" 2>&1 ||
+        { cat "$log"; ent_die "could not install ${missing[*]}"; }
+    rm -f "$log"
 }
 
 ent_apt_update() {

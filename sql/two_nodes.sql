@@ -5,6 +5,21 @@
 \set ECHO none
 SET client_min_messages = warning;
 \set home :DBNAME
+-- Peers log in over the Unix socket without a password; three collectors and
+-- two dialers run. Where pg_hba.conf does not let them in, as Debian's own does
+-- not, or no worker is left for them, there is nothing to wait for.
+SELECT coalesce((SELECT auth_method FROM pg_hba_file_rules
+        WHERE type = 'local' AND 'all' = ANY (database)
+            AND ARRAY['all', 'regress_a'] && user_name
+        ORDER BY line_number LIMIT 1), '') <> 'trust'
+    OR current_setting('max_worker_processes')::integer - 5 <
+        (SELECT count(*) FROM pg_stat_activity
+        WHERE backend_type ~ '^(entanglement|logical replication) ')
+    AS passed_over \gset
+\if :passed_over
+\echo passed over: it takes local connections by trust, and five free background workers
+\quit
+\endif
 DROP DATABASE IF EXISTS regress_a;
 DROP DATABASE IF EXISTS regress_b;
 DROP DATABASE IF EXISTS regress_c;

@@ -147,6 +147,26 @@ subtest 'drain means durable at the peer' => sub {
 	$hub->drain;
 	is($bob->sql("SELECT lon FROM location WHERE name = 'lighthouse'"),
 		10, 'and at bob after drain of all peers of hub');
+
+	# what was sent but cannot be stored yet: pushed to hub, pulled by bob
+	foreach my $way ([ $alice, $hub, 'lighthouse' ], [ $hub, $bob, 'row of hub' ])
+	{
+		my ($from, $to, $row) = @$way;
+		my $to_name = $to->name;
+		my $lock = $to->session;
+
+		$lock->query_safe('BEGIN; LOCK TABLE location');
+		$from->sql("UPDATE location SET lon = 11 WHERE name = '$row'");
+		$to->wait_until(
+			q(SELECT count(*) > 0 FROM pg_locks
+			   WHERE NOT granted AND relation = 'location'::regclass),
+			't', "$to_name waits for the table");
+		is($from->sql("SELECT entanglement.drain('$to_name', '1 s')"),
+			'f', "and drain for $to_name");
+		$lock->query_safe('COMMIT');
+		$lock->quit;
+		$from->drain($to_name);
+	}
 };
 
 subtest 'each node deletes its own row while connected' => sub {

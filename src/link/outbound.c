@@ -401,14 +401,15 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 		ent_wire_close_section(&w, mark);
 		ob->slot->nudge = false;
 	}
+	/* what this batch tells counts as in flight, not as acknowledged */
+	ob->in_flight = w.len > empty || heartbeat;
 	show(ob);
-	if (w.len == empty && !heartbeat)
+	if (!ob->in_flight)
 	{
 		pfree(w.data);
 		return NULL;
 	}
 	ob->number++;
-	ob->in_flight = true;
 	pg_atomic_fetch_add_u64(&ob->slot->batches_sent, 1);
 	pg_atomic_fetch_add_u64(&ob->slot->bytes_sent, w.len - VARHDRSZ);
 	SET_VARSIZE(w.data, w.len);
