@@ -36,6 +36,13 @@ CREATE TABLE entanglement.relation (
 );
 COMMENT ON TABLE entanglement.relation IS 'Synchronized tables.';
 
+-- Changes with DDL: what came or went since is told by the difference.
+CREATE TABLE entanglement.partition (
+    relid regclass PRIMARY KEY,
+    rel integer NOT NULL
+);
+COMMENT ON TABLE entanglement.partition IS 'Partitions with rows of synchronized tables.';
+
 -- The log that capture writes and the collector folds. No index on purpose.
 CREATE TABLE entanglement.change (
     rel integer NOT NULL,
