@@ -1,6 +1,8 @@
 -- entanglement: tables. Internal; users look through the views.
 \echo Use "CREATE EXTENSION entanglement" to load this file. \quit
 
+COMMENT ON SCHEMA entanglement IS 'Rows kept in step with other databases: views and functions of the extension entanglement, and what it keeps in tables.';
+
 -- This database as a node: exactly one row, written by CREATE EXTENSION.
 CREATE TABLE entanglement.identity (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
