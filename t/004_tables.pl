@@ -335,6 +335,11 @@ subtest 'rows that were there before' => sub {
 	$_->sql('CREATE TABLE old (id int PRIMARY KEY, v text)') foreach @all;
 	$alice->sql("INSERT INTO old SELECT i, 'row ' || i FROM generate_series(1, 500) i");
 	$_->sql("SELECT entanglement.synchronize('old')") foreach @all;
+	$alice->drain('bob');
+	is($bob->sql('SELECT count(*) FROM old'), 500,
+		'drain waits for a table that the peer has just synchronized');
+	$bob->drain('carol');
+	is($carol->sql('SELECT count(*) FROM old'), 500, 'dialed or dialing');
 	converge(\@all, ['old'], 'are taken over and sent');
 	is($carol->sql('SELECT DISTINCT entanglement.owner_of(o) FROM old o'),
 		'alice', 'with their owner');

@@ -36,6 +36,8 @@ visit_counters(EntPeerSlot *slot,
 			   void (*visit) (volatile pg_atomic_uint64 *counter, uint64 value))
 {
 	visit(&slot->acked, 0);
+	visit(&slot->asked, 0);
+	visit(&slot->heard, 0);
 	visit(&slot->queued, 0);
 	visit(&slot->oldest, 0);
 	visit(&slot->round_trip, 0);
