@@ -281,7 +281,8 @@ ent_shmem_take(EntEnd *end)
 		LWLockRelease(ent_shared->lock);
 		ereport(FATAL,
 				(errcode(ERRCODE_ADMIN_SHUTDOWN),
-				 errmsg("entanglement's workers must stay away from this database for now")));
+				 errmsg("entanglement's workers must stay away from this database"),
+				 errdetail("A statement needs it for itself.")));
 	}
 	if (slot_of(end)->database == MyDatabaseId)
 	{
