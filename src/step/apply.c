@@ -30,6 +30,8 @@
 
 #define MAX_TRIES_TOGETHER	100
 
+typedef EntApplyCopy Copy;
+
 static EntQuery find_query = {
 	"SELECT u.n, o.owner, o.epoch, o.serial, o.born, o.column_serials, "
 	"EXISTS (SELECT 1 FROM entanglement.parked p WHERE p.rel OPERATOR(pg_catalog.=) $1 "
@@ -93,7 +95,7 @@ newer(int32 epoch, int64 serial, int32 than_epoch, int64 than_serial)
 
 /* Fills in copies whose key is known. */
 static void
-find_copies(EntApply *a, EntApplyCopy *copies, int n)
+find_copies(EntApply *a, Copy *copies, int n)
 {
 	Datum	   *keys = palloc(n * sizeof(Datum));
 	int		   *index = palloc(n * sizeof(int));
@@ -114,7 +116,7 @@ find_copies(EntApply *a, EntApplyCopy *copies, int n)
 	ent_query_run(&find_query, args, NULL, SPI_OK_SELECT, NULL);
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
-		EntApplyCopy	   *c = &copies[index[ent_query_int8(row, 1, NULL) - 1]];
+		Copy	   *c = &copies[index[ent_query_int8(row, 1, NULL) - 1]];
 		bool		null;
 
 		c->owner = ent_query_int4(row, 2, &null);
@@ -137,7 +139,7 @@ find_copies(EntApply *a, EntApplyCopy *copies, int n)
 /* ---- writing our own tables ---- */
 
 static void
-post(EntApply *a, EntApplyCopy *c, EntApplyRow *r, int64 since)
+post(EntApply *a, Copy *c, EntApplyRow *r, int64 since)
 {
 	EntEvent	ev = {
 		.kind = ENT_EVENT_OBJECT, .owner = a->owner, .rel = a->rel->no,
@@ -150,7 +152,7 @@ post(EntApply *a, EntApplyCopy *c, EntApplyRow *r, int64 since)
 
 /* The column serials of the copy once the row is stored. */
 static bytea *
-new_columns(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
+new_columns(EntApply *a, Copy *c, EntApplyRow *r)
 {
 	int			natts = a->rel->natts;
 	size_t		len = 0;
@@ -175,7 +177,7 @@ new_columns(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
 }
 
 static void
-unpark(EntApply *a, EntApplyCopy *c)
+unpark(EntApply *a, Copy *c)
 {
 	Datum		args[3] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
 	Int32GetDatum(a->owner)};
@@ -187,7 +189,7 @@ unpark(EntApply *a, EntApplyCopy *c)
 }
 
 static char *
-key_text(EntApply *a, EntApplyCopy *c)
+key_text(EntApply *a, Copy *c)
 {
 	if (c->foreign_key)
 		return TextDatumGetCString(DirectFunctionCall2(binary_encode,
@@ -199,7 +201,7 @@ key_text(EntApply *a, EntApplyCopy *c)
 
 /* Notes that the object has to be asked for again. */
 static void
-note_parked(EntApply *a, EntApplyCopy *c, EntApplyRow *r, const char *sqlstate,
+note_parked(EntApply *a, Copy *c, EntApplyRow *r, const char *sqlstate,
 	 const char *message, const char *detail)
 {
 	Datum		args[9] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
@@ -218,7 +220,7 @@ note_parked(EntApply *a, EntApplyCopy *c, EntApplyRow *r, const char *sqlstate,
 
 /* A refused value must not be lost nor hold up others: note it, ask later. */
 static void
-park(EntApply *a, EntApplyCopy *c, EntApplyRow *r, const char *sqlstate,
+park(EntApply *a, Copy *c, EntApplyRow *r, const char *sqlstate,
 	 const char *message, const char *detail)
 {
 	bool		was_parked = c->parked;
@@ -234,7 +236,7 @@ park(EntApply *a, EntApplyCopy *c, EntApplyRow *r, const char *sqlstate,
 
 /* The object's place is free: others parked for the same key may come. */
 static void
-wake_parked(EntApply *a, EntApplyCopy *c)
+wake_parked(EntApply *a, Copy *c)
 {
 	Datum		args[2] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key)};
 
@@ -245,7 +247,7 @@ wake_parked(EntApply *a, EntApplyCopy *c)
 }
 
 static void
-owe_others(EntApply *a, EntApplyCopy *c)
+owe_others(EntApply *a, Copy *c)
 {
 	Datum		args[4] = {Int32GetDatum(a->peer), Int32GetDatum(a->rel->no),
 	Int32GetDatum(a->owner), PointerGetDatum(c->key)};
@@ -260,7 +262,7 @@ owe_others(EntApply *a, EntApplyCopy *c)
  * folded, or a copy made by other means, which becomes the owner's.
  */
 static bool
-pending_locally(EntApply *a, EntApplyCopy *c)
+pending_locally(EntApply *a, Copy *c)
 {
 	Datum		args[2] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key)};
 	bool		found;
@@ -273,7 +275,7 @@ pending_locally(EntApply *a, EntApplyCopy *c)
 
 /* Has the copy here that version already (or a newer one)? */
 static bool
-stale(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
+stale(EntApply *a, Copy *c, EntApplyRow *r)
 {
 	bool		refresh = (r->flags & ENT_ROW_REFRESH) != 0;
 
@@ -293,7 +295,7 @@ stale(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
  * may cover the object from now on.
  */
 static void
-ask_again(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
+ask_again(EntApply *a, Copy *c, EntApplyRow *r)
 {
 	r->again = true;
 	note_parked(a, c, r, "55000", "the object came in part, its copy here is missing or too old",
@@ -305,7 +307,7 @@ ask_again(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
  * full first; parks what another owner's object keeps out.
  */
 static bool
-acceptable(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
+acceptable(EntApply *a, Copy *c, EntApplyRow *r)
 {
 	if (c->exists && c->owner != a->owner)
 	{
@@ -327,7 +329,7 @@ acceptable(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
 }
 
 static void
-note_deleted(EntApply *a, EntApplyCopy *c, EntApplyRow *r, EntVersions *versions)
+note_deleted(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 {
 	bool		mine = c->exists && c->owner == a->owner;
 
@@ -341,7 +343,7 @@ note_deleted(EntApply *a, EntApplyCopy *c, EntApplyRow *r, EntVersions *versions
 }
 
 static void
-note_stored(EntApply *a, EntApplyCopy *c, EntApplyRow *r, EntVersions *versions)
+note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 {
 	if (!c->exists || newer(a->epoch, r->serial, c->epoch, c->serial))
 		ent_versions_put(versions, a->rel->no, a->owner, a->epoch, r->serial,
@@ -354,7 +356,7 @@ note_stored(EntApply *a, EntApplyCopy *c, EntApplyRow *r, EntVersions *versions)
 
 /* Stores one row; true when it was. Errors are the row's or the server's. */
 static bool
-apply_row(EntApply *a, EntApplyCopy *c, EntApplyRow *r, EntVersions *versions,
+apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 		  bool careful)
 {
 	EntApplyWrite w = {.a = a, .c = c, .r = r, .careful = careful};
@@ -388,7 +390,7 @@ typedef struct Section
 {
 	EntApply   *a;
 	EntApplyRow *rows;
-	EntApplyCopy	   *copies;
+	Copy	   *copies;
 	bool	   *stored;
 	int			from,
 				to;
@@ -417,9 +419,9 @@ apply_rows(Section *s)
 
 	for (int i = s->from; i < s->to; i++)
 	{
-		EntApplyCopy	   *c = &s->copies[i];
+		Copy	   *c = &s->copies[i];
 
-		memset(c, 0, sizeof(EntApplyCopy));
+		memset(c, 0, sizeof(Copy));
 		s->rows[i].again = false;
 		s->stored[i] = false;
 		c->key = ent_key_from_wire(s->a->rel, s->a->role, s->rows[i].wirekey,
@@ -493,7 +495,7 @@ try_rows(Section *s)
 static void
 park_failed(Section *s, int i, ErrorData *error)
 {
-	EntApplyCopy	   *c = &s->copies[i];
+	Copy	   *c = &s->copies[i];
 
 	if (c->key == NULL)			/* the key itself could not be converted */
 	{
@@ -560,7 +562,7 @@ apply_together(Section *s, ErrorData **errors, int n)
 		if (by_another_row(errors[i]))
 			index[t.to++] = i;
 	t.rows = palloc(n * sizeof(EntApplyRow));
-	t.copies = palloc(n * sizeof(EntApplyCopy));
+	t.copies = palloc(n * sizeof(Copy));
 	t.stored = palloc(n * sizeof(bool));
 	while (t.to > 0 && tries++ < MAX_TRIES_TOGETHER)
 	{
@@ -601,7 +603,7 @@ ent_apply(EntApply *a, EntApplyRow *rows, int n)
 
 	if (n == 0)
 		return;
-	s.copies = palloc0(n * sizeof(EntApplyCopy));
+	s.copies = palloc0(n * sizeof(Copy));
 	s.stored = palloc0(n * sizeof(bool));
 	if (try_rows(&s) != NULL)
 		apply_one_by_one(&s, n);
