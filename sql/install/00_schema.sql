@@ -1,6 +1,8 @@
 -- entanglement: tables. Internal; users look through the views.
 \echo Use "CREATE EXTENSION entanglement" to load this file. \quit
 
+COMMENT ON SCHEMA entanglement IS 'Rows kept in step with other databases: views and functions of the extension entanglement, and what it keeps in tables.';
+
 -- This database as a node: exactly one row, written by CREATE EXTENSION.
 CREATE TABLE entanglement.identity (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
@@ -35,6 +37,13 @@ CREATE TABLE entanglement.relation (
     priority integer NOT NULL DEFAULT 0
 );
 COMMENT ON TABLE entanglement.relation IS 'Synchronized tables.';
+
+-- Changes with DDL: what came or went since is told by the difference.
+CREATE TABLE entanglement.partition (
+    relid regclass PRIMARY KEY,
+    rel integer NOT NULL
+);
+COMMENT ON TABLE entanglement.partition IS 'Partitions with rows of synchronized tables.';
 
 -- The log that capture writes and the collector folds. No index on purpose.
 CREATE TABLE entanglement.change (

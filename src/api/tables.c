@@ -29,6 +29,8 @@
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
+#include "api/partitions.h"
+#include "api/triggers.h"
 #include "base/compat.h"
 #include "base/ent.h"
 #include "base/wake.h"
@@ -227,46 +229,6 @@ choose_key(Relation rel, Oid named)
 	return index;
 }
 
-static void
-run_ddl(const char *sql)
-{
-	if (SPI_execute(sql, false, 0) != SPI_OK_UTILITY)
-		elog(ERROR, "could not run \"%s\"", sql);
-}
-
-/*
- * A database restored from a dump has our triggers already, but knows of no
- * synchronized tables: they are replaced. Somebody else's are not.
- */
-static const char *
-create_or_replace(Relation rel, const char *trigger)
-{
-	TriggerDesc *desc = rel->trigdesc;
-
-	for (int i = 0; desc != NULL && i < desc->numtriggers; i++)
-		if (strcmp(desc->triggers[i].tgname, trigger) == 0 &&
-			get_func_namespace(desc->triggers[i].tgfoid) ==
-			get_namespace_oid(ENT_SCHEMA, true))
-			return "CREATE OR REPLACE";
-	return "CREATE";
-}
-
-static void
-create_triggers(Relation rel)
-{
-	const char *capture = create_or_replace(rel, "entanglement_capture");
-	const char *truncate = create_or_replace(rel, "entanglement_truncate");
-	const char *name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-												  RelationGetRelationName(rel));
-
-	run_ddl(psprintf("%s TRIGGER entanglement_capture AFTER INSERT OR UPDATE OR DELETE ON %s "
-					 "FOR EACH ROW EXECUTE FUNCTION entanglement.capture_trigger()", capture, name));
-	run_ddl(psprintf("ALTER TRIGGER entanglement_capture ON %s DEPENDS ON EXTENSION entanglement", name));
-	run_ddl(psprintf("%s TRIGGER entanglement_truncate BEFORE TRUNCATE ON %s "
-					 "FOR EACH STATEMENT EXECUTE FUNCTION entanglement.truncate_trigger()", truncate, name));
-	run_ddl(psprintf("ALTER TRIGGER entanglement_truncate ON %s DEPENDS ON EXTENSION entanglement", name));
-}
-
 Datum
 ent_sql_synchronize(PG_FUNCTION_ARGS)
 {
@@ -306,13 +268,14 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 	args[2] = Int32GetDatum(PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	create_triggers(rel);
+	ent_triggers_create(rel, DatumGetObjectId(args[1]));
 	ent_query_run(&add_query, args, NULL, SPI_OK_INSERT_RETURNING, NULL);
 	no = ent_query_int4(0, 1, NULL);
 	args[0] = Int32GetDatum(no);
 	ent_query_run(&arrears_query, args, NULL, SPI_OK_INSERT, NULL);
 	ent_relinfo_invalidate();
 	CommandCounterIncrement();
+	ent_partitions_settle(false);
 	if (take_over)
 		(void) ent_capture_existing(no, ent_owner_current());
 	SPI_finish();
@@ -360,13 +323,12 @@ ent_sql_desynchronize(PG_FUNCTION_ARGS)
 	if (info == NULL)
 		complain_not_synchronized(relid);
 	args[0] = Int32GetDatum(info->no);
-	name = quote_qualified_identifier(info->schema, info->name);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	run_ddl(psprintf("DROP TRIGGER entanglement_capture ON %s", name));
-	run_ddl(psprintf("DROP TRIGGER entanglement_truncate ON %s", name));
 	for (int i = 0; i < lengthof(remove_queries); i++)
 		ent_query_run(&remove_queries[i], args, NULL, SPI_OK_DELETE, NULL);
+	ent_partitions_forget(info->no);
+	ent_triggers_drop(relid);
 	SPI_finish();
 	ent_relinfo_invalidate();
 	ent_wake_routes_at_commit();

@@ -274,5 +274,9 @@ ent_outbound_answered(EntOutbound *ob, const void *data, size_t len)
 								   SAVE_INTERVAL_MS))
 		save_haves(ob);
 	ob->flight_min = UINT64_MAX;
+	/* first what is no longer so, then that we heard */
+	ent_outbound_show(ob);
+	if (expected != 0)
+		ent_shmem_heard(ob->slot, ob->flight_asked);
 	pg_atomic_fetch_add_u64(&ob->slot->bytes_received, len);
 }

@@ -220,8 +220,8 @@ read_ring(EntOutbound *ob)
 
 /* ---- what is durable at the peer ---- */
 
-static void
-show(EntOutbound *ob)
+void
+ent_outbound_show(EntOutbound *ob)
 {
 	EntPeerSlot *slot = ob->slot;
 	int64		oldest = ent_queue_oldest(ob->queue);
@@ -236,6 +236,10 @@ show(EntOutbound *ob)
 
 		if (ob->in_flight && ob->flight_min < position)
 			position = ob->flight_min;
+		/* what a table that appeared there lacks is of old */
+		if (!dlist_is_empty(&ob->arrears) ||
+			(ob->in_flight && ob->flight_arrears))
+			position = 0;
 		ent_shmem_acked(slot, position);
 	}
 }
@@ -263,6 +267,14 @@ claims_ready(EntOutbound *ob)
 		TimestampDifferenceExceeds(ob->claimed_at, GetCurrentTimestamp(), 1000);
 }
 
+/* Does a drain wait for the peer to be heard? */
+static bool
+is_asked(const EntOutbound *ob)
+{
+	return pg_atomic_read_u64(&ob->slot->asked) !=
+		pg_atomic_read_u64(&ob->slot->heard);
+}
+
 bool
 ent_outbound_poll(EntOutbound *ob)
 {
@@ -278,12 +290,13 @@ ent_outbound_poll(EntOutbound *ob)
 	read_ring(ob);
 	if (ob->adverts_due && !due)
 		ob->adverts_position = ob->ring_position;
-	show(ob);
+	ent_outbound_show(ob);
 	if (ob->in_flight)
 		return false;
 	return ent_queue_length(ob->queue) > 0 || ob->adverts_due ||
 		(ob->owed_due && ob->answered_once) ||
 		ob->scans > 0 || ent_outbound_presents_due(ob) || ob->slot->nudge ||
+		is_asked(ob) ||
 		claims_ready(ob);
 }
 
@@ -364,6 +377,8 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	ent_wire_write_header(&w, &header);
 	empty = w.len;
 
+	ob->flight_asked = pg_atomic_read_u64(&ob->slot->asked);
+	ob->flight_arrears = false;
 	ob->flight_min = UINT64_MAX;
 	ob->flight_oldest = PG_INT64_MAX;
 	if (ob->tables_version != ent_relinfo_version())
@@ -392,8 +407,8 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 		ob->slot->nudge = false;
 	}
 	/* what this batch tells counts as in flight, not as acknowledged */
-	ob->in_flight = w.len > empty || heartbeat;
-	show(ob);
+	ob->in_flight = w.len > empty || heartbeat || is_asked(ob);
+	ent_outbound_show(ob);
 	if (!ob->in_flight)
 	{
 		pfree(w.data);

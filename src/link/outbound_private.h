@@ -108,6 +108,8 @@ struct EntOutbound
 
 	uint64		number;			/* of the last batch built */
 	bool		in_flight;
+	uint64		flight_asked;	/* slot->asked when it was built */
+	bool		flight_arrears; /* it says that a table is complete */
 	bool		answered_once;	/* the peer has told its haves */
 	uint64		flight_min;		/* least position of what is in flight */
 	int64		flight_oldest;	/* least stale_at of what is in flight */
@@ -125,6 +127,8 @@ typedef struct EntOutLate
 
 /* outbound.c */
 extern uint64 ent_outbound_settled(EntOutbound *ob);
+/* Tells drain what is durable at the peer. */
+extern void ent_outbound_show(EntOutbound *ob);
 extern void ent_outbound_claim(EntOutbound *ob, EntOutOwner *o, int64 serial,
 							   uint64 position);
 

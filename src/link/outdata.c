@@ -527,6 +527,7 @@ ent_outbound_write_claims(EntOutbound *ob, EntWriter *w)
 			ent_outbound_presents_left(ob, a->owner))
 			continue;
 		ent_wire_write_arrears(w, ENT_SECTION_ARREARS_DONE, &done);
+		ob->flight_arrears = true;
 		dlist_delete(&a->node);
 		pfree(a);
 	}

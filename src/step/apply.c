@@ -22,11 +22,15 @@
 #include "base/ring.h"
 #include "base/wake.h"
 #include "rule/colserial.h"
-#include "step/apply.h"
+#include "step/apply_private.h"
 #include "store/query.h"
 #include "store/rowquery.h"
 #include "store/value.h"
 #include "store/version.h"
+
+#define MAX_TRIES_TOGETHER	100
+
+typedef EntApplyCopy Copy;
 
 static EntQuery find_query = {
 	"SELECT u.n, o.owner, o.epoch, o.serial, o.born, o.column_serials, "
@@ -82,24 +86,6 @@ static EntQuery absent_query = {
 	"AND o.key OPERATOR(pg_catalog.<>) ALL ($6)",
 	7, {INT4OID, INT4OID, BYTEAOID, BYTEAOID, INT8OID, BYTEAARRAYOID, INT4OID}, NULL
 };
-
-/* What is here of one row's object. */
-typedef struct Copy
-{
-	bytea	   *key;			/* local image */
-	bool		foreign_key;	/* no, the peer's: it has no equivalent here */
-	Datum		values[ENT_WIRE_MAX_KEYS];
-	bool		exists;			/* object row: */
-	int32		owner;
-	int32		epoch;
-	int64		serial;
-	int64		born;
-	bytea	   *columns;
-	bool		parked;
-	bool		buried;			/* tombstone of this owner: */
-	int32		grave_epoch;
-	int64		grave_serial;
-} Copy;
 
 static bool
 newer(int32 epoch, int64 serial, int32 than_epoch, int64 than_serial)
@@ -269,32 +255,7 @@ owe_others(EntApply *a, Copy *c)
 	ent_query_run(&owe_query, args, NULL, SPI_OK_INSERT, NULL);
 }
 
-/* ---- writing the user's table, as the peer's role ---- */
-
-typedef struct Values
-{
-	Datum	   *values;
-	bool	   *nulls;
-} Values;
-
-static Values
-decode(EntApply *a, EntApplyRow *r)
-{
-	int			n = a->rel->ncolumns;
-	Values		v = {palloc0(n * sizeof(Datum)), palloc0(n * sizeof(bool))};
-
-	for (int i = 0; i < n; i++)
-	{
-		if (!r->set[i])
-			continue;
-		v.nulls[i] = r->data[i] == NULL;
-		if (!v.nulls[i])
-			v.values[i] = ent_value_decode(&a->rel->columns[i], a->formats[i],
-										   a->sender_types[i], r->data[i],
-										   r->len[i]);
-	}
-	return v;
-}
+/* ---- one row ---- */
 
 /*
  * The row is here although no object says so: somebody's local row not yet
@@ -311,75 +272,6 @@ pending_locally(EntApply *a, Copy *c)
 	SPI_freetuptable(SPI_tuptable);
 	return found;
 }
-
-typedef enum Outcome
-{
-	STORED,
-	MISSING,					/* delta on a row that is not there */
-	INVISIBLE					/* the row exists, but not for this role */
-} Outcome;
-
-typedef struct Write
-{
-	EntApply   *a;
-	Copy	   *c;
-	EntApplyRow *r;
-	bool		careful;		/* an INSERT failed before: look first */
-	Outcome		outcome;
-} Write;
-
-static Outcome
-write_row(Write *w)
-{
-	EntApply   *a = w->a;
-	EntApplyRow *r = w->r;
-	Values		v;
-
-	if (r->op == ENT_ROW_DELETE)
-	{
-		ent_rowquery_delete(a->rel, w->c->values);
-		return STORED;
-	}
-	v = decode(a, r);
-	if ((w->c->exists || w->careful) &&
-		ent_rowquery_update(a->rel, r->set, w->c->values, v.values, v.nulls) > 0)
-		return STORED;
-	if (r->op == ENT_ROW_DELTA)
-		return MISSING;
-	if (w->careful && ent_rowquery_exists(a->rel, w->c->values, NULL))
-		return INVISIBLE;
-	ent_rowquery_insert(a->rel, r->set, w->c->values, v.values, v.nulls);
-	return STORED;
-}
-
-/* Runs write_row as the peer's role, triggers asleep, nothing captured. */
-static void
-write_as_peer(Write *w)
-{
-	Oid			save_user;
-	int			save_context;
-	int			save_role = SessionReplicationRole;
-	bool		save_applying = ent_rowquery_applying;
-
-	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(w->a->role, save_context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION);
-	SessionReplicationRole = SESSION_REPLICATION_ROLE_REPLICA;
-	ent_rowquery_applying = true;
-	PG_TRY();
-	{
-		w->outcome = write_row(w);
-	}
-	PG_FINALLY();
-	{
-		ent_rowquery_applying = save_applying;
-		SessionReplicationRole = save_role;
-		SetUserIdAndSecContext(save_user, save_context);
-	}
-	PG_END_TRY();
-}
-
-/* ---- one row ---- */
 
 /* Has the copy here that version already (or a newer one)? */
 static bool
@@ -467,22 +359,22 @@ static bool
 apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 		  bool careful)
 {
-	Write		w = {.a = a, .c = c, .r = r, .careful = careful};
+	EntApplyWrite w = {.a = a, .c = c, .r = r, .careful = careful};
 
 	if (!acceptable(a, c, r))
 		return false;
 	if (r->op != ENT_ROW_DELETE || (c->exists && c->owner == a->owner))
-		write_as_peer(&w);
+		ent_apply_write(&w);
 	switch (w.outcome)
 	{
-		case MISSING:
+		case ENT_APPLY_MISSING:
 			ask_again(a, c, r);
 			return false;
-		case INVISIBLE:
+		case ENT_APPLY_INVISIBLE:
 			park(a, c, r, "42501", "the row exists but the peer's role may not change it",
 				 NULL);
 			return false;
-		case STORED:
+		case ENT_APPLY_STORED:
 			break;
 	}
 	if (r->op == ENT_ROW_DELETE)
@@ -503,7 +395,22 @@ typedef struct Section
 	int			from,
 				to;
 	bool		careful;
+	bool		together;		/* take all out before any is put in */
+	int			at;				/* the row being stored */
 } Section;
+
+/* Rows whose places in a unique index depend on each other make room. */
+static void
+take_out_rows(Section *s)
+{
+	for (int i = s->from; i < s->to; i++)
+	{
+		EntApplyWrite w = {.a = s->a, .c = &s->copies[i], .r = &s->rows[i]};
+
+		if (w.c->exists && w.c->owner == s->a->owner)
+			ent_apply_take_out(&w);
+	}
+}
 
 static void
 apply_rows(Section *s)
@@ -521,9 +428,16 @@ apply_rows(Section *s)
 								   s->rows[i].wirekeylen, c->values);
 	}
 	find_copies(s->a, s->copies + s->from, s->to - s->from);
+	if (s->together)
+		take_out_rows(s);
 	for (int i = s->from; i < s->to; i++)
+	{
+		s->at = i;
 		s->stored[i] = apply_row(s->a, &s->copies[i], &s->rows[i], versions,
 								 s->careful);
+		if (s->copies[i].taken_out && !s->stored[i])
+			elog(ERROR, "a row that was taken out was not put in again");
+	}
 	ent_versions_write(versions);
 }
 
@@ -600,7 +514,8 @@ park_failed(Section *s, int i, ErrorData *error)
 		 error->message, error->detail);
 }
 
-static void
+/* NULL: it is stored, or parked for a reason of its own. */
+static ErrorData *
 apply_alone(Section *s, int i)
 {
 	ErrorData  *error;
@@ -616,13 +531,69 @@ apply_alone(Section *s, int i)
 		{
 			park(s->a, &s->copies[i], &s->rows[i], "23505",
 				 "a row of this node has the same key", NULL);
-			return;
+			return NULL;
 		}
 		s->careful = true;
 		error = try_rows(s);
 	}
-	if (error)
-		park_failed(s, i, error);
+	return error;
+}
+
+static bool
+by_another_row(ErrorData *error)
+{
+	return error && (error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION ||
+					 error->sqlerrcode == ERRCODE_EXCLUSION_VIOLATION);
+}
+
+/*
+ * Rows that exchanged values of a unique column stand in each other's way
+ * whatever the order: those that failed for that are tried all together. One
+ * that fails even so stays behind; after some of these it is not worth it.
+ */
+static void
+apply_together(Section *s, ErrorData **errors, int n)
+{
+	Section		t = {.a = s->a, .together = true};
+	int		   *index = palloc(n * sizeof(int));
+	int			tries = 0;
+
+	for (int i = 0; i < n; i++)
+		if (by_another_row(errors[i]))
+			index[t.to++] = i;
+	t.rows = palloc(n * sizeof(EntApplyRow));
+	t.copies = palloc(n * sizeof(Copy));
+	t.stored = palloc(n * sizeof(bool));
+	while (t.to > 0 && tries++ < MAX_TRIES_TOGETHER)
+	{
+		t.at = 0;
+		for (int i = 0; i < t.to; i++)
+			t.rows[i] = s->rows[index[i]];
+		if (try_rows(&t) == NULL)
+			break;
+		t.to--;
+		memmove(&index[t.at], &index[t.at + 1], (t.to - t.at) * sizeof(int));
+	}
+	for (int i = 0; i < t.to && tries <= MAX_TRIES_TOGETHER; i++)
+	{
+		s->rows[index[i]] = t.rows[i];
+		s->copies[index[i]] = t.copies[i];
+		s->stored[index[i]] = t.stored[i];
+		errors[index[i]] = NULL;
+	}
+}
+
+static void
+apply_one_by_one(Section *s, int n)
+{
+	ErrorData **errors = palloc0(n * sizeof(ErrorData *));
+
+	for (int i = 0; i < n; i++)
+		errors[i] = apply_alone(s, i);
+	apply_together(s, errors, n);
+	for (int i = 0; i < n; i++)
+		if (errors[i])
+			park_failed(s, i, errors[i]);
 }
 
 void
@@ -635,8 +606,7 @@ ent_apply(EntApply *a, EntApplyRow *rows, int n)
 	s.copies = palloc0(n * sizeof(Copy));
 	s.stored = palloc0(n * sizeof(bool));
 	if (try_rows(&s) != NULL)
-		for (int i = 0; i < n; i++)
-			apply_alone(&s, i);
+		apply_one_by_one(&s, n);
 	for (int i = 0; i < n; i++)
 		if (s.stored[i])
 		{
