@@ -32,6 +32,8 @@ typedef struct EntInOwner
 	bool		asked;			/* for arrears, in this session */
 	int32		epoch;			/* of our have */
 	int64		have;
+	int32		told_epoch;		/* our have as the sender was last told */
+	int64		told_have;
 	bool		refused;		/* reported already: state of an owner that this
 								 * peer may not speak for */
 } EntInOwner;

@@ -566,7 +566,7 @@ tell_haves(EntInbound *ib)
 		int64		have = ent_query_int8(row, 3, NULL);
 
 		in = ins[ent_query_int8(row, 1, NULL) - 1];
-		if (in->epoch != epoch || in->have != have)
+		if (in->told_epoch != epoch || in->told_have != have)
 			in->answered = false;
 		in->epoch = epoch;
 		in->have = have;
@@ -604,6 +604,8 @@ ent_inbound_answer_routes(EntInbound *ib, EntWriter *w)
 			continue;
 		ent_wire_write_want(w, &want);
 		in->answered = true;
+		in->told_epoch = in->epoch;
+		in->told_have = in->have;
 	}
 	if (!ib->arrears_due || !ib->announced)
 		return;
