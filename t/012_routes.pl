@@ -131,6 +131,23 @@ subtest 'also when routes were looked at before that was told' => sub {
 	  foreach @all;
 };
 
+subtest 'nothing is owed to the peer it comes from' => sub {
+	# as when it came late by another way, before the straight one was there
+	$alice->sql("SELECT entanglement.pause_peer('hub')");
+	$alice->wait_state('hub', 'paused');
+	$alice->sql(<<'SQL');
+INSERT INTO entanglement.owed (peer, rel, owner, key)
+SELECT p.no, o.rel, o.owner, o.key FROM entanglement.object o
+  JOIN entanglement.owner w ON w.no = o.owner AND w.name = 'bob'
+  JOIN entanglement.peer p ON p.no = w.peer LIMIT 1
+SQL
+	is($alice->sql('SELECT count(*) FROM entanglement.owed'), 1, 'a debt');
+	$alice->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'bob' AND usename = 'alice'");
+	$alice->wait_until('SELECT count(*) FROM entanglement.owed', '0', 'no debt');
+	$alice->sql("SELECT entanglement.resume_peer('hub')");
+	$alice->wait_connected('hub');
+};
+
 subtest 'a node in the middle stops while changes go on' => sub {
 	foreach my $round (1 .. 3)
 	{

@@ -83,6 +83,7 @@ take_want(EntOutbound *ob, EntReader *r)
 		return;
 	if (!want.wanted)
 		ent_outbound_unwant(ob, o);
+	ob->owed_due |= want.wanted != o->wanted;
 	/* by another way it may have heard more of a remote owner than we have */
 	o->claimed = want.epoch == o->epoch ? want.have : 0;
 	o->unsaved = true;
@@ -120,7 +121,10 @@ take_table_state(EntOutbound *ob, EntReader *r)
 	no = s.table;
 	t = hash_search(ob->tables, &no, HASH_FIND, NULL);
 	if (t && t->announced)
+	{
+		ob->owed_due |= s.known && !t->known;
 		t->known = s.known;
+	}
 }
 
 static void
