@@ -127,6 +127,7 @@ CREATE TABLE entanglement.parked (
     foreign_key boolean NOT NULL DEFAULT false,
     owner integer NOT NULL,
     peer integer NOT NULL,
+    epoch integer NOT NULL,
     serial bigint NOT NULL,
     sqlstate text NOT NULL,
     message text NOT NULL,

@@ -27,6 +27,7 @@ typedef struct EntInOwner
 	int32		sender_epoch;
 	int32		distance;		/* from the sender to its home */
 	int32		no;				/* ours; 0: local here or unusable */
+	bool		local;			/* at home here */
 	bool		wanted;			/* we take it from this peer */
 	bool		answered;		/* the sender has been told */
 	bool		asked;			/* for arrears, in this session */
@@ -34,8 +35,8 @@ typedef struct EntInOwner
 	int64		have;
 	int32		told_epoch;		/* our have as the sender was last told */
 	int64		told_have;
-	bool		refused;		/* reported already: state of an owner that this
-								 * peer may not speak for */
+	bool		refused;		/* reported already: an owner that this peer may
+								 * not speak for */
 } EntInOwner;
 
 /* A table as the sender announced it, and how it fits ours. */
@@ -80,7 +81,14 @@ struct EntInbound
 	bool		announced;		/* a batch with tables has come: what is not
 								 * announced now the sender does not have */
 	bool		arrears_due;	/* arrears are to be asked for */
+	MemoryContext batch;		/* lasts until the answer; sections have their
+								 * own */
 	List	   *again;			/* of EntInAgain *, current batch only */
+	int			ncolumns;		/* of all tables announced */
+	int64		room;			/* so many more owners may become known here */
+	bool		full;			/* no room: has been reported */
+	bool		node_known;
+	pg_uuid_t	node;			/* the peer's id */
 };
 
 /* inroute.c */

@@ -40,6 +40,8 @@ extern EntOwner *ent_owner_by_id(const pg_uuid_t *id);
 /* A remote owner heard of for the first time; returns its number. */
 extern int32 ent_owner_learn(const pg_uuid_t *id, const pg_uuid_t *home,
 							 const char *name, int32 epoch);
+/* How many are known, local ones included. */
+extern int64 ent_owner_count(void);
 /* Route of a remote owner; peer 0: none. */
 extern void ent_owner_set_route(int32 no, int32 peer, int32 distance,
 								const char *name);
