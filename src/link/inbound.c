@@ -88,6 +88,31 @@ ent_inbound_check(EntReader *r, const char *what)
 /* ---- authorization ---- */
 
 /*
+ * Two peers may speak for an owner while its route changes. What one of them
+ * claims and what the other one stores must come one after the other, else an
+ * object could come late without anybody noticing; and what was under way
+ * when the route changed may be long dead here. False: this peer is not the
+ * route any more, which the answer says.
+ */
+static bool
+hold(EntInbound *ib, EntInOwner *in)
+{
+	int32		route;
+
+	if (in->held == ib->number + 1)
+		return true;
+	route = ent_owner_hold(in->no, &in->epoch, &in->have);
+	if (route == ib->peer)
+		in->held = ib->number + 1;
+	else
+	{
+		in->wanted = in->answered = false;
+		in->ignored = true;
+	}
+	return in->wanted;
+}
+
+/*
  * The owner behind a number, if this peer may speak for it now: it was
  * advertised here, is not ours, and this peer is its route. Else NULL, reported once.
  */
@@ -101,7 +126,7 @@ authorized_owner(EntInbound *ib, uint32 number)
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
 				 errmsg("malformed batch from peer"),
 				 errdetail("Owner number %u was never announced.", number)));
-	if (in->no != 0 && in->wanted)
+	if (in->no != 0 && in->wanted && hold(ib, in))
 		return in;
 	if (in->local && !in->refused)
 	{
@@ -204,6 +229,7 @@ apply_to(EntInbound *ib, EntInTable *t, EntInOwner *in, EntRelation *rel,
 	EntApply	a = {
 		.rel = rel, .role = ib->role, .peer = ib->peer, .owner = in->no,
 		.epoch = epoch, .have = in->epoch == epoch ? in->have : 0,
+		.base = in->base_epoch == epoch ? in->base_have : 0,
 		.formats = t->formats, .sender_types = t->sender_types
 	};
 
@@ -314,6 +340,12 @@ take_present(EntInbound *ib, EntReader *body)
 
 /* ---- haves ---- */
 
+static bool
+newer(int32 epoch, int64 serial, int32 than_epoch, int64 than_serial)
+{
+	return epoch > than_epoch || (epoch == than_epoch && serial > than_serial);
+}
+
 static void
 take_claim(EntInbound *ib, EntReader *body)
 {
@@ -325,9 +357,13 @@ take_claim(EntInbound *ib, EntReader *body)
 	ent_wire_read_claim(body, &c);
 	ent_inbound_check(body, "claim");
 	in = authorized_owner(ib, c.owner);
-	if (in == NULL || c.epoch > PG_INT32_MAX ||
-		(int32) c.epoch < in->epoch ||
-		((int32) c.epoch == in->epoch && c.serial <= in->have))
+	if (in == NULL || c.epoch > PG_INT32_MAX)
+		return;
+	if (!newer(c.epoch, c.serial, in->base_epoch, in->base_have))
+		return;
+	in->base_epoch = c.epoch;
+	in->base_have = c.serial;
+	if (!newer(c.epoch, c.serial, in->epoch, in->have))
 		return;
 	ent_owner_set_have(in->no, c.epoch, c.serial);
 	in->epoch = c.epoch;

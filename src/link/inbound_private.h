@@ -30,11 +30,17 @@ typedef struct EntInOwner
 	bool		local;			/* at home here */
 	bool		wanted;			/* we take it from this peer */
 	bool		answered;		/* the sender has been told */
+	bool		ignored;		/* it has sent what was not taken */
 	bool		asked;			/* for arrears, in this session */
 	int32		epoch;			/* of our have */
 	int64		have;
 	int32		told_epoch;		/* our have as the sender was last told */
 	int64		told_have;
+	bool		based;			/* it sends what is newer than this: */
+	int32		base_epoch;		/* our have when we asked for the owner, raised */
+	int64		base_have;		/* by the sender's own claims */
+	uint64		held;			/* number of the batch in which the owner's row
+								 * is locked: have is the durable one */
 	bool		refused;		/* reported already: an owner that this peer may
 								 * not speak for */
 } EntInOwner;

@@ -238,6 +238,8 @@ ent_inbound_take_owner(EntInbound *ib, EntReader *body)
 	memcpy(in->id.data, wire.id.bytes, UUID_LEN);
 	memcpy(in->home.data, wire.home.bytes, UUID_LEN);
 	strlcpy(in->name, wire.name, sizeof(in->name));
+	if (in->sender_epoch != (int32) wire.epoch)
+		in->based = false;		/* it begins anew */
 	in->sender_epoch = wire.epoch;
 	in->distance = Min(wire.distance, ENT_MAX_DISTANCE);
 	in->answered = false;
@@ -708,10 +710,26 @@ ent_inbound_answer_routes(EntInbound *ib, EntWriter *w)
 
 		if (in->answered)
 			continue;
-		ent_wire_write_want(w, &want);
+		if (in->ignored)
+		{
+			/* wanted again, it must begin again */
+			want.wanted = in->based = false;
+			ent_wire_write_want(w, &want);
+			want.wanted = in->wanted;
+		}
+		if (in->wanted || !in->ignored)
+			ent_wire_write_want(w, &want);
 		in->answered = true;
+		in->ignored = false;
 		in->told_epoch = in->epoch;
 		in->told_have = in->have;
+		/* asked again, it goes on from where it is */
+		if (in->wanted && !in->based)
+		{
+			in->base_epoch = in->epoch;
+			in->base_have = in->have;
+		}
+		in->based = in->wanted;
 	}
 	if (!ib->arrears_due || !ib->announced)
 		return;

@@ -30,8 +30,8 @@ static EntQuery save_query = {
 static EntQuery paid_query = {
 	"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1 "
 	"AND rel OPERATOR(pg_catalog.=) $2 AND owner OPERATOR(pg_catalog.=) $3 "
-	"AND key OPERATOR(pg_catalog.=) $4",
-	4, {INT4OID, INT4OID, INT4OID, BYTEAOID}, NULL
+	"AND key OPERATOR(pg_catalog.=) $4 AND serial OPERATOR(pg_catalog.<=) $5",
+	5, {INT4OID, INT4OID, INT4OID, BYTEAOID, INT8OID}, NULL
 };
 
 static void
@@ -88,6 +88,8 @@ take_want(EntOutbound *ob, EntReader *r)
 	if (!want.wanted)
 		ent_outbound_unwant(ob, o);
 	ob->owed_due |= want.wanted != o->wanted;
+	/* a claim in flight may have been ignored: this is what it has */
+	o->claiming_serial = 0;
 	/* by another way it may have heard more of a remote owner than we have */
 	o->claimed = want.epoch == o->epoch ? want.have : 0;
 	o->unsaved = true;
@@ -187,8 +189,9 @@ settle(EntOutbound *ob)
 	foreach(lc, ob->flight_late)
 	{
 		EntOutLate *late = lfirst(lc);
-		Datum		args[4] = {Int32GetDatum(ob->peer), Int32GetDatum(late->rel),
-		Int32GetDatum(late->owner), PointerGetDatum(late->key)};
+		Datum		args[5] = {Int32GetDatum(ob->peer), Int32GetDatum(late->rel),
+			Int32GetDatum(late->owner), PointerGetDatum(late->key),
+		Int64GetDatum(late->serial)};
 
 		ent_query_run(&paid_query, args, NULL, SPI_OK_DELETE, NULL);
 		pfree(late->key);

@@ -68,10 +68,12 @@ static EntQuery freed_query = {
 	2, {INT4OID, BYTEAOID}, NULL
 };
 static EntQuery owe_query = {
-	"INSERT INTO entanglement.owed (peer, rel, owner, key) "
-	"SELECT p.no, $2, $3, $4 FROM entanglement.peer p "
-	"WHERE p.no OPERATOR(pg_catalog.<>) $1 ON CONFLICT DO NOTHING",
-	4, {INT4OID, INT4OID, INT4OID, BYTEAOID}, NULL
+	"INSERT INTO entanglement.owed AS d (peer, rel, owner, key, serial) "
+	"SELECT p.no, $2, $3, $4, $5 FROM entanglement.peer p "
+	"WHERE p.no OPERATOR(pg_catalog.<>) $1 "
+	"ON CONFLICT (owner, rel, key, peer) DO UPDATE SET serial = EXCLUDED.serial "
+	"WHERE d.serial OPERATOR(pg_catalog.<) EXCLUDED.serial",
+	5, {INT4OID, INT4OID, INT4OID, BYTEAOID, INT8OID}, NULL
 };
 static EntQuery pending_query = {
 	"SELECT 1 FROM entanglement.change WHERE rel OPERATOR(pg_catalog.=) $1 "
@@ -157,12 +159,23 @@ find_copies(EntApply *a, Copy *copies, int n)
 
 /* ---- writing our own tables ---- */
 
+/*
+ * Does it come so late that our have, and so perhaps those of our other peers,
+ * covers it already? Then they would not get it by its serial.
+ */
+static bool
+late(EntApply *a, EntApplyRow *r)
+{
+	return (r->flags & ENT_ROW_LATE) != 0 || r->serial <= a->have;
+}
+
 static void
 post(EntApply *a, Copy *c, EntApplyRow *r, int64 since)
 {
 	EntEvent	ev = {
 		.kind = ENT_EVENT_OBJECT, .owner = a->owner, .rel = a->rel->no,
-		.serial = r->serial, .since = since, .flags = r->flags,
+		.serial = r->serial, .since = since,
+		.flags = late(a, r) ? ENT_ROW_REFRESH | ENT_ROW_LATE : r->flags,
 		.keylen = VARSIZE_ANY_EXHDR(c->key), .key = (uint8 *) VARDATA_ANY(c->key)
 	};
 
@@ -267,10 +280,11 @@ wake_parked(EntApply *a, Copy *c)
 }
 
 static void
-owe_others(EntApply *a, Copy *c)
+owe_others(EntApply *a, Copy *c, EntApplyRow *r)
 {
-	Datum		args[4] = {Int32GetDatum(a->peer), Int32GetDatum(a->rel->no),
-	Int32GetDatum(a->owner), PointerGetDatum(c->key)};
+	Datum		args[5] = {Int32GetDatum(a->peer), Int32GetDatum(a->rel->no),
+		Int32GetDatum(a->owner), PointerGetDatum(c->key),
+	Int64GetDatum(r->serial)};
 
 	ent_query_run(&owe_query, args, NULL, SPI_OK_INSERT, NULL);
 }
@@ -399,8 +413,8 @@ stale(EntApply *a, Copy *c, EntApplyRow *r)
 			  a->epoch == c->epoch && r->serial == c->serial);
 	if (c->buried && !newer(a->epoch, r->serial, c->grave_epoch, c->grave_serial))
 		return true;
-	/* not here although covered by our have: it was deleted since */
-	return !refresh && !c->parked && r->serial <= a->have;
+	/* not here although the peer knew that we had it: it was deleted since */
+	return !refresh && !c->parked && r->serial <= a->base;
 }
 
 /*
@@ -454,6 +468,8 @@ note_deleted(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 	unpark(a, c, r);
 	if (mine)
 		wake_parked(a, c);
+	if (mine && late(a, r))
+		owe_others(a, c, r);
 }
 
 static void
@@ -464,8 +480,8 @@ note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 						 r->op == ENT_ROW_DELTA ? c->born : r->serial, c->key,
 						 new_columns(a, c, r));
 	unpark(a, c, r);
-	if (r->flags & ENT_ROW_LATE)
-		owe_others(a, c);
+	if (late(a, r))
+		owe_others(a, c, r);
 }
 
 /* Stores one row; true when it was. Errors are the row's or the server's. */

@@ -55,6 +55,11 @@ static EntQuery route_query = {
 	"WHERE no OPERATOR(pg_catalog.=) $1 AND NOT local",
 	4, {INT4OID, INT4OID, INT4OID, TEXTOID}, NULL
 };
+static EntQuery hold_query = {
+	"SELECT epoch, serial, peer FROM entanglement.owner "
+	"WHERE no OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
+	1, {INT4OID}, NULL
+};
 static EntQuery have_query = {
 	"UPDATE entanglement.owner SET epoch = $2, serial = $3 "
 	"WHERE no OPERATOR(pg_catalog.=) $1 AND NOT local "
@@ -208,6 +213,22 @@ ent_owner_set_route(int32 no, int32 peer, int32 distance, const char *name)
 	Int32GetDatum(distance), CStringGetTextDatum(name)};
 
 	ent_query_run(&route_query, args, NULL, SPI_OK_UPDATE, NULL);
+}
+
+int32
+ent_owner_hold(int32 no, int32 *epoch, int64 *have)
+{
+	Datum		args[1] = {Int32GetDatum(no)};
+	int32		route;
+
+	ent_query_run(&hold_query, args, NULL, SPI_OK_SELECT, NULL);
+	if (SPI_processed != 1)
+		elog(ERROR, "owner %d has gone", no);
+	*epoch = ent_query_int4(0, 1, NULL);
+	*have = ent_query_int8(0, 2, NULL);
+	route = ent_query_int4(0, 3, NULL);
+	SPI_freetuptable(SPI_tuptable);
+	return route;
 }
 
 void

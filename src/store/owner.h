@@ -51,6 +51,8 @@ extern void ent_owner_set_route(int32 no, int32 peer, int32 distance,
  * receiver compare everything. Events at commit.
  */
 extern void ent_owner_new_epoch(int32 no, int32 epoch);
+/* Locks a remote owner until commit: have and route (returned) stay so. */
+extern int32 ent_owner_hold(int32 no, int32 *epoch, int64 *have);
 /* Raises our have; never lowers it within an epoch. A newer epoch resets it. */
 extern void ent_owner_set_have(int32 no, int32 epoch, int64 serial);
 
