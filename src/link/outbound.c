@@ -41,7 +41,8 @@ static EntQuery owed_query = {
 };
 static EntQuery remit_query = {
 	"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1 "
-	"AND owner OPERATOR(pg_catalog.=) ANY ($2)",
+	"AND (owner OPERATOR(pg_catalog.=) ANY ($2) OR owner OPERATOR(pg_catalog.=) ANY "
+	"(SELECT no FROM entanglement.owner WHERE peer OPERATOR(pg_catalog.=) $1))",
 	2, {INT4OID, INT4ARRAYOID}, NULL
 };
 
@@ -129,6 +130,7 @@ take_object(EntOutbound *ob, const EntEvent *ev)
 	if (o == NULL || t == NULL)
 	{
 		ob->adverts_due = true;
+		ob->owed_due |= (ev->flags & ENT_ROW_LATE) != 0;
 		return;
 	}
 	if (!o->wanted || !t->known)
@@ -302,7 +304,10 @@ ent_outbound_poll(EntOutbound *ob)
 
 /* ---- debts ---- */
 
-/* What the peer takes by another way it is owed there, if at all. */
+/*
+ * What the peer takes by another way it is owed there, if at all; what comes
+ * from itself, not at all.
+ */
 static void
 remit_owed(EntOutbound *ob)
 {
@@ -316,8 +321,6 @@ remit_owed(EntOutbound *ob)
 	while ((o = hash_seq_search(&seq)) != NULL)
 		if (o->answered && !o->wanted)
 			owners[n++] = Int32GetDatum(o->no);
-	if (n == 0)
-		return;
 	args[1] = ent_query_array(INT4OID, owners, NULL, n);
 	ent_query_run(&remit_query, args, NULL, SPI_OK_DELETE, NULL);
 }
@@ -406,8 +409,11 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 		ent_wire_close_section(&w, mark);
 		ob->slot->nudge = false;
 	}
-	/* what this batch tells counts as in flight, not as acknowledged */
-	ob->in_flight = w.len > empty || heartbeat || is_asked(ob);
+	/*
+	 * What this batch tells counts as in flight, not as acknowledged. An empty
+	 * one keeps the link alive while much is looked at in vain.
+	 */
+	ob->in_flight = w.len > empty || heartbeat || ob->looked || is_asked(ob);
 	ent_outbound_show(ob);
 	if (!ob->in_flight)
 	{

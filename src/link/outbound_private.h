@@ -80,6 +80,8 @@ typedef struct EntOutPresent
 	int32		owner;
 	int32		rel;
 	bytea	   *lo;				/* listed up to here, NULL: from the start */
+	bytea	   *seen;			/* looked at up to here, NULL: up to lo */
+	int64		serial;			/* least of the snapshots between the two */
 } EntOutPresent;
 
 struct EntOutbound
@@ -103,6 +105,7 @@ struct EntOutbound
 	bool		adverts_due;
 	uint64		adverts_position;	/* ring position at which they became due */
 	bool		owed_due;
+	bool		looked;			/* at keys that may not be told: there is more */
 	int			scans;			/* owners scanning and arrears not yet queued */
 	uint64		scan_position;	/* least ring position any scan began at */
 
@@ -123,6 +126,7 @@ typedef struct EntOutLate
 	int32		rel;
 	int32		owner;
 	bytea	   *key;
+	int64		serial;			/* of the version sent */
 } EntOutLate;
 
 /* outbound.c */
