@@ -94,7 +94,6 @@ take_out(EntApplyWrite *w)
 	EntApplyCopy *c = w->c;
 	bool	   *rest = palloc(rel->ncolumns * sizeof(bool));
 	bool		any = false;
-	SPITupleTable *table;
 
 	c->old = palloc0(rel->ncolumns * sizeof(Datum));
 	c->old_nulls = palloc0(rel->ncolumns * sizeof(bool));
@@ -104,7 +103,7 @@ take_out(EntApplyWrite *w)
 		any |= rest[i];
 	}
 	if (any && !ent_rowquery_read(rel, rest, c->values, NULL, c->old,
-								  c->old_nulls, &table))
+								  c->old_nulls))
 		return ENT_APPLY_MISSING;
 	c->taken_out = ent_rowquery_delete(rel, c->values) > 0;
 	return c->taken_out ? ENT_APPLY_STORED : ENT_APPLY_MISSING;
