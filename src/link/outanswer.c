@@ -81,13 +81,14 @@ take_want(EntOutbound *ob, EntReader *r)
 	o = hash_search(ob->owners, &no, HASH_FIND, NULL);
 	if (o == NULL)
 		return;
+	/* what was owed while this was not known can be told from what is not */
+	ob->owed_due |= !o->answered || want.wanted != o->wanted;
 	o->answered = true;
 	owner = ent_owner_get(no);
 	if (owner == NULL || history_lost(ob, owner, &want))
 		return;
 	if (!want.wanted)
 		ent_outbound_unwant(ob, o);
-	ob->owed_due |= want.wanted != o->wanted;
 	/* a claim in flight may have been ignored: this is what it has */
 	o->claiming_serial = 0;
 	/* by another way it may have heard more of a remote owner than we have */

@@ -186,6 +186,7 @@ rescan_all(EntOutbound *ob)
 	EntOutOwner *o;
 
 	ob->adverts_due = true;
+	ob->owed_due = true;
 	hash_seq_init(&seq, ob->owners);
 	while ((o = hash_seq_search(&seq)) != NULL)
 		if (o->wanted)
