@@ -31,6 +31,7 @@ SELECT pg_temp.cases('entanglement.create_owner(text, uuid)', 'NULL', '''''', 'r
     '''here''', '''x'', NULL', '''x'', ''y''', '1', '');
 SELECT pg_temp.cases('entanglement.owner_of(record)', '1', 'ROW(1)', '''(1)''', '(1)::plain',
     '(SELECT v FROM item_view v LIMIT 1)', '(SELECT c FROM pg_class c LIMIT 1)',
+    'ROW(1)::temporary', 'ROW(1)::far',
     '(SELECT entanglement.owner_of(i) FROM item i LIMIT 1)', '');
 SELECT pg_temp.cases('entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean)',
     'NULL', '''missing''', '''item''', '''item_view''', '''temporary''', '''far''', '''pg_class''',
@@ -72,6 +73,7 @@ SELECT pg_temp.cases('entanglement.wait_for(uuid, interval)', 'NULL', '''x''', '
 SELECT pg_temp.cases('entanglement.cancel_request(uuid)', 'NULL', '''x''',
     '''00000000-0000-0000-0000-000000000000''', '');
 SELECT pg_temp.cases('entanglement.table_dropped()', '', '1');
+SELECT pg_temp.cases('entanglement.partitions_changed()', '', '1');
 
 -- every function has cases
 SELECT oid::regprocedure FROM pg_proc

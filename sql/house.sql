@@ -19,6 +19,8 @@ SELECT what FROM ours
                     WHERE i.classid = ours.classid AND i.objid = ours.objid
                       AND i.deptype = 'i')
  ORDER BY what;
+-- the schema is made by CREATE EXTENSION, and belongs to nothing
+SELECT pg_catalog.obj_description('entanglement'::regnamespace, 'pg_namespace') IS NOT NULL;
 
 -- outside the schema (event triggers are in none)
 SELECT what FROM ours

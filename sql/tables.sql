@@ -145,6 +145,47 @@ ALTER TABLE taken ALTER v SET NOT NULL;
 SELECT pg_temp.synchronize('taken', $$index => 'taken_v'$$);
 SELECT id, entanglement.owner_of(t) FROM taken t ORDER BY id;
 
+-- the key and the triggers stay as long as the table is synchronized; the
+-- index may be built anew
+SELECT pg_temp.attempt('ALTER TABLE pair DROP CONSTRAINT pair_pkey');
+SELECT pg_temp.attempt('ALTER TABLE pair DROP CONSTRAINT pair_pkey CASCADE');
+SELECT pg_temp.attempt('ALTER TABLE pair ALTER b TYPE bigint');
+SELECT pg_temp.attempt('ALTER TABLE pair DROP a');
+SELECT pg_temp.attempt('DROP INDEX named_code');
+SELECT pg_temp.attempt('DROP TRIGGER entanglement_capture ON pair');
+SELECT pg_temp.attempt('DROP TRIGGER entanglement_truncate ON pair');
+SELECT pg_temp.attempt('DROP TRIGGER entanglement_truncate ON part');
+ALTER TABLE pair RENAME CONSTRAINT pair_pkey TO pair_key;
+ALTER TABLE pair ALTER v TYPE varchar;
+REINDEX TABLE CONCURRENTLY pair;
+INSERT INTO pair VALUES (1, 'a');
+SELECT entanglement.owner_of(p) FROM pair p;
+SELECT key FROM entanglement.tables WHERE relation = 'pair'::regclass;
+
+-- partitions that come and go take their triggers with them
+CREATE TABLE apart (id integer PRIMARY KEY);
+ALTER TABLE parted ATTACH PARTITION apart FOR VALUES FROM (10) TO (20);
+CREATE TABLE born PARTITION OF parted FOR VALUES FROM (20) TO (30);
+CREATE VIEW triggers AS
+    SELECT tgrelid::regclass, tgname FROM pg_trigger
+     WHERE tgrelid IN (SELECT relid FROM pg_partition_tree('parted')
+                       UNION SELECT 'part'::regclass) AND NOT tgisinternal
+     ORDER BY tgrelid::regclass::text COLLATE "C", tgname;
+TABLE triggers;
+ALTER TABLE parted DETACH PARTITION part;
+TABLE triggers;
+DROP TABLE born;
+SELECT relid FROM entanglement.partition;
+-- what is not ours is not replaced
+CREATE TABLE taken_name (LIKE parted INCLUDING ALL);
+CREATE TRIGGER entanglement_truncate BEFORE TRUNCATE ON taken_name
+    EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger();
+SELECT pg_temp.attempt('ALTER TABLE parted ATTACH PARTITION taken_name FOR VALUES FROM (20) TO (30)');
+CREATE TABLE also (LIKE parted INCLUDING ALL);
+SELECT pg_temp.synchronize('also');
+SELECT pg_temp.attempt('ALTER TABLE parted ATTACH PARTITION also FOR VALUES FROM (20) TO (30)');
+DROP VIEW triggers;
+
 -- what is dropped leaves nothing behind, whatever drops it
 SELECT entanglement.drain();
 DROP TABLE waiting, parted;

@@ -207,6 +207,95 @@ subtest 'each node deletes its own row while disconnected' => sub {
 	$_->wait_until('SELECT count(*) FROM location', '0', 'no rows') foreach @all;
 };
 
+# What 005_capture.pl shows for every way to write and 009_fairness.pl for a
+# narrow link, here once along the whole chain.
+subtest 'what is not committed, rolled back or superseded is never sent' => sub {
+	my $open = $alice->session;
+	my $id = '00000000-0000-4000-8000-000000000002';
+	my $never =
+	  "SELECT count(*) FROM audit_location WHERE body->>'name' LIKE 'never%'";
+
+	$_->audit('location') foreach $hub, $bob;
+	$alice->sql("INSERT INTO location VALUES ('$id', 'first')");
+	$bob->wait_until('SELECT name FROM location', 'first', 'row of alice');
+	$open->query_safe("BEGIN; UPDATE location SET name = 'never open'; INSERT INTO location (name) VALUES ('never born')");
+	$alice->sql(<<"SQL");
+BEGIN;
+INSERT INTO location (name) VALUES ('never rolled back');
+ROLLBACK;
+BEGIN;
+INSERT INTO location (name) VALUES ('kept');
+SAVEPOINT s;
+UPDATE location SET name = 'never to the savepoint' WHERE name = 'kept';
+ROLLBACK TO s;
+COMMIT;
+SQL
+	$alice->drain;
+	$hub->drain;
+	is($bob->sql("SELECT string_agg(name, ' ' ORDER BY name) FROM location"),
+		'first kept', 'who commits later holds nobody up');
+	$open->query_safe('ROLLBACK');
+	$open->quit;
+
+	# hub and bob are away when a value is superseded
+	$alice->sql("SELECT entanglement.pause_peer('hub')");
+	$hub->wait_until(
+		"SELECT state <> 'connected' FROM entanglement.peers WHERE name = 'alice'",
+		't', 'pause');
+	$alice->sql("UPDATE location SET name = 'never seen' WHERE id = '$id'");
+	$alice->wait_folded;
+	$alice->sql("UPDATE location SET name = 'last' WHERE id = '$id'");
+	$alice->sql("SELECT entanglement.resume_peer('hub')");
+	$bob->wait_until("SELECT name FROM location WHERE id = '$id'", 'last', 'the last value');
+	is($_->sql($never), 0, 'nothing else ever came to ' . $_->name)
+	  foreach $hub, $bob;
+};
+
+subtest 'an update storm on one row does not delay another row' => sub {
+	my $storm = $alice->session;
+	my $hot = "SELECT count(*) FROM audit_location WHERE body->>'name' = 'hot'";
+
+	$alice->sql("INSERT INTO location (name, lat) VALUES ('hot', 0), ('calm', 0)");
+	$bob->wait_until("SELECT count(*) FROM location WHERE name IN ('hot', 'calm')", '2', 'rows');
+	$storm->{stdin} .= <<'SQL';
+DO $$ BEGIN
+	FOR i IN 1 .. 1000000 LOOP
+		UPDATE location SET lat = i WHERE name = 'hot';
+		COMMIT;
+		EXIT WHEN EXISTS (SELECT FROM location WHERE name = 'calm' AND lat = 6);
+	END LOOP;
+END $$;
+\echo over
+SQL
+	$storm->{run}->pump_nb;
+	$bob->wait_until("SELECT ($hot) > 20", 't', 'storm');
+	foreach my $i (1 .. 5)
+	{
+		my $at = $alice->sql(
+			"UPDATE location SET lat = $i WHERE name = 'calm'; SELECT lat FROM location WHERE name = 'hot'");
+
+		$bob->wait_until("SELECT lat FROM location WHERE name = 'calm'", $i, "calm row, $i");
+		# of what was committed after it, only what was under way with it
+		my $overtook = $bob->sql(<<"SQL");
+SELECT count(*) FROM audit_location
+ WHERE body->>'name' = 'hot' AND (body->>'lat')::float8 > $at
+   AND n < (SELECT min(n) FROM audit_location
+			 WHERE body->>'name' = 'calm' AND (body->>'lat')::float8 = $i)
+SQL
+		cmp_ok($overtook, '<=', 3, "overtaken by $overtook states of the hot row");
+	}
+	my $updates = $alice->sql("SELECT lat FROM location WHERE name = 'hot'");
+	$alice->sql("UPDATE location SET lat = 6 WHERE name = 'calm'");
+	PostgreSQL::Test::Utils::pump_until($storm->{run}, $storm->{timeout},
+		\$storm->{stdout}, qr/over/);
+	is($storm->{stderr}, '', 'the storm went on until it was told to end');
+	$storm->quit;
+	cmp_ok($bob->sql($hot), '<', $updates, "of $updates states not all came");
+	converge(\@all, ['location'], 'the last one did');
+	$alice->sql('DELETE FROM location');
+	$_->wait_until('SELECT count(*) FROM location', '0', 'no rows') foreach @all;
+};
+
 subtest 'a key deleted by one owner can be born again by another' => sub {
 	my $id = '00000000-0000-4000-8000-000000000001';
 

@@ -1,5 +1,5 @@
-# Cuts, crashes and restarts: alice dials hub over TLS through a proxy that can
-# cut and freeze; bob, a database beside hub, hears through hub.
+# Cuts, crashes and restarts in a chain over mutual TLS: alice dials hub through
+# a proxy that can cut and freeze; bob hears through hub.
 #
 # Promise: losing any batch, any answer, any process changes nothing in the
 # final state, and catching up costs objects, not changes.
@@ -21,7 +21,7 @@ my $pki = Entanglement::PKI->new;
 my $crash = "restart_after_crash = on\n";
 my $alice = Entanglement::Node->create('alice', pki => $pki, conf => $crash);
 my $hub = Entanglement::Node->create('hub', pki => $pki, conf => $crash);
-my $bob = Entanglement::Node->database($hub->cluster_of, 'bob');
+my $bob = Entanglement::Node->create('bob', pki => $pki);
 my $proxy = Entanglement::Proxy->new(port => $hub->cluster_of->port);
 my @all = ($alice, $hub, $bob);
 

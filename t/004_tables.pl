@@ -125,6 +125,104 @@ SQL
 	converge(\@all, \%same, 'deletes through the root');
 };
 
+# Everything that happens to one partition alone. Values go to partitions that
+# all nodes have, so rows that came or went can be told apart by what is left.
+subtest 'partitions that are emptied, attached, detached, dropped' => sub {
+	my %same = (flow => 'id, v');
+	my $rows = 'SELECT count(*) FROM flow WHERE id BETWEEN %d AND %d';
+
+	$alice->define(<<'SQL', 'flow');
+CREATE TABLE flow (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+CREATE TABLE flow_0 PARTITION OF flow FOR VALUES FROM (0) TO (100);
+CREATE TABLE flow_1 PARTITION OF flow FOR VALUES FROM (100) TO (200) PARTITION BY RANGE (id);
+CREATE TABLE flow_1_low PARTITION OF flow_1 FOR VALUES FROM (100) TO (150);
+CREATE TABLE flow_1_high PARTITION OF flow_1 FOR VALUES FROM (150) TO (200);
+SQL
+	$_->define('CREATE TABLE flow (id int PRIMARY KEY, v text)', 'flow')
+	  foreach $bob, $carol;
+	$alice->sql("INSERT INTO flow SELECT i, 'born ' || i FROM generate_series(0, 199) i");
+	converge(\@all, \%same, 'partitions in partitions');
+
+	$alice->sql('TRUNCATE flow_1_low');
+	converge(\@all, \%same, 'a partition truncated by itself');
+	is($carol->sql(sprintf $rows, 100, 199), 50, 'takes its rows alone');
+	$alice->sql('TRUNCATE flow_1');
+	converge(\@all, \%same, 'with partitions of its own');
+	$alice->sql("BEGIN; TRUNCATE flow; INSERT INTO flow VALUES (1, 'then'), (101, 'gone'); TRUNCATE flow_1_low; COMMIT");
+	converge(\@all, \%same, 'after the whole table, in one transaction');
+	is($carol->sql('SELECT id, v FROM flow'), '1|then', 'what came between is there');
+	$alice->sql("BEGIN; SAVEPOINT s; TRUNCATE flow; ROLLBACK TO s; INSERT INTO flow VALUES (102, 'brief'); TRUNCATE flow_0; COMMIT");
+	converge(\@all, \%same, 'nor does one that was rolled back count');
+	is($carol->sql('SELECT id, v FROM flow'), '102|brief', 'for the next');
+
+	# by the table's owner, who may read nothing of ours
+	$alice->sql(<<'SQL');
+CREATE ROLE builder;
+GRANT CREATE ON SCHEMA public TO builder;
+GRANT EXECUTE ON FUNCTION entanglement.capture_trigger TO builder;
+ALTER TABLE flow OWNER TO builder;
+ALTER TABLE flow_1 OWNER TO builder;
+SET ROLE builder;
+CREATE TABLE flow_2 (v text, id int NOT NULL);
+INSERT INTO flow_2 SELECT 'attached ' || i, i FROM generate_series(200, 299) i;
+ALTER TABLE flow ATTACH PARTITION flow_2 FOR VALUES FROM (200) TO (300);
+CREATE TABLE flow_3 PARTITION OF flow FOR VALUES FROM (300) TO (400);
+INSERT INTO flow SELECT i, 'born ' || i FROM generate_series(300, 399) i;
+SQL
+	converge(\@all, \%same, 'rows come with a partition that is attached');
+	is($carol->sql(sprintf $rows, 200, 399), 200, 'and into one that is new');
+	is( $carol->sql('SELECT DISTINCT entanglement.owner_of(f) FROM flow f'),
+		'alice', 'of the owner who attached it');
+	$alice->sql('SET ROLE builder; UPDATE flow_2 SET v = NULL WHERE id < 210; TRUNCATE flow_3');
+	converge(\@all, \%same, 'changes of both are captured');
+
+	$alice->sql('SET ROLE builder; ALTER TABLE flow DETACH PARTITION flow_2');
+	converge(\@all, \%same, 'rows go with a partition that is detached');
+	is($carol->sql(sprintf $rows, 200, 299), 0, 'all of them');
+	$alice->sql('UPDATE flow_2 SET v = $$free$$; TRUNCATE flow_2');
+	$alice->sql("INSERT INTO flow VALUES (103, 'more'), (303, 'more')");
+	$alice->sql('ALTER TABLE flow DETACH PARTITION flow_3 CONCURRENTLY');
+	converge(\@all, \%same, 'also concurrently');
+	is($carol->sql('SELECT id FROM flow ORDER BY id'), "102\n103", 'those and no others');
+	$alice->sql('SET ROLE builder; ALTER TABLE flow ATTACH PARTITION flow_3 FOR VALUES FROM (300) TO (400)');
+	converge(\@all, \%same, 'and come back with it');
+	$alice->sql("SET ROLE builder; INSERT INTO flow VALUES (1, 'stays'); DROP TABLE flow_1, flow_3");
+	converge(\@all, \%same, 'rows go with a partition that is dropped');
+	is($carol->sql('SELECT id, v FROM flow'), '1|stays', 'and no others');
+	$alice->sql("BEGIN; ALTER TABLE flow DETACH PARTITION flow_0; ROLLBACK; UPDATE flow SET v = 'still'");
+	converge(\@all, \%same, 'nothing goes with a rollback');
+	is( $alice->sql(
+			"SELECT count(*) FROM entanglement.object o JOIN entanglement.relation r ON r.no = o.rel WHERE r.relid = 'flow'::regclass"
+		),
+		1,
+		'no object is left without a row');
+
+	# authority: rows of another owner do not go
+	$carol->sql("INSERT INTO flow VALUES (2, 'of carol')");
+	converge(\@all, \%same, 'a row of carol in it');
+	$alice->fails('TRUNCATE flow_0', '55000', 'owned by "carol"', 'TRUNCATE is refused');
+	$alice->fails('ALTER TABLE flow DETACH PARTITION flow_0',
+		'55000', 'owned by "carol"', 'DETACH');
+	$alice->fails('DROP TABLE flow_0', '55000', 'owned by "carol".*HINT:  Detach',
+		'and DROP');
+	converge(\@all, \%same, 'and changes nothing');
+};
+
+subtest 'an index that is built anew' => sub {
+	$_->define('CREATE TABLE rebuilt (id int PRIMARY KEY, v text)', 'rebuilt') foreach @all;
+	$alice->sql("INSERT INTO rebuilt SELECT i, 'v' || i FROM generate_series(1, 10) i");
+	converge(\@all, ['rebuilt'], 'in step');
+	foreach my $node (@all)
+	{
+		$node->sql("REINDEX TABLE CONCURRENTLY $_") foreach qw(rebuilt reading);
+		$node->sql('VACUUM FULL rebuilt');
+	}
+	$alice->sql("UPDATE rebuilt SET v = 'w' WHERE id = 1; DELETE FROM rebuilt WHERE id = 2");
+	$alice->sql("UPDATE reading SET value = 8 WHERE entanglement.owner_of(reading) = 'alice'");
+	converge(\@all, ['rebuilt'], 'is the key as before');
+	converge(\@all, { reading => 'id, region, value' }, 'also with partitions');
+};
+
 subtest 'another column order, dropped and generated and identity columns' => sub {
 	$alice->define(<<'SQL', 'person');
 CREATE TABLE person (
@@ -237,6 +335,11 @@ subtest 'rows that were there before' => sub {
 	$_->sql('CREATE TABLE old (id int PRIMARY KEY, v text)') foreach @all;
 	$alice->sql("INSERT INTO old SELECT i, 'row ' || i FROM generate_series(1, 500) i");
 	$_->sql("SELECT entanglement.synchronize('old')") foreach @all;
+	$alice->drain('bob');
+	is($bob->sql('SELECT count(*) FROM old'), 500,
+		'drain waits for a table that the peer has just synchronized');
+	$bob->drain('carol');
+	is($carol->sql('SELECT count(*) FROM old'), 500, 'dialed or dialing');
 	converge(\@all, ['old'], 'are taken over and sent');
 	is($carol->sql('SELECT DISTINCT entanglement.owner_of(o) FROM old o'),
 		'alice', 'with their owner');
@@ -372,6 +475,69 @@ subtest 'a row that cannot be stored is parked alone and retried' => sub {
 	converge(\@all, ['strict'], 'retried when the reason has gone');
 	$bob->wait_until('SELECT count(*) FROM entanglement.parked', '0',
 		'nothing parked any more');
+};
+
+# Nobody here waits for a retry: what depends on each other comes together.
+subtest 'unique values that rows exchange' => sub {
+	my %same = (place => 'id, seat, span, v');
+
+	$_->define(<<'SQL', 'place') foreach @all;
+CREATE TABLE place (
+	id int PRIMARY KEY, seat int UNIQUE, span int4range, v text,
+	EXCLUDE USING gist (span WITH &&)
+);
+SQL
+	$bob->sql("ALTER TABLE place ADD mine text DEFAULT 'mine'");
+	$alice->sql("INSERT INTO place SELECT i, i, int4range(10 * i, 10 * i + 10), 'v' || i FROM generate_series(1, 20) i");
+	converge(\@all, \%same, 'in step');
+	$bob->sql("SET session_replication_role = replica; UPDATE place SET mine = 'kept'");
+	$alice->sql(<<'SQL');
+BEGIN;
+UPDATE place SET seat = -seat WHERE id <= 2;
+UPDATE place SET seat = 3 + seat WHERE id <= 2;
+COMMIT;
+SQL
+	converge(\@all, \%same, 'two rows');
+	$alice->sql('BEGIN; UPDATE place SET seat = seat + 100; UPDATE place SET seat = 121 - seat; COMMIT');
+	converge(\@all, \%same, 'all rows');
+	$alice->sql('BEGIN; UPDATE place SET seat = seat + 100; UPDATE place SET seat = CASE seat WHEN 101 THEN 20 ELSE seat - 101 END; COMMIT');
+	converge(\@all, \%same, 'in a circle');
+	$alice->sql("BEGIN; UPDATE place SET span = NULL WHERE id IN (5, 6); UPDATE place SET span = int4range(60, 70) WHERE id = 5; UPDATE place SET span = int4range(50, 60) WHERE id = 6; COMMIT");
+	converge(\@all, \%same, 'ranges that must not overlap');
+	$alice->sql(<<'SQL');
+BEGIN;
+CREATE TEMP TABLE t ON COMMIT DROP AS SELECT seat FROM place WHERE id = 20;
+DELETE FROM place WHERE id = 20;
+INSERT INTO place SELECT 21, seat, NULL, 'new' FROM t;
+COMMIT;
+SQL
+	converge(\@all, \%same, 'also with births and deaths');
+	is($_->sql('SELECT count(*) FROM entanglement.parked'), 0, $_->name . ' parks nothing')
+	  foreach $bob, $carol;
+	is( $bob->sql(
+			"SELECT count(*) FROM entanglement.object o JOIN entanglement.relation r ON r.no = o.rel WHERE r.relid = 'place'::regclass"
+		),
+		20,
+		'each row is the object it was');
+
+	is($bob->sql('SELECT mine, count(*) FROM place GROUP BY 1 ORDER BY 1'),
+		"kept|19\nmine|1", 'with what is known here alone');
+
+	# one that cannot come holds up none of the others
+	$bob->sql('SET session_replication_role = replica; INSERT INTO place VALUES (100, 500)');
+	$alice->sql(<<'SQL');
+BEGIN;
+CREATE TEMP TABLE t ON COMMIT DROP AS SELECT id, seat FROM place WHERE id < 3;
+UPDATE place SET seat = NULL, v = 'last' WHERE id < 4;
+UPDATE place SET seat = t.seat FROM t WHERE place.id = 3 - t.id;
+UPDATE place SET seat = 500 WHERE id = 3;
+COMMIT;
+SQL
+	$bob->wait_until("SELECT string_agg(id::text, ' ' ORDER BY id) FROM place WHERE v = 'last'",
+		'1 2', 'two of three');
+	$bob->wait_until('SELECT key, sqlstate FROM entanglement.parked_rows', '(id)=(3)|23505', 'one');
+	$bob->sql('SET session_replication_role = replica; DELETE FROM place WHERE id = 100');
+	converge(\@all, \%same, 'which comes when it can');
 };
 
 subtest 'a table left and joined again' => sub {

@@ -104,6 +104,50 @@ subtest 'tombstones go once all have heard, by whatever way' => sub {
 	  foreach @all;
 };
 
+subtest 'also when routes were looked at before that was told' => sub {
+	my $conf = sub {
+		$cluster->append_conf('postgresql.conf', "entanglement.prune_interval = $_[0]");
+		$cluster->reload;
+		$cluster->poll_query_until('postgres',
+			"SELECT setting = '$_[1]' FROM pg_settings WHERE name = 'entanglement.prune_interval'")
+		  or die "no prune_interval of $_[0]";
+	};
+
+	$conf->('1h', 3600000);
+	$hub->define('CREATE TABLE extra (id int PRIMARY KEY)', 'extra');
+	$bob->wait_until("SELECT waiting_for FROM entanglement.peers WHERE name = 'hub'",
+		'public.extra', 'a table that bob lacks');
+	$alice->sql('DELETE FROM item WHERE id BETWEEN 21 AND 30');
+	$alice->drain;
+	# this has bob look at everything that hub offers
+	$bob->define('CREATE TABLE extra (id int PRIMARY KEY)', 'extra');
+	$bob->wait_until("SELECT waiting_for FROM entanglement.peers WHERE name = 'hub'",
+		'', 'the table is there');
+	isnt($hub->sql('SELECT count(*) FROM entanglement.tombstone'),
+		0, 'hub remembers what it does not know bob to have heard');
+	$conf->('500ms', 500);
+	$_->wait_until('SELECT count(*) FROM entanglement.tombstone',
+		'0', 'all tombstones collected')
+	  foreach @all;
+};
+
+subtest 'nothing is owed to the peer it comes from' => sub {
+	# as when it came late by another way, before the straight one was there
+	$alice->sql("SELECT entanglement.pause_peer('hub')");
+	$alice->wait_state('hub', 'paused');
+	$alice->sql(<<'SQL');
+INSERT INTO entanglement.owed (peer, rel, owner, key, serial)
+SELECT p.no, o.rel, o.owner, o.key, o.serial FROM entanglement.object o
+  JOIN entanglement.owner w ON w.no = o.owner AND w.name = 'bob'
+  JOIN entanglement.peer p ON p.no = w.peer LIMIT 1
+SQL
+	is($alice->sql('SELECT count(*) FROM entanglement.owed'), 1, 'a debt');
+	$alice->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'bob' AND usename = 'alice'");
+	$alice->wait_until('SELECT count(*) FROM entanglement.owed', '0', 'no debt');
+	$alice->sql("SELECT entanglement.resume_peer('hub')");
+	$alice->wait_connected('hub');
+};
+
 subtest 'a node in the middle stops while changes go on' => sub {
 	foreach my $round (1 .. 3)
 	{

@@ -1,6 +1,8 @@
 -- entanglement: tables. Internal; users look through the views.
 \echo Use "CREATE EXTENSION entanglement" to load this file. \quit
 
+COMMENT ON SCHEMA entanglement IS 'Rows kept in step with other databases: views and functions of the extension entanglement, and what it keeps in tables.';
+
 -- This database as a node: exactly one row, written by CREATE EXTENSION.
 CREATE TABLE entanglement.identity (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
@@ -36,6 +38,13 @@ CREATE TABLE entanglement.relation (
     keys_from_others boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE entanglement.relation IS 'Synchronized tables.';
+
+-- Changes with DDL: what came or went since is told by the difference.
+CREATE TABLE entanglement.partition (
+    relid regclass PRIMARY KEY,
+    rel integer NOT NULL
+);
+COMMENT ON TABLE entanglement.partition IS 'Partitions with rows of synchronized tables.';
 
 -- The log that capture writes and the collector folds. No index on purpose.
 CREATE TABLE entanglement.change (
@@ -118,9 +127,10 @@ CREATE TABLE entanglement.owed (
     rel integer NOT NULL,
     owner integer NOT NULL,
     key bytea NOT NULL,
-    PRIMARY KEY (peer, owner, rel, key)
+    serial bigint NOT NULL,
+    PRIMARY KEY (owner, rel, key, peer)
 );
-COMMENT ON TABLE entanglement.owed IS 'Objects to be sent in full to a peer whatever it has, because they came late to us.';
+COMMENT ON TABLE entanglement.owed IS 'Objects to be sent in full, or as deleted, to a peer whatever it has, because they came late to us; serial is the version that is owed.';
 
 CREATE TABLE entanglement.parked (
     rel integer NOT NULL,
@@ -128,6 +138,7 @@ CREATE TABLE entanglement.parked (
     foreign_key boolean NOT NULL DEFAULT false,
     owner integer NOT NULL,
     peer integer NOT NULL,
+    epoch integer NOT NULL,
     serial bigint NOT NULL,
     sqlstate text NOT NULL,
     message text NOT NULL,

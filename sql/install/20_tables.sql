@@ -41,23 +41,34 @@ SELECT r.relid AS relation,
        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i
                CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::smallint[]) WITH ORDINALITY AS k(attnum, n)
                JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-              WHERE i.indexrelid = r.key_index AND k.n <= i.indnkeyatts ORDER BY k.n) AS key,
+              WHERE i.indexrelid = coalesce(x.now, r.key_index) AND k.n <= i.indnkeyatts ORDER BY k.n) AS key,
        r.capture, r.priority,
        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
               WHERE a.attrelid = r.relid AND a.attnum > 0 AND NOT a.attisdropped
                 AND a.attgenerated = '' ORDER BY a.attnum) AS columns
   FROM entanglement.relation r
+  LEFT JOIN LATERAL (
+        -- REINDEX CONCURRENTLY puts another index in its place
+        SELECT d.refobjid FROM pg_catalog.pg_trigger t
+          JOIN pg_catalog.pg_depend d
+            ON d.classid = 'pg_catalog.pg_trigger'::regclass AND d.objid = t.oid
+           AND d.refclassid = 'pg_catalog.pg_class'::regclass
+          JOIN pg_catalog.pg_index i ON i.indexrelid = d.refobjid
+         WHERE t.tgrelid = r.relid AND t.tgname = 'entanglement_capture'
+       ) x (now) ON true
  WHERE pg_catalog.has_table_privilege(r.relid, 'SELECT, INSERT, UPDATE, DELETE')
     OR pg_catalog.has_any_column_privilege(r.relid, 'SELECT');
 GRANT SELECT ON entanglement.tables TO PUBLIC;
 COMMENT ON VIEW entanglement.tables IS
 'Synchronized tables on which the reader has any right: key columns, how changes are captured, priority, columns that travel.';
 
--- A dropped table leaves nothing behind; an altered one is announced again.
+-- A dropped table leaves nothing behind; one that lost its triggers, by
+-- CASCADE perhaps, would be captured no more.
 CREATE FUNCTION entanglement.table_dropped() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     gone integer[];
+    bare name;
 BEGIN
     IF to_regclass('entanglement.relation') IS NULL THEN
         RETURN;
@@ -66,10 +77,29 @@ BEGIN
                     JOIN pg_event_trigger_dropped_objects() d
                       ON d.classid = 'pg_class'::regclass AND d.objid = r.relid::oid
                      AND d.objsubid = 0);
+    IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects()
+                WHERE classid = 'pg_trigger'::regclass) THEN
+        SELECT c.relname INTO bare
+          FROM (SELECT r.relid, 2 FROM entanglement.relation r
+                UNION ALL
+                SELECT p.relid, 1 FROM entanglement.partition p) x (relid, needs)
+          JOIN pg_class c ON c.oid = x.relid
+         WHERE x.needs > (SELECT count(*) FROM pg_trigger t
+                           WHERE t.tgrelid = x.relid
+                             AND (t.tgname = 'entanglement_truncate' OR
+                                  t.tgname = 'entanglement_capture' AND x.needs = 2))
+         LIMIT 1;
+        IF FOUND THEN
+            RAISE object_in_use USING
+                MESSAGE = format('table "%s" is synchronized and needs its key and its triggers', bare),
+                HINT = 'End its synchronization first, with entanglement.desynchronize.';
+        END IF;
+    END IF;
     IF cardinality(gone) = 0 THEN
         RETURN;
     END IF;
     DELETE FROM entanglement.relation WHERE no = ANY (gone);
+    DELETE FROM entanglement.partition WHERE rel = ANY (gone);
     DELETE FROM entanglement.change WHERE rel = ANY (gone);
     DELETE FROM entanglement.object WHERE rel = ANY (gone);
     DELETE FROM entanglement.tombstone WHERE rel = ANY (gone);
@@ -80,7 +110,21 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION entanglement.table_dropped() FROM PUBLIC;
 COMMENT ON FUNCTION entanglement.table_dropped() IS
-'Forgets synchronized tables that were dropped.';
+'Forgets synchronized tables that were dropped; refuses to take a synchronized table its triggers (55006).';
 CREATE EVENT TRIGGER entanglement_table_dropped ON sql_drop
     EXECUTE FUNCTION entanglement.table_dropped();
 COMMENT ON EVENT TRIGGER entanglement_table_dropped IS 'Forgets synchronized tables that were dropped.';
+
+-- Partitions that are attached, detached, created or dropped.
+CREATE FUNCTION entanglement.partitions_changed() RETURNS event_trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'ent_sql_partitions_changed';
+REVOKE ALL ON FUNCTION entanglement.partitions_changed() FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.partitions_changed() IS
+'Captures the rows that come or go with a partition of a synchronized table; refuses it while they are owned elsewhere (55000).';
+CREATE EVENT TRIGGER entanglement_partitions_changed ON ddl_command_end
+    WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'CREATE SCHEMA')
+    EXECUTE FUNCTION entanglement.partitions_changed();
+COMMENT ON EVENT TRIGGER entanglement_partitions_changed IS 'Captures what comes or goes with a partition.';
+CREATE EVENT TRIGGER entanglement_partitions_dropped ON sql_drop
+    EXECUTE FUNCTION entanglement.partitions_changed();
+COMMENT ON EVENT TRIGGER entanglement_partitions_dropped IS 'Captures what goes with a partition that is dropped.';

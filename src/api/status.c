@@ -184,31 +184,6 @@ timeout_us(Interval *timeout)
 	return (int64) Min(us, 100.0 * DAYS_PER_YEAR * USECS_PER_DAY);
 }
 
-/*
- * Is all before that ring position durable at the peer, or, peer being 0, at
- * every peer that is connected?
- */
-static bool
-acknowledged(int32 peer, uint64 position)
-{
-	if (peer != 0)
-	{
-		EntPeerSlot *slot = ent_shmem_peer(peer, false);
-
-		return slot != NULL && pg_atomic_read_u64(&slot->acked) >= position;
-	}
-	for (int i = 0; i < ent_shared->npeers; i++)
-	{
-		EntPeerSlot *slot = &ent_shared->peers[i];
-
-		if (slot->database == MyDatabaseId &&
-			slot->state == ENT_LINK_CONNECTED &&
-			pg_atomic_read_u64(&slot->acked) < position)
-			return false;
-	}
-	return true;
-}
-
 typedef struct Drain
 {
 	EntDatabaseSlot *database;
@@ -216,7 +191,52 @@ typedef struct Drain
 	bool		folded;
 	int32		peer;
 	uint64		position;		/* of the ring, once folded */
+	uint64	   *asked;			/* by slot; 0: not yet */
 } Drain;
+
+/*
+ * Is all before that ring position durable at the peer? It must have been heard
+ * since: a table may have appeared there.
+ */
+static bool
+acknowledged(Drain *d, EntPeerSlot *slot)
+{
+	uint64	   *asked = &d->asked[slot - ent_shared->peers];
+
+	if (*asked == 0)
+	{
+		*asked = pg_atomic_add_fetch_u64(&slot->asked, 1);
+		ent_shmem_wake_senders();
+		return false;
+	}
+	if (pg_atomic_read_u64(&slot->heard) < *asked)
+		return false;
+	pg_read_barrier();
+	return pg_atomic_read_u64(&slot->acked) >= d->position;
+}
+
+/* ... or, no peer being named, at every peer that is connected? */
+static bool
+all_acknowledged(Drain *d)
+{
+	bool		all = true;
+
+	if (d->peer != 0)
+	{
+		EntPeerSlot *slot = ent_shmem_peer(d->peer, false);
+
+		return slot != NULL && acknowledged(d, slot);
+	}
+	for (int i = 0; i < ent_shared->npeers; i++)
+	{
+		EntPeerSlot *slot = &ent_shared->peers[i];
+
+		if (slot->database == MyDatabaseId &&
+			slot->state == ENT_LINK_CONNECTED && !acknowledged(d, slot))
+			all = false;
+	}
+	return all;
+}
 
 static bool
 drained(Drain *d)
@@ -226,10 +246,8 @@ drained(Drain *d)
 	{
 		d->folded = true;
 		d->position = ent_ring_head();
-		/* a link that had nothing to send has not looked there yet */
-		ent_shmem_wake_senders();
 	}
-	return d->folded && acknowledged(d->peer, d->position);
+	return d->folded && all_acknowledged(d);
 }
 
 /* (peer, timeout) */
@@ -251,6 +269,7 @@ ent_sql_drain(PG_FUNCTION_ARGS)
 	d.database = ent_shmem_database(true);
 	if (d.database == NULL)
 		PG_RETURN_BOOL(false);
+	d.asked = palloc0(ent_shared->npeers * sizeof(uint64));
 	d.ticket = ent_shmem_fold_ticket();
 
 	ConditionVariablePrepareToSleep(&ent_shared->progress);

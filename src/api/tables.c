@@ -25,10 +25,13 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
+#include "api/partitions.h"
+#include "api/triggers.h"
 #include "base/compat.h"
 #include "base/ent.h"
 #include "base/wake.h"
@@ -37,6 +40,7 @@
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/relinfo.h"
+#include "store/rowquery.h"
 #include "store/value.h"
 
 PG_FUNCTION_INFO_V1(ent_sql_synchronize);
@@ -228,53 +232,6 @@ choose_key(Relation rel, Oid named)
 	return index;
 }
 
-static void
-run_ddl(const char *sql)
-{
-	if (SPI_execute(sql, false, 0) != SPI_OK_UTILITY)
-		elog(ERROR, "could not run \"%s\"", sql);
-}
-
-/*
- * A database restored from a dump has our triggers already, but knows of no
- * synchronized tables: they are replaced. Somebody else's are not.
- */
-static const char *
-create_or_replace(Relation rel, const char *trigger)
-{
-	TriggerDesc *desc = rel->trigdesc;
-
-	for (int i = 0; desc != NULL && i < desc->numtriggers; i++)
-		if (strcmp(desc->triggers[i].tgname, trigger) == 0 &&
-			get_func_namespace(desc->triggers[i].tgfoid) ==
-			get_namespace_oid(ENT_SCHEMA, true))
-			return "CREATE OR REPLACE";
-	return "CREATE";
-}
-
-static void
-create_trigger(Relation rel, const char *trigger, const char *when,
-			   const char *each, const char *function)
-{
-	const char *name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-												  RelationGetRelationName(rel));
-
-	run_ddl(psprintf("%s TRIGGER %s %s ON %s FOR EACH %s EXECUTE FUNCTION entanglement.%s()",
-					 create_or_replace(rel, trigger), trigger, when, name, each, function));
-	run_ddl(psprintf("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION entanglement", trigger, name));
-}
-
-static void
-create_triggers(Relation rel)
-{
-	create_trigger(rel, "entanglement_capture", "AFTER INSERT OR UPDATE OR DELETE", "ROW",
-				   "capture_trigger");
-	create_trigger(rel, "entanglement_request", "BEFORE INSERT OR UPDATE OR DELETE", "ROW",
-				   "request_trigger");
-	create_trigger(rel, "entanglement_truncate", "BEFORE TRUNCATE", "STATEMENT",
-				   "truncate_trigger");
-}
-
 Datum
 ent_sql_synchronize(PG_FUNCTION_ARGS)
 {
@@ -315,13 +272,14 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 	args[3] = BoolGetDatum(!PG_ARGISNULL(5) && PG_GETARG_BOOL(5));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	create_triggers(rel);
+	ent_triggers_create(rel, DatumGetObjectId(args[1]));
 	ent_query_run(&add_query, args, NULL, SPI_OK_INSERT_RETURNING, NULL);
 	no = ent_query_int4(0, 1, NULL);
 	args[0] = Int32GetDatum(no);
 	ent_query_run(&arrears_query, args, NULL, SPI_OK_INSERT, NULL);
 	ent_relinfo_invalidate();
 	CommandCounterIncrement();
+	ent_partitions_settle(false);
 	if (take_over)
 		(void) ent_capture_existing(no, ent_owner_current());
 	SPI_finish();
@@ -369,18 +327,55 @@ ent_sql_desynchronize(PG_FUNCTION_ARGS)
 	if (info == NULL)
 		complain_not_synchronized(relid);
 	args[0] = Int32GetDatum(info->no);
-	name = quote_qualified_identifier(info->schema, info->name);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	run_ddl(psprintf("DROP TRIGGER entanglement_capture ON %s", name));
-	run_ddl(psprintf("DROP TRIGGER entanglement_truncate ON %s", name));
-	run_ddl(psprintf("DROP TRIGGER IF EXISTS entanglement_request ON %s", name));
 	for (int i = 0; i < lengthof(remove_queries); i++)
 		ent_query_run(&remove_queries[i], args, NULL, SPI_OK_DELETE, NULL);
+	ent_partitions_forget(info->no);
+	ent_triggers_drop(relid);
 	SPI_finish();
 	ent_relinfo_invalidate();
 	ent_wake_routes_at_commit();
 	PG_RETURN_VOID();
+}
+
+/*
+ * A row given to owner_of may be made up: nobody learns so of a key what the
+ * table would not tell. Policies may themselves ask who owns a row: what the
+ * look asks for is not looked for again.
+ */
+static bool
+may_know(EntRelation *rel, const Datum *key)
+{
+	static bool looking = false;
+	bool		visible = true;
+
+	if (check_enable_rls(rel->relid, InvalidOid, true) != RLS_ENABLED)
+	{
+		if (pg_class_aclcheck(rel->relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK)
+			return true;
+		for (int i = 0; i < rel->nkeys; i++)
+			if (pg_attribute_aclcheck(rel->relid, rel->columns[rel->keys[i]].attnum,
+									  GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+				aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, rel->name);
+		return true;
+	}
+	if (looking)
+		return true;
+	looking = true;
+	PG_TRY();
+	{
+		if (SPI_connect() != SPI_OK_CONNECT)
+			elog(ERROR, "SPI_connect failed");
+		visible = ent_rowquery_visible(rel, key);
+		SPI_finish();
+	}
+	PG_FINALLY();
+	{
+		looking = false;
+	}
+	PG_END_TRY();
+	return visible;
 }
 
 /* The owner of a row, given as its table's row type. */
@@ -417,6 +412,8 @@ ent_sql_owner_of(PG_FUNCTION_ARGS)
 		}
 	}
 	ReleaseTupleDesc(desc);
+	if (!may_know(rel, values))
+		PG_RETURN_NULL();
 	key = ent_key_image(rel, values);
 	if (ent_object_find(rel->no, key, &object))
 		name = ent_object_owner_name(object.owner);

@@ -29,6 +29,7 @@ int			ent_scan_chunk;
 int			ent_retry_parked;
 int			ent_prune_interval;
 int			ent_request_retention;
+int			ent_max_owners;
 
 typedef struct NumberSetting
 {
@@ -96,6 +97,10 @@ static const NumberSetting numbers[] = {
 		365 * 24 * 3600, PGC_SIGHUP, GUC_UNIT_S,
 		"Sets when requests without an answer expire, and how long answered ones are kept.",
 	NULL},
+	{ENT_NAME ".max_owners", &ent_max_owners, 10000, 1, 1000000,
+		PGC_SIGHUP, 0,
+		"Sets how many owners a database gets to know.",
+	"Those that peers offer beyond that are not taken."},
 };
 
 void

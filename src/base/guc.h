@@ -32,6 +32,8 @@ extern int	ent_prune_interval; /* SIGHUP, ms, 30000: tombstones are collected
 extern int	ent_request_retention;	/* SIGHUP, s, 604800: undecided requests
 									 * expire after that, decided ones are kept
 									 * so long */
+extern int	ent_max_owners;		/* SIGHUP, 10000: owners this database gets to
+								 * know, its own included */
 
 /* Defines them all; called from _PG_init, preloaded or not. */
 extern void ent_guc_init(void);

@@ -238,6 +238,16 @@ ent_shmem_folded(EntDatabaseSlot *database, uint64 ticket)
 }
 
 void
+ent_shmem_heard(EntPeerSlot *slot, uint64 asked)
+{
+	if (pg_atomic_read_u64(&slot->heard) == asked)
+		return;
+	pg_write_barrier();			/* acked comes first */
+	pg_atomic_write_u64(&slot->heard, asked);
+	ConditionVariableBroadcast(&ent_shared->progress);
+}
+
+void
 ent_shmem_acked(EntPeerSlot *slot, uint64 position)
 {
 	if (slot == NULL || pg_atomic_read_u64(&slot->acked) == position)

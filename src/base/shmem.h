@@ -63,7 +63,11 @@ typedef struct EntPeerSlot
 								 * once, if only a heartbeat */
 
 	pg_atomic_uint64 acked;		/* ring position up to which all is durable at
-								 * the peer; 0 while not connected */
+								 * the peer; 0 while not connected, or while it
+								 * is sent a table anew */
+	pg_atomic_uint64 asked;		/* drains that want to hear from the peer, and */
+	pg_atomic_uint64 heard;		/* ... those that did, in an answer to what was
+								 * sent later */
 	pg_atomic_uint64 queued;	/* entries */
 	pg_atomic_uint64 oldest;	/* TimestampTz of the oldest stale copy, 0 none */
 	pg_atomic_uint64 round_trip;	/* us, 0 unknown */
@@ -103,8 +107,8 @@ typedef struct EntShared
 	LWLock	   *ring_lock;
 	int			launcher_pid;
 	Latch	   *launcher_latch;
-	ConditionVariable progress; /* broadcast when fold_done or an acked has
-								 * advanced */
+	ConditionVariable progress; /* broadcast when fold_done, an acked or a
+								 * heard has advanced */
 	EntDatabaseSlot databases[ENT_MAX_DATABASES];
 	int			npeers;			/* ent_max_peers */
 	EntPeerSlot peers[FLEXIBLE_ARRAY_MEMBER];
@@ -230,5 +234,7 @@ extern uint64 ent_shmem_fold_ticket(void);
 extern void ent_shmem_folded(EntDatabaseSlot *database, uint64 ticket);
 /* All before that ring position is durable at the peer: tells drain. */
 extern void ent_shmem_acked(EntPeerSlot *slot, uint64 position);
+/* Sender: what was asked when the batch was built has been answered. */
+extern void ent_shmem_heard(EntPeerSlot *slot, uint64 asked);
 
 #endif							/* ENT_BASE_SHMEM_H */

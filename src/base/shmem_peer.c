@@ -36,6 +36,8 @@ visit_counters(EntPeerSlot *slot,
 			   void (*visit) (volatile pg_atomic_uint64 *counter, uint64 value))
 {
 	visit(&slot->acked, 0);
+	visit(&slot->asked, 0);
+	visit(&slot->heard, 0);
 	visit(&slot->queued, 0);
 	visit(&slot->oldest, 0);
 	visit(&slot->round_trip, 0);
@@ -279,7 +281,8 @@ ent_shmem_take(EntEnd *end)
 		LWLockRelease(ent_shared->lock);
 		ereport(FATAL,
 				(errcode(ERRCODE_ADMIN_SHUTDOWN),
-				 errmsg("entanglement's workers must stay away from this database for now")));
+				 errmsg("entanglement's workers must stay away from this database"),
+				 errdetail("A statement needs it for itself.")));
 	}
 	if (slot_of(end)->database == MyDatabaseId)
 	{

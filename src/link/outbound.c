@@ -41,7 +41,8 @@ static EntQuery owed_query = {
 };
 static EntQuery remit_query = {
 	"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1 "
-	"AND owner OPERATOR(pg_catalog.=) ANY ($2)",
+	"AND (owner OPERATOR(pg_catalog.=) ANY ($2) OR owner OPERATOR(pg_catalog.=) ANY "
+	"(SELECT no FROM entanglement.owner WHERE peer OPERATOR(pg_catalog.=) $1))",
 	2, {INT4OID, INT4ARRAYOID}, NULL
 };
 
@@ -130,6 +131,7 @@ take_object(EntOutbound *ob, const EntEvent *ev)
 	if (o == NULL || t == NULL)
 	{
 		ob->adverts_due = true;
+		ob->owed_due |= (ev->flags & ENT_ROW_LATE) != 0;
 		return;
 	}
 	if (!o->wanted || !t->known)
@@ -186,6 +188,7 @@ rescan_all(EntOutbound *ob)
 
 	ob->adverts_due = true;
 	ob->requests_due = true;
+	ob->owed_due = true;
 	hash_seq_init(&seq, ob->owners);
 	while ((o = hash_seq_search(&seq)) != NULL)
 		if (o->wanted)
@@ -224,8 +227,8 @@ read_ring(EntOutbound *ob)
 
 /* ---- what is durable at the peer ---- */
 
-static void
-show(EntOutbound *ob)
+void
+ent_outbound_show(EntOutbound *ob)
 {
 	EntPeerSlot *slot = ob->slot;
 	int64		oldest = ent_queue_oldest(ob->queue);
@@ -240,6 +243,10 @@ show(EntOutbound *ob)
 
 		if (ob->in_flight && ob->flight_min < position)
 			position = ob->flight_min;
+		/* what a table that appeared there lacks is of old */
+		if (!dlist_is_empty(&ob->arrears) ||
+			(ob->in_flight && ob->flight_arrears))
+			position = 0;
 		ent_shmem_acked(slot, position);
 	}
 }
@@ -267,6 +274,14 @@ claims_ready(EntOutbound *ob)
 		TimestampDifferenceExceeds(ob->claimed_at, GetCurrentTimestamp(), 1000);
 }
 
+/* Does a drain wait for the peer to be heard? */
+static bool
+is_asked(const EntOutbound *ob)
+{
+	return pg_atomic_read_u64(&ob->slot->asked) !=
+		pg_atomic_read_u64(&ob->slot->heard);
+}
+
 bool
 ent_outbound_poll(EntOutbound *ob)
 {
@@ -283,18 +298,22 @@ ent_outbound_poll(EntOutbound *ob)
 	read_ring(ob);
 	if (ob->adverts_due && !due)
 		ob->adverts_position = ob->ring_position;
-	show(ob);
+	ent_outbound_show(ob);
 	if (ob->in_flight)
 		return false;
 	return ent_queue_length(ob->queue) > 0 || ob->adverts_due ||
 		((ob->owed_due || ob->requests_due) && ob->answered_once) ||
 		ob->scans > 0 || ent_outbound_presents_due(ob) || ob->slot->nudge ||
+		is_asked(ob) ||
 		claims_ready(ob);
 }
 
 /* ---- debts ---- */
 
-/* What the peer takes by another way it is owed there, if at all. */
+/*
+ * What the peer takes by another way it is owed there, if at all; what comes
+ * from itself, not at all.
+ */
 static void
 remit_owed(EntOutbound *ob)
 {
@@ -308,8 +327,6 @@ remit_owed(EntOutbound *ob)
 	while ((o = hash_seq_search(&seq)) != NULL)
 		if (o->answered && !o->wanted)
 			owners[n++] = Int32GetDatum(o->no);
-	if (n == 0)
-		return;
 	args[1] = ent_query_array(INT4OID, owners, NULL, n);
 	ent_query_run(&remit_query, args, NULL, SPI_OK_DELETE, NULL);
 }
@@ -371,6 +388,8 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	ent_wire_write_header(&w, &header);
 	empty = w.len;
 
+	ob->flight_asked = pg_atomic_read_u64(&ob->slot->asked);
+	ob->flight_arrears = false;
 	ob->flight_min = UINT64_MAX;
 	ob->flight_oldest = PG_INT64_MAX;
 	if (ob->tables_version != ent_relinfo_version())
@@ -401,9 +420,12 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 		ent_wire_close_section(&w, mark);
 		ob->slot->nudge = false;
 	}
-	/* what this batch tells counts as in flight, not as acknowledged */
-	ob->in_flight = w.len > empty || heartbeat;
-	show(ob);
+	/*
+	 * What this batch tells counts as in flight, not as acknowledged. An empty
+	 * one keeps the link alive while much is looked at in vain.
+	 */
+	ob->in_flight = w.len > empty || heartbeat || ob->looked || is_asked(ob);
+	ent_outbound_show(ob);
 	if (!ob->in_flight)
 	{
 		pfree(w.data);

@@ -81,6 +81,8 @@ typedef struct EntOutPresent
 	int32		owner;
 	int32		rel;
 	bytea	   *lo;				/* listed up to here, NULL: from the start */
+	bytea	   *seen;			/* looked at up to here, NULL: up to lo */
+	int64		serial;			/* least of the snapshots between the two */
 } EntOutPresent;
 
 struct EntOutbound
@@ -104,11 +106,14 @@ struct EntOutbound
 	bool		adverts_due;
 	uint64		adverts_position;	/* ring position at which they became due */
 	bool		owed_due;
+	bool		looked;			/* at keys that may not be told: there is more */
 	int			scans;			/* owners scanning and arrears not yet queued */
 	uint64		scan_position;	/* least ring position any scan began at */
 
 	uint64		number;			/* of the last batch built */
 	bool		in_flight;
+	uint64		flight_asked;	/* slot->asked when it was built */
+	bool		flight_arrears; /* it says that a table is complete */
 	bool		answered_once;	/* the peer has told its haves */
 	uint64		flight_min;		/* least position of what is in flight */
 	int64		flight_oldest;	/* least stale_at of what is in flight */
@@ -127,10 +132,13 @@ typedef struct EntOutLate
 	int32		rel;
 	int32		owner;
 	bytea	   *key;
+	int64		serial;			/* of the version sent */
 } EntOutLate;
 
 /* outbound.c */
 extern uint64 ent_outbound_settled(EntOutbound *ob);
+/* Tells drain what is durable at the peer. */
+extern void ent_outbound_show(EntOutbound *ob);
 extern void ent_outbound_claim(EntOutbound *ob, EntOutOwner *o, int64 serial,
 							   uint64 position);
 

@@ -218,6 +218,8 @@ note_flight(EntOutbound *ob, Taken *taken)
 
 		late->rel = e->rel;
 		late->owner = e->owner;
+		/* a version that came since is a debt of its own */
+		late->serial = taken->fate == FATE_SENT ? taken->extract->serial : PG_INT64_MAX;
 		late->key = palloc(VARHDRSZ + e->keylen);
 		SET_VARSIZE(late->key, VARHDRSZ + e->keylen);
 		memcpy(VARDATA(late->key), e->key, e->keylen);
@@ -527,6 +529,7 @@ ent_outbound_write_claims(EntOutbound *ob, EntWriter *w)
 			ent_outbound_presents_left(ob, a->owner))
 			continue;
 		ent_wire_write_arrears(w, ENT_SECTION_ARREARS_DONE, &done);
+		ob->flight_arrears = true;
 		dlist_delete(&a->node);
 		pfree(a);
 	}

@@ -4,7 +4,8 @@
  *
  * It missed them if the tombstones it needed are gone, or if it did not take
  * the table when they passed by. Only keys of rows that the peer's role may
- * see are listed (I5), and none while we are in arrears with the owner
+ * see are told (I5): a range ends with such a key, however many others have to
+ * be looked at before. None are told while we are in arrears with the owner
  * ourselves: what has not come here yet is not dead.
  */
 #include "postgres.h"
@@ -21,6 +22,7 @@
 #include "store/value.h"
 
 #define MAX_PRESENT 1000		/* keys looked at at a time */
+#define MAX_LOOKS	100			/* times for one batch */
 
 static EntQuery live_query = {
 	"SELECT o.key FROM entanglement.object o "
@@ -36,7 +38,7 @@ static EntQuery state_query = {
 	1, {INT4OID}, NULL
 };
 
-/* One range of keys, under one snapshot. */
+/* A piece of a table's keys, under one snapshot. */
 typedef struct Range
 {
 	EntOutbound *ob;
@@ -50,7 +52,18 @@ typedef struct Range
 	int			n;
 	int			from,
 				to;				/* which of them are looked at */
+	int			told;			/* how many the section covers */
 } Range;
+
+static void
+forget_place(EntOutPresent *p)
+{
+	if (p->lo)
+		pfree(p->lo);
+	if (p->seen)
+		pfree(p->seen);
+	p->lo = p->seen = NULL;
+}
 
 void
 ent_outbound_start_present(EntOutbound *ob, int32 owner, int32 rel)
@@ -63,7 +76,7 @@ ent_outbound_start_present(EntOutbound *ob, int32 owner, int32 rel)
 		p = dlist_container(EntOutPresent, node, iter.cur);
 		if (p->owner == owner && p->rel == rel)
 		{
-			p->lo = NULL;
+			forget_place(p);
 			return;
 		}
 	}
@@ -104,10 +117,11 @@ static void
 read_keys(Range *r)
 {
 	EntOutPresent *p = r->present;
+	bytea	   *after = p->seen ? p->seen : p->lo;
 	Datum		args[4] = {Int32GetDatum(p->rel), Int32GetDatum(p->owner),
-	PointerGetDatum(p->lo), Int64GetDatum(MAX_PRESENT)};
+	PointerGetDatum(after), Int64GetDatum(MAX_PRESENT)};
 
-	ent_query_run(&live_query, args, p->lo ? "    " : "  n ", SPI_OK_SELECT,
+	ent_query_run(&live_query, args, after ? "    " : "  n ", SPI_OK_SELECT,
 				  r->snapshot);
 	r->n = SPI_processed;
 	r->keys = palloc((r->n + 1) * sizeof(bytea *));
@@ -168,11 +182,26 @@ wire_key(Range *r, bytea *key, size_t *len)
 						   VARSIZE_ANY_EXHDR(key), len);
 }
 
+/*
+ * Up to which key the range can be told: to the end of the table, or else to
+ * the last one that the role may see, which ends it.
+ */
+static int
+countable(Range *r)
+{
+	int			n = r->n;
+
+	if (n == MAX_PRESENT)
+		while (n > 0 && !r->visible[n - 1])
+			n--;
+	return n;
+}
+
 static void
-write_range(Range *r, EntWriter *w, int64 serial)
+write_range(Range *r, EntWriter *w)
 {
 	EntOutPresent *p = r->present;
-	EntWirePresent head = {.owner = p->owner, .table = p->rel, .serial = serial};
+	EntWirePresent head = {.owner = p->owner, .table = p->rel, .serial = p->serial};
 	size_t		mark,
 				len;
 
@@ -181,10 +210,10 @@ write_range(Range *r, EntWriter *w, int64 serial)
 		head.lo = wire_key(r, p->lo, &head.lolen);
 	head.has_hi = r->n == MAX_PRESENT;
 	if (head.has_hi)
-		head.hi = wire_key(r, r->keys[r->n - 1], &head.hilen);
+		head.hi = wire_key(r, r->keys[r->told - 1], &head.hilen);
 	mark = ent_wire_open_section(w, ENT_SECTION_PRESENT);
 	ent_wire_write_present(w, &head);
-	for (int i = 0; i < r->n; i++)
+	for (int i = 0; i < r->told; i++)
 		if (r->visible[i])
 		{
 			const uint8 *key = wire_key(r, r->keys[i], &len);
@@ -192,6 +221,39 @@ write_range(Range *r, EntWriter *w, int64 serial)
 			ent_wire_write_bytes(w, key, len);
 		}
 	ent_wire_close_section(w, mark);
+}
+
+static void
+keep_key(EntOutbound *ob, bytea **place, bytea *key)
+{
+	if (*place)
+		pfree(*place);
+	*place = MemoryContextAlloc(ob->context, VARSIZE_ANY(key));
+	memcpy(*place, key, VARSIZE_ANY(key));
+}
+
+/* Looks at the next keys, and tells those that can be. True: there are more. */
+static bool
+list_keys(Range *r, EntWriter *w, int64 serial)
+{
+	EntOutPresent *p = r->present;
+
+	if (p->seen == NULL || serial < p->serial)
+		p->serial = serial;
+	read_keys(r);
+	look_at_rows(r, w);
+	r->told = countable(r);
+	if (r->told > 0 || r->n < MAX_PRESENT)
+		write_range(r, w);
+	if (r->n < MAX_PRESENT)
+		return false;
+	if (r->told > 0)
+	{
+		keep_key(r->ob, &p->lo, r->keys[r->told - 1]);
+		p->serial = serial;
+	}
+	keep_key(r->ob, &p->seen, r->keys[r->n - 1]);
+	return true;
 }
 
 typedef enum Progress
@@ -221,21 +283,9 @@ write_present(EntOutbound *ob, EntWriter *w, EntOutPresent *p)
 	r.snapshot = RegisterSnapshot(GetLatestSnapshot());
 	level = ent_value_enter();
 	if (read_state(o, r.snapshot, &serial))
-	{
-		read_keys(&r);
-		look_at_rows(&r, w);
-		write_range(&r, w, serial);
-		result = r.n < MAX_PRESENT ? DONE : MORE;
-	}
+		result = list_keys(&r, w, serial) ? MORE : DONE;
 	ent_value_leave(level);
 	UnregisterSnapshot(r.snapshot);
-	if (result == MORE)
-	{
-		bytea	   *last = r.keys[r.n - 1];
-
-		p->lo = MemoryContextAlloc(ob->context, VARSIZE_ANY(last));
-		memcpy(p->lo, last, VARSIZE_ANY(last));
-	}
 	return result;
 }
 
@@ -243,19 +293,28 @@ void
 ent_outbound_write_presents(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 {
 	dlist_mutable_iter iter;
+	int			looks = 0;
 
+	ob->looked = false;
 	dlist_foreach_modify(iter, &ob->presents)
 	{
 		EntOutPresent *p = dlist_container(EntOutPresent, node, iter.cur);
 		Progress	progress = MORE;
 
-		while (progress == MORE && w->len < max_bytes)
+		while (progress == MORE && w->len < max_bytes && looks < MAX_LOOKS)
+		{
 			progress = write_present(ob, w, p);
+			looks += progress == MORE;
+		}
 		if (progress == MORE)
+		{
+			ob->looked = looks > 0;
 			return;
+		}
 		if (progress == NOT_NOW)
 			continue;
 		dlist_delete(&p->node);
+		forget_place(p);
 		pfree(p);
 	}
 }

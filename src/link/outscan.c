@@ -213,6 +213,8 @@ ent_outbound_advertise(EntOutbound *ob, EntWriter *w)
 				ent_outbound_unwant(ob, out);
 				out->digest = 0;
 			}
+			/* nothing is owed to where it comes from */
+			ob->owed_due |= o->peer == ob->peer;
 			continue;
 		}
 		advertise_owner(ob, w, o);

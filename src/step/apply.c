@@ -15,6 +15,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
@@ -22,11 +23,15 @@
 #include "base/ring.h"
 #include "base/wake.h"
 #include "rule/colserial.h"
-#include "step/apply.h"
+#include "step/apply_private.h"
 #include "store/query.h"
 #include "store/rowquery.h"
 #include "store/value.h"
 #include "store/version.h"
+
+#define MAX_TRIES_TOGETHER	100
+
+typedef EntApplyCopy Copy;
 
 static EntQuery find_query = {
 	"SELECT u.n, o.owner, o.epoch, o.serial, o.born, o.column_serials, "
@@ -44,18 +49,22 @@ static EntQuery find_query = {
 };
 static EntQuery park_query = {
 	"INSERT INTO entanglement.parked AS p "
-	"(rel, key, owner, peer, serial, sqlstate, message, detail, foreign_key) "
-	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) "
+	"(rel, key, owner, peer, serial, sqlstate, message, detail, foreign_key, epoch) "
+	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
 	"ON CONFLICT (rel, key, owner) DO UPDATE SET peer = EXCLUDED.peer, "
-	"serial = EXCLUDED.serial, sqlstate = EXCLUDED.sqlstate, "
+	"epoch = EXCLUDED.epoch, serial = EXCLUDED.serial, "
+	"sqlstate = EXCLUDED.sqlstate, "
 	"message = EXCLUDED.message, detail = EXCLUDED.detail, "
-	"tries = p.tries OPERATOR(pg_catalog.+) 1",
-	9, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID}, NULL
+	"tries = p.tries OPERATOR(pg_catalog.+) 1 "
+	"WHERE (p.epoch, p.serial) OPERATOR(pg_catalog.<=) (EXCLUDED.epoch, EXCLUDED.serial)",
+	10, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, INT4OID}, NULL
 };
+/* An older version, by another way, is not the one that is missed. */
 static EntQuery unpark_query = {
 	"DELETE FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1 "
-	"AND key OPERATOR(pg_catalog.=) $2 AND owner OPERATOR(pg_catalog.=) $3",
-	3, {INT4OID, BYTEAOID, INT4OID}, NULL
+	"AND key OPERATOR(pg_catalog.=) $2 AND owner OPERATOR(pg_catalog.=) $3 "
+	"AND (epoch, serial) OPERATOR(pg_catalog.<=) ($4, $5)",
+	5, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID}, NULL
 };
 static EntQuery freed_query = {
 	"SELECT owner FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1 "
@@ -63,10 +72,12 @@ static EntQuery freed_query = {
 	2, {INT4OID, BYTEAOID}, NULL
 };
 static EntQuery owe_query = {
-	"INSERT INTO entanglement.owed (peer, rel, owner, key) "
-	"SELECT p.no, $2, $3, $4 FROM entanglement.peer p "
-	"WHERE p.no OPERATOR(pg_catalog.<>) $1 ON CONFLICT DO NOTHING",
-	4, {INT4OID, INT4OID, INT4OID, BYTEAOID}, NULL
+	"INSERT INTO entanglement.owed AS d (peer, rel, owner, key, serial) "
+	"SELECT p.no, $2, $3, $4, $5 FROM entanglement.peer p "
+	"WHERE p.no OPERATOR(pg_catalog.<>) $1 "
+	"ON CONFLICT (owner, rel, key, peer) DO UPDATE SET serial = EXCLUDED.serial "
+	"WHERE d.serial OPERATOR(pg_catalog.<) EXCLUDED.serial",
+	5, {INT4OID, INT4OID, INT4OID, BYTEAOID, INT8OID}, NULL
 };
 static EntQuery pending_query = {
 	"SELECT 1 FROM entanglement.change WHERE rel OPERATOR(pg_catalog.=) $1 "
@@ -82,24 +93,6 @@ static EntQuery absent_query = {
 	"AND o.key OPERATOR(pg_catalog.<>) ALL ($6)",
 	7, {INT4OID, INT4OID, BYTEAOID, BYTEAOID, INT8OID, BYTEAARRAYOID, INT4OID}, NULL
 };
-
-/* What is here of one row's object. */
-typedef struct Copy
-{
-	bytea	   *key;			/* local image */
-	bool		foreign_key;	/* no, the peer's: it has no equivalent here */
-	Datum		values[ENT_WIRE_MAX_KEYS];
-	bool		exists;			/* object row: */
-	int32		owner;
-	int32		epoch;
-	int64		serial;
-	int64		born;
-	bytea	   *columns;
-	bool		parked;
-	bool		buried;			/* tombstone of this owner: */
-	int32		grave_epoch;
-	int64		grave_serial;
-} Copy;
 
 static bool
 newer(int32 epoch, int64 serial, int32 than_epoch, int64 than_serial)
@@ -152,12 +145,23 @@ find_copies(EntApply *a, Copy *copies, int n)
 
 /* ---- writing our own tables ---- */
 
+/*
+ * Does it come so late that our have, and so perhaps those of our other peers,
+ * covers it already? Then they would not get it by its serial.
+ */
+static bool
+late(EntApply *a, EntApplyRow *r)
+{
+	return (r->flags & ENT_ROW_LATE) != 0 || r->serial <= a->have;
+}
+
 static void
 post(EntApply *a, Copy *c, EntApplyRow *r, int64 since)
 {
 	EntEvent	ev = {
 		.kind = ENT_EVENT_OBJECT, .owner = a->owner, .rel = a->rel->no,
-		.serial = r->serial, .since = since, .flags = r->flags,
+		.serial = r->serial, .since = since,
+		.flags = late(a, r) ? ENT_ROW_REFRESH | ENT_ROW_LATE : r->flags,
 		.keylen = VARSIZE_ANY_EXHDR(c->key), .key = (uint8 *) VARDATA_ANY(c->key)
 	};
 
@@ -191,15 +195,15 @@ new_columns(EntApply *a, Copy *c, EntApplyRow *r)
 }
 
 static void
-unpark(EntApply *a, Copy *c)
+unpark(EntApply *a, Copy *c, EntApplyRow *r)
 {
-	Datum		args[3] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
-	Int32GetDatum(a->owner)};
+	Datum		args[5] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
+		Int32GetDatum(a->owner), Int32GetDatum(a->epoch),
+	Int64GetDatum(r->serial)};
 
 	if (!c->parked)
 		return;
 	ent_query_run(&unpark_query, args, NULL, SPI_OK_DELETE, NULL);
-	c->parked = false;
 }
 
 static char *
@@ -218,11 +222,12 @@ static void
 note_parked(EntApply *a, Copy *c, EntApplyRow *r, const char *sqlstate,
 	 const char *message, const char *detail)
 {
-	Datum		args[9] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
+	Datum		args[10] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
 		Int32GetDatum(a->owner), Int32GetDatum(a->peer),
 		Int64GetDatum(r->serial), CStringGetTextDatum(sqlstate),
-	CStringGetTextDatum(message), (Datum) 0, BoolGetDatum(c->foreign_key)};
-	char		nulls[] = "         ";
+		CStringGetTextDatum(message), (Datum) 0, BoolGetDatum(c->foreign_key),
+	Int32GetDatum(a->epoch)};
+	char		nulls[] = "          ";
 
 	if (detail)
 		args[7] = CStringGetTextDatum(detail);
@@ -261,40 +266,16 @@ wake_parked(EntApply *a, Copy *c)
 }
 
 static void
-owe_others(EntApply *a, Copy *c)
+owe_others(EntApply *a, Copy *c, EntApplyRow *r)
 {
-	Datum		args[4] = {Int32GetDatum(a->peer), Int32GetDatum(a->rel->no),
-	Int32GetDatum(a->owner), PointerGetDatum(c->key)};
+	Datum		args[5] = {Int32GetDatum(a->peer), Int32GetDatum(a->rel->no),
+		Int32GetDatum(a->owner), PointerGetDatum(c->key),
+	Int64GetDatum(r->serial)};
 
 	ent_query_run(&owe_query, args, NULL, SPI_OK_INSERT, NULL);
 }
 
-/* ---- writing the user's table, as the peer's role ---- */
-
-typedef struct Values
-{
-	Datum	   *values;
-	bool	   *nulls;
-} Values;
-
-static Values
-decode(EntApply *a, EntApplyRow *r)
-{
-	int			n = a->rel->ncolumns;
-	Values		v = {palloc0(n * sizeof(Datum)), palloc0(n * sizeof(bool))};
-
-	for (int i = 0; i < n; i++)
-	{
-		if (!r->set[i])
-			continue;
-		v.nulls[i] = r->data[i] == NULL;
-		if (!v.nulls[i])
-			v.values[i] = ent_value_decode(&a->rel->columns[i], a->formats[i],
-										   a->sender_types[i], r->data[i],
-										   r->len[i]);
-	}
-	return v;
-}
+/* ---- one row ---- */
 
 /*
  * The row is here although no object says so: somebody's local row not yet
@@ -312,75 +293,6 @@ pending_locally(EntApply *a, Copy *c)
 	return found;
 }
 
-typedef enum Outcome
-{
-	STORED,
-	MISSING,					/* delta on a row that is not there */
-	INVISIBLE					/* the row exists, but not for this role */
-} Outcome;
-
-typedef struct Write
-{
-	EntApply   *a;
-	Copy	   *c;
-	EntApplyRow *r;
-	bool		careful;		/* an INSERT failed before: look first */
-	Outcome		outcome;
-} Write;
-
-static Outcome
-write_row(Write *w)
-{
-	EntApply   *a = w->a;
-	EntApplyRow *r = w->r;
-	Values		v;
-
-	if (r->op == ENT_ROW_DELETE)
-	{
-		ent_rowquery_delete(a->rel, w->c->values);
-		return STORED;
-	}
-	v = decode(a, r);
-	if ((w->c->exists || w->careful) &&
-		ent_rowquery_update(a->rel, r->set, w->c->values, v.values, v.nulls) > 0)
-		return STORED;
-	if (r->op == ENT_ROW_DELTA)
-		return MISSING;
-	if (w->careful && ent_rowquery_exists(a->rel, w->c->values, NULL))
-		return INVISIBLE;
-	ent_rowquery_insert(a->rel, r->set, w->c->values, v.values, v.nulls);
-	return STORED;
-}
-
-/* Runs write_row as the peer's role, triggers asleep, nothing captured. */
-static void
-write_as_peer(Write *w)
-{
-	Oid			save_user;
-	int			save_context;
-	int			save_role = SessionReplicationRole;
-	bool		save_applying = ent_rowquery_applying;
-
-	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(w->a->role, save_context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION);
-	SessionReplicationRole = SESSION_REPLICATION_ROLE_REPLICA;
-	ent_rowquery_applying = true;
-	PG_TRY();
-	{
-		w->outcome = write_row(w);
-	}
-	PG_FINALLY();
-	{
-		ent_rowquery_applying = save_applying;
-		SessionReplicationRole = save_role;
-		SetUserIdAndSecContext(save_user, save_context);
-	}
-	PG_END_TRY();
-}
-
-/* ---- one row ---- */
-
 /* Has the copy here that version already (or a newer one)? */
 static bool
 stale(EntApply *a, Copy *c, EntApplyRow *r)
@@ -393,8 +305,8 @@ stale(EntApply *a, Copy *c, EntApplyRow *r)
 			  a->epoch == c->epoch && r->serial == c->serial);
 	if (c->buried && !newer(a->epoch, r->serial, c->grave_epoch, c->grave_serial))
 		return true;
-	/* not here although covered by our have: it was deleted since */
-	return !refresh && !c->parked && r->serial <= a->have;
+	/* not here although the peer knew that we had it: it was deleted since */
+	return !refresh && !c->parked && r->serial <= a->base;
 }
 
 /*
@@ -445,9 +357,11 @@ note_deleted(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 		ent_versions_drop(versions, a->rel->no, c->key);
 	ent_versions_bury(versions, a->rel->no, a->owner, a->epoch, r->serial,
 					  c->key);
-	unpark(a, c);
+	unpark(a, c, r);
 	if (mine)
 		wake_parked(a, c);
+	if (mine && late(a, r))
+		owe_others(a, c, r);
 }
 
 static void
@@ -457,9 +371,9 @@ note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 		ent_versions_put(versions, a->rel->no, a->owner, a->epoch, r->serial,
 						 r->op == ENT_ROW_DELTA ? c->born : r->serial, c->key,
 						 new_columns(a, c, r));
-	unpark(a, c);
-	if (r->flags & ENT_ROW_LATE)
-		owe_others(a, c);
+	unpark(a, c, r);
+	if (late(a, r))
+		owe_others(a, c, r);
 }
 
 /* Stores one row; true when it was. Errors are the row's or the server's. */
@@ -467,22 +381,22 @@ static bool
 apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 		  bool careful)
 {
-	Write		w = {.a = a, .c = c, .r = r, .careful = careful};
+	EntApplyWrite w = {.a = a, .c = c, .r = r, .careful = careful};
 
 	if (!acceptable(a, c, r))
 		return false;
 	if (r->op != ENT_ROW_DELETE || (c->exists && c->owner == a->owner))
-		write_as_peer(&w);
+		ent_apply_write(&w);
 	switch (w.outcome)
 	{
-		case MISSING:
+		case ENT_APPLY_MISSING:
 			ask_again(a, c, r);
 			return false;
-		case INVISIBLE:
+		case ENT_APPLY_INVISIBLE:
 			park(a, c, r, "42501", "the row exists but the peer's role may not change it",
 				 NULL);
 			return false;
-		case STORED:
+		case ENT_APPLY_STORED:
 			break;
 	}
 	if (r->op == ENT_ROW_DELETE)
@@ -503,7 +417,22 @@ typedef struct Section
 	int			from,
 				to;
 	bool		careful;
+	bool		together;		/* take all out before any is put in */
+	int			at;				/* the row being stored */
 } Section;
+
+/* Rows whose places in a unique index depend on each other make room. */
+static void
+take_out_rows(Section *s)
+{
+	for (int i = s->from; i < s->to; i++)
+	{
+		EntApplyWrite w = {.a = s->a, .c = &s->copies[i], .r = &s->rows[i]};
+
+		if (w.c->exists && w.c->owner == s->a->owner)
+			ent_apply_take_out(&w);
+	}
+}
 
 static void
 apply_rows(Section *s)
@@ -521,9 +450,16 @@ apply_rows(Section *s)
 								   s->rows[i].wirekeylen, c->values);
 	}
 	find_copies(s->a, s->copies + s->from, s->to - s->from);
+	if (s->together)
+		take_out_rows(s);
 	for (int i = s->from; i < s->to; i++)
+	{
+		s->at = i;
 		s->stored[i] = apply_row(s->a, &s->copies[i], &s->rows[i], versions,
 								 s->careful);
+		if (s->copies[i].taken_out && !s->stored[i])
+			elog(ERROR, "a row that was taken out was not put in again");
+	}
 	ent_versions_write(versions);
 }
 
@@ -585,22 +521,28 @@ park_failed(Section *s, int i, ErrorData *error)
 
 	if (c->key == NULL)			/* the key itself could not be converted */
 	{
+		Datum		key = PointerGetDatum(cstring_to_text_with_len((const char *) s->rows[i].wirekey,
+																   s->rows[i].wirekeylen));
+
+		/* one that is too long for our index is told by its digest */
+		if (s->rows[i].wirekeylen > ENT_KEY_MAX)
+			key = DirectFunctionCall1(sha256_bytea, key);
 		c->foreign_key = true;
-		c->key = palloc(VARHDRSZ + s->rows[i].wirekeylen);
-		SET_VARSIZE(c->key, VARHDRSZ + s->rows[i].wirekeylen);
-		memcpy(VARDATA(c->key), s->rows[i].wirekey, s->rows[i].wirekeylen);
+		c->key = DatumGetByteaP(key);
 		c->parked = s->rows[i].op == ENT_ROW_DELETE;
 	}
 	if (c->foreign_key && s->rows[i].op == ENT_ROW_DELETE)
 	{
-		unpark(s->a, c);		/* all that can be here of it */
+		unpark(s->a, c, &s->rows[i]);		/* all that can be here of it */
 		return;
 	}
-	park(s->a, c, &s->rows[i], unpack_sql_state(error->sqlerrcode),
-		 error->message, error->detail);
+	park(s->a, c, &s->rows[i],
+		 c->foreign_key && s->rows[i].wirekeylen > ENT_KEY_MAX ? "54000" :
+		 unpack_sql_state(error->sqlerrcode), error->message, error->detail);
 }
 
-static void
+/* NULL: it is stored, or parked for a reason of its own. */
+static ErrorData *
 apply_alone(Section *s, int i)
 {
 	ErrorData  *error;
@@ -616,13 +558,69 @@ apply_alone(Section *s, int i)
 		{
 			park(s->a, &s->copies[i], &s->rows[i], "23505",
 				 "a row of this node has the same key", NULL);
-			return;
+			return NULL;
 		}
 		s->careful = true;
 		error = try_rows(s);
 	}
-	if (error)
-		park_failed(s, i, error);
+	return error;
+}
+
+static bool
+by_another_row(ErrorData *error)
+{
+	return error && (error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION ||
+					 error->sqlerrcode == ERRCODE_EXCLUSION_VIOLATION);
+}
+
+/*
+ * Rows that exchanged values of a unique column stand in each other's way
+ * whatever the order: those that failed for that are tried all together. One
+ * that fails even so stays behind; after some of these it is not worth it.
+ */
+static void
+apply_together(Section *s, ErrorData **errors, int n)
+{
+	Section		t = {.a = s->a, .together = true};
+	int		   *index = palloc(n * sizeof(int));
+	int			tries = 0;
+
+	for (int i = 0; i < n; i++)
+		if (by_another_row(errors[i]))
+			index[t.to++] = i;
+	t.rows = palloc(n * sizeof(EntApplyRow));
+	t.copies = palloc(n * sizeof(Copy));
+	t.stored = palloc(n * sizeof(bool));
+	while (t.to > 0 && tries++ < MAX_TRIES_TOGETHER)
+	{
+		t.at = 0;
+		for (int i = 0; i < t.to; i++)
+			t.rows[i] = s->rows[index[i]];
+		if (try_rows(&t) == NULL)
+			break;
+		t.to--;
+		memmove(&index[t.at], &index[t.at + 1], (t.to - t.at) * sizeof(int));
+	}
+	for (int i = 0; i < t.to && tries <= MAX_TRIES_TOGETHER; i++)
+	{
+		s->rows[index[i]] = t.rows[i];
+		s->copies[index[i]] = t.copies[i];
+		s->stored[index[i]] = t.stored[i];
+		errors[index[i]] = NULL;
+	}
+}
+
+static void
+apply_one_by_one(Section *s, int n)
+{
+	ErrorData **errors = palloc0(n * sizeof(ErrorData *));
+
+	for (int i = 0; i < n; i++)
+		errors[i] = apply_alone(s, i);
+	apply_together(s, errors, n);
+	for (int i = 0; i < n; i++)
+		if (errors[i])
+			park_failed(s, i, errors[i]);
 }
 
 void
@@ -635,8 +633,7 @@ ent_apply(EntApply *a, EntApplyRow *rows, int n)
 	s.copies = palloc0(n * sizeof(Copy));
 	s.stored = palloc0(n * sizeof(bool));
 	if (try_rows(&s) != NULL)
-		for (int i = 0; i < n; i++)
-			apply_alone(&s, i);
+		apply_one_by_one(&s, n);
 	for (int i = 0; i < n; i++)
 		if (s.stored[i])
 		{
@@ -676,7 +673,9 @@ ent_apply_present(EntApply *a, bytea *lo, bytea *hi, int64 serial,
 		rows[i].op = ENT_ROW_DELETE;
 		rows[i].flags = ENT_ROW_REFRESH;
 		rows[i].serial = DatumGetInt64(SPI_getbinval(found->vals[i],
-													 found->tupdesc, 3, &null)) + 1;
+													 found->tupdesc, 3, &null));
+		if (rows[i].serial < PG_INT64_MAX)
+			rows[i].serial++;
 		rows[i].wirekey = ent_key_to_wire(a->rel, (uint8 *) VARDATA_ANY(key),
 										  VARSIZE_ANY_EXHDR(key),
 										  &rows[i].wirekeylen);

@@ -10,6 +10,7 @@
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "commands/trigger.h"
@@ -33,6 +34,14 @@
 
 PG_FUNCTION_INFO_V1(ent_sql_capture_trigger);
 PG_FUNCTION_INFO_V1(ent_sql_truncate_trigger);
+
+/* The table that this subtransaction marked as a whole last. */
+static struct
+{
+	int32		rel;
+	TransactionId xid;
+	SubTransactionId subxid;
+}			marked;
 
 /* ---- the log ---- */
 
@@ -263,17 +272,8 @@ write_vanished(EntRelation *root)
 	write_change(&t, 0, ENT_CHANGE_TRUNCATE, NULL, NULL);
 }
 
-void
-ent_capture_vanished(int32 rel)
-{
-	EntRelation *root = ent_relinfo_read(rel);
-
-	if (root != NULL)
-		write_vanished(root);
-}
-
 static void
-check_all_ours(EntRelation *root)
+check_all_ours(EntRelation *root, const char *hint)
 {
 	int32		owner;
 	const char *name;
@@ -290,13 +290,42 @@ check_all_ours(EntRelation *root)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("table \"%s\" holds rows owned by \"%s\", not by this node",
 					root->name, name ? name : "?"),
-			 errhint("Delete only the rows whose entanglement.owner_of() is a local owner.")));
+			 errhint("%s", hint)));
+}
+
+void
+ent_capture_vanished(int32 rel)
+{
+	EntRelation *root = ent_relinfo_read(rel);
+
+	if (root == NULL)
+		return;
+	check_all_ours(root, "Detach the partition before it is dropped, so that its rows can be looked at.");
+	write_vanished(root);
 }
 
 /*
  * A table of ours is marked as a whole: the fold looks which of its objects
- * are left. A partition's rows are known one by one only before they go.
+ * are left. Its partitions' triggers come after, in the same statement.
  */
+static void
+truncate_whole(EntRelation *root)
+{
+	check_all_ours(root, "Delete only the rows whose entanglement.owner_of() is a local owner.");
+	write_vanished(root);
+	marked.rel = root->no;
+	marked.xid = GetTopTransactionId();
+	marked.subxid = GetCurrentSubTransactionId();
+}
+
+static bool
+is_marked(EntRelation *root)
+{
+	return marked.rel == root->no && marked.xid == GetTopTransactionId() &&
+		marked.subxid == GetCurrentSubTransactionId();
+}
+
+/* A partition's rows are known one by one only before they go. */
 Datum
 ent_sql_truncate_trigger(PG_FUNCTION_ARGS)
 {
@@ -315,11 +344,8 @@ ent_sql_truncate_trigger(PG_FUNCTION_ARGS)
 	if (t == NULL)
 		PG_RETURN_POINTER(NULL);
 	if (t->root->relid == t->relid)
-	{
-		check_all_ours(t->root);
-		write_vanished(t->root);
-	}
-	else
+		truncate_whole(t->root);
+	else if (!is_marked(t->root))
 		capture_rows(t, data->tg_relation, ENT_CHANGE_DELETE, 0);
 	PG_RETURN_POINTER(NULL);
 }

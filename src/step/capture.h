@@ -32,7 +32,10 @@ extern uint64 ent_capture_existing(int32 rel, int32 owner);
  */
 extern uint64 ent_capture_rows(Oid relid, int32 rel, char op, int32 owner);
 
-/* All objects of the table have to be looked at: some rows may be gone. */
+/*
+ * All objects of the table have to be looked at: the rows of a partition are
+ * gone. Refused (55000) while any row of the table has a remote owner.
+ */
 extern void ent_capture_vanished(int32 rel);
 
 #endif							/* ENT_STEP_CAPTURE_H */

@@ -78,8 +78,6 @@ static EntQuery delete_queries[] = {
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
-	{"DELETE FROM entanglement.parked WHERE peer OPERATOR(pg_catalog.=) $1",
-	1, {INT4OID}, NULL},
 	/* what was asked through it waits for another way, and nobody there is
 	 * answered any more */
 	{"UPDATE entanglement.request SET peers = pg_catalog.array_remove(peers, $1), "

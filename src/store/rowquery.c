@@ -469,20 +469,32 @@ ent_rowquery_exists(EntRelation *rel, const Datum *key, Snapshot snapshot)
 
 bool
 ent_rowquery_read(EntRelation *rel, const bool *may, const Datum *key,
-				  Snapshot snapshot, Datum *values, bool *nulls,
-				  SPITupleTable **table)
+				  Snapshot snapshot, Datum *values, bool *nulls)
 {
 	Statement  *st = statement(rel, READ, may);
 	uint64		n = execute(rel, st, key, NULL, NULL, snapshot);
 
-	*table = SPI_tuptable;
-	if (n == 0)
-		return false;
-	for (int i = 0; i < st->nargs; i++)
-		values[st->columns[i]] = SPI_getbinval(SPI_tuptable->vals[0],
-											   SPI_tuptable->tupdesc, i + 1,
-											   &nulls[st->columns[i]]);
-	return true;
+	for (int i = 0; n > 0 && i < st->nargs; i++)
+	{
+		int			c = st->columns[i];
+		Datum		value = SPI_getbinval(SPI_tuptable->vals[0],
+										  SPI_tuptable->tupdesc, i + 1, &nulls[c]);
+
+		values[c] = nulls[c] ? (Datum) 0 :
+			datumCopy(value, rel->columns[c].typbyval, rel->columns[c].typlen);
+	}
+	/* a batch reads many rows, and each has a memory context of its own */
+	SPI_freetuptable(SPI_tuptable);
+	return n > 0;
+}
+
+bool
+ent_rowquery_visible(EntRelation *rel, const Datum *key)
+{
+	uint64		n = execute(rel, statement(rel, LOOK, NULL), key, NULL, NULL, NULL);
+
+	SPI_freetuptable(SPI_tuptable);
+	return n > 0;
 }
 
 uint64
@@ -490,13 +502,10 @@ ent_rowquery_update(EntRelation *rel, const bool *set, const Datum *key,
 					const Datum *values, const bool *nulls)
 {
 	Statement  *st = statement(rel, UPDATE, set);
-	uint64		n;
 
 	if (st->plan != NULL)
 		return execute(rel, st, key, values, nulls, NULL);
-	n = execute(rel, statement(rel, LOOK, NULL), key, NULL, NULL, NULL);
-	SPI_freetuptable(SPI_tuptable);
-	return n;
+	return ent_rowquery_visible(rel, key) ? 1 : 0;
 }
 
 uint64
@@ -510,15 +519,6 @@ uint64
 ent_rowquery_delete(EntRelation *rel, const Datum *key)
 {
 	return execute(rel, statement(rel, DELETE, NULL), key, NULL, NULL, NULL);
-}
-
-bool
-ent_rowquery_visible(EntRelation *rel, const Datum *key)
-{
-	uint64		n = execute(rel, statement(rel, LOOK, NULL), key, NULL, NULL, NULL);
-
-	SPI_freetuptable(SPI_tuptable);
-	return n > 0;
 }
 
 uint64

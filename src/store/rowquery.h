@@ -33,14 +33,18 @@ extern bool ent_rowquery_exists(EntRelation *rel, const Datum *key,
 
 /*
  * Reads the columns with may[i] set of the row with that key under snapshot,
- * read-only. Fills values/nulls by column index (others are left alone). The result
- * lives in the current SPI procedure's memory until SPI_freetuptable(*table).
- * false: no such row for this user.
+ * read-only. Fills values/nulls by column index (others are left alone), in
+ * the current memory context. false: no such row for this user.
  */
 extern bool ent_rowquery_read(EntRelation *rel, const bool *may,
 							  const Datum *key, Snapshot snapshot,
-							  Datum *values, bool *nulls,
-							  SPITupleTable **table);
+							  Datum *values, bool *nulls);
+
+/*
+ * May the current user see the row with that key? Raises
+ * ERRCODE_INSUFFICIENT_PRIVILEGE without the right to read the key columns.
+ */
+extern bool ent_rowquery_visible(EntRelation *rel, const Datum *key);
 
 /*
  * set[i]: column i is given in values/nulls. UPDATE leaves key columns that are in_key_only
@@ -61,8 +65,5 @@ extern uint64 ent_rowquery_create(EntRelation *rel, const bool *set,
 								  const Datum *values, const bool *nulls,
 								  Datum *key);
 extern uint64 ent_rowquery_delete(EntRelation *rel, const Datum *key);
-
-/* May (and can) this user see the row? The newest snapshot. */
-extern bool ent_rowquery_visible(EntRelation *rel, const Datum *key);
 
 #endif							/* ENT_STORE_ROWQUERY_H */

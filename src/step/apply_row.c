@@ -1,0 +1,148 @@
+/*
+ * step/apply_row.c
+ *	  One row of a peer's is written to its table, with the peer's rights.
+ *
+ * The only place of apply where code of a table's owner runs: as the peer's
+ * role, in a security-restricted operation.
+ */
+#include "postgres.h"
+
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+
+#include "step/apply_private.h"
+#include "store/rowquery.h"
+#include "store/value.h"
+
+typedef struct Values
+{
+	Datum	   *values;
+	bool	   *nulls;
+} Values;
+
+static Values
+decode(EntApply *a, EntApplyRow *r)
+{
+	int			n = a->rel->ncolumns;
+	Values		v = {palloc0(n * sizeof(Datum)), palloc0(n * sizeof(bool))};
+
+	for (int i = 0; i < n; i++)
+	{
+		if (!r->set[i])
+			continue;
+		v.nulls[i] = r->data[i] == NULL;
+		if (!v.nulls[i])
+			v.values[i] = ent_value_decode(&a->rel->columns[i], a->formats[i],
+										   a->sender_types[i], r->data[i],
+										   r->len[i]);
+	}
+	return v;
+}
+
+/* A row that was taken out comes in again, with what is new. */
+static void
+put_in(EntApplyWrite *w, Values v)
+{
+	int			n = w->a->rel->ncolumns;
+	bool	   *all = palloc(n * sizeof(bool));
+
+	for (int i = 0; i < n; i++)
+	{
+		all[i] = true;
+		if (w->r->set[i])
+			continue;
+		v.values[i] = w->c->old[i];
+		v.nulls[i] = w->c->old_nulls[i];
+	}
+	ent_rowquery_insert(w->a->rel, all, w->c->values, v.values, v.nulls);
+}
+
+static EntApplyOutcome
+write_row(EntApplyWrite *w)
+{
+	EntApply   *a = w->a;
+	EntApplyRow *r = w->r;
+	Values		v;
+
+	if (r->op == ENT_ROW_DELETE)
+	{
+		ent_rowquery_delete(a->rel, w->c->values);
+		return ENT_APPLY_STORED;
+	}
+	v = decode(a, r);
+	if (w->c->taken_out)
+	{
+		put_in(w, v);
+		return ENT_APPLY_STORED;
+	}
+	if ((w->c->exists || w->careful) &&
+		ent_rowquery_update(a->rel, r->set, w->c->values, v.values, v.nulls) > 0)
+		return ENT_APPLY_STORED;
+	if (r->op == ENT_ROW_DELTA)
+		return ENT_APPLY_MISSING;
+	if (w->careful && ent_rowquery_exists(a->rel, w->c->values, NULL))
+		return ENT_APPLY_INVISIBLE;
+	ent_rowquery_insert(a->rel, r->set, w->c->values, v.values, v.nulls);
+	return ENT_APPLY_STORED;
+}
+
+static EntApplyOutcome
+take_out(EntApplyWrite *w)
+{
+	EntRelation *rel = w->a->rel;
+	EntApplyCopy *c = w->c;
+	bool	   *rest = palloc(rel->ncolumns * sizeof(bool));
+	bool		any = false;
+
+	c->old = palloc0(rel->ncolumns * sizeof(Datum));
+	c->old_nulls = palloc0(rel->ncolumns * sizeof(bool));
+	for (int i = 0; i < rel->ncolumns; i++)
+	{
+		rest[i] = !w->r->set[i];
+		any |= rest[i];
+	}
+	if (any && !ent_rowquery_read(rel, rest, c->values, NULL, c->old,
+								  c->old_nulls))
+		return ENT_APPLY_MISSING;
+	c->taken_out = ent_rowquery_delete(rel, c->values) > 0;
+	return c->taken_out ? ENT_APPLY_STORED : ENT_APPLY_MISSING;
+}
+
+static void
+as_peer(EntApplyWrite *w, EntApplyOutcome (*fn) (EntApplyWrite *w))
+{
+	Oid			save_user;
+	int			save_context;
+	int			save_role = SessionReplicationRole;
+	bool		save_applying = ent_rowquery_applying;
+
+	GetUserIdAndSecContext(&save_user, &save_context);
+	SetUserIdAndSecContext(w->a->role, save_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	SessionReplicationRole = SESSION_REPLICATION_ROLE_REPLICA;
+	ent_rowquery_applying = true;
+	PG_TRY();
+	{
+		w->outcome = fn(w);
+	}
+	PG_FINALLY();
+	{
+		ent_rowquery_applying = save_applying;
+		SessionReplicationRole = save_role;
+		SetUserIdAndSecContext(save_user, save_context);
+	}
+	PG_END_TRY();
+}
+
+void
+ent_apply_write(EntApplyWrite *w)
+{
+	as_peer(w, write_row);
+}
+
+void
+ent_apply_take_out(EntApplyWrite *w)
+{
+	as_peer(w, take_out);
+}
