@@ -136,8 +136,8 @@ subtest 'nothing is owed to the peer it comes from' => sub {
 	$alice->sql("SELECT entanglement.pause_peer('hub')");
 	$alice->wait_state('hub', 'paused');
 	$alice->sql(<<'SQL');
-INSERT INTO entanglement.owed (peer, rel, owner, key)
-SELECT p.no, o.rel, o.owner, o.key FROM entanglement.object o
+INSERT INTO entanglement.owed (peer, rel, owner, key, serial)
+SELECT p.no, o.rel, o.owner, o.key, o.serial FROM entanglement.object o
   JOIN entanglement.owner w ON w.no = o.owner AND w.name = 'bob'
   JOIN entanglement.peer p ON p.no = w.peer LIMIT 1
 SQL

@@ -117,9 +117,10 @@ CREATE TABLE entanglement.owed (
     rel integer NOT NULL,
     owner integer NOT NULL,
     key bytea NOT NULL,
-    PRIMARY KEY (peer, owner, rel, key)
+    serial bigint NOT NULL,
+    PRIMARY KEY (owner, rel, key, peer)
 );
-COMMENT ON TABLE entanglement.owed IS 'Objects to be sent in full to a peer whatever it has, because they came late to us.';
+COMMENT ON TABLE entanglement.owed IS 'Objects to be sent in full, or as deleted, to a peer whatever it has, because they came late to us; serial is the version that is owed.';
 
 CREATE TABLE entanglement.parked (
     rel integer NOT NULL,
@@ -127,6 +128,7 @@ CREATE TABLE entanglement.parked (
     foreign_key boolean NOT NULL DEFAULT false,
     owner integer NOT NULL,
     peer integer NOT NULL,
+    epoch integer NOT NULL,
     serial bigint NOT NULL,
     sqlstate text NOT NULL,
     message text NOT NULL,

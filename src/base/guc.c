@@ -28,6 +28,7 @@ int			ent_fold_fallback;
 int			ent_scan_chunk;
 int			ent_retry_parked;
 int			ent_prune_interval;
+int			ent_max_owners;
 
 typedef struct NumberSetting
 {
@@ -91,6 +92,10 @@ static const NumberSetting numbers[] = {
 		24 * 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 		"Sets how often tombstones that every peer has heard of are removed.",
 	NULL},
+	{ENT_NAME ".max_owners", &ent_max_owners, 10000, 1, 1000000,
+		PGC_SIGHUP, 0,
+		"Sets how many owners a database gets to know.",
+	"Those that peers offer beyond that are not taken."},
 };
 
 void

@@ -29,6 +29,8 @@ extern int	ent_retry_parked;	/* SIGHUP, ms, 60000: parked objects are asked for
 								 * again this often */
 extern int	ent_prune_interval; /* SIGHUP, ms, 30000: tombstones are collected
 								 * this often */
+extern int	ent_max_owners;		/* SIGHUP, 10000: owners this database gets to
+								 * know, its own included */
 
 /* Defines them all; called from _PG_init, preloaded or not. */
 extern void ent_guc_init(void);

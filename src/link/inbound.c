@@ -12,6 +12,7 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -26,12 +27,16 @@
 #include "store/value.h"
 
 #define MAX_AGAIN		1000	/* parked objects asked for at a time */
+#define MAX_ASKED		1000000 /* objects of one batch asked for; others of
+								 * it are parked and asked for later */
+#define MAX_ROWS		1000	/* rows read and applied at a time */
 
 static EntQuery parked_query = {
-	"SELECT p.rel, o.id, p.key FROM entanglement.parked p "
+	"SELECT p.rel, o.id, p.key, p.foreign_key FROM entanglement.parked p "
 	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) p.owner "
 	"WHERE o.peer OPERATOR(pg_catalog.=) $1 AND p.sqlstate "
 	"OPERATOR(pg_catalog.<>) ALL (ARRAY['22P05', '22021']::pg_catalog.text[]) "
+	"AND NOT (p.foreign_key AND p.sqlstate OPERATOR(pg_catalog.=) '54000') "
 	"ORDER BY p.tries, p.since LIMIT $2",
 	2, {INT4OID, INT8OID}, NULL
 };
@@ -83,6 +88,31 @@ ent_inbound_check(EntReader *r, const char *what)
 /* ---- authorization ---- */
 
 /*
+ * Two peers may speak for an owner while its route changes. What one of them
+ * claims and what the other one stores must come one after the other, else an
+ * object could come late without anybody noticing; and what was under way
+ * when the route changed may be long dead here. False: this peer is not the
+ * route any more, which the answer says.
+ */
+static bool
+hold(EntInbound *ib, EntInOwner *in)
+{
+	int32		route;
+
+	if (in->held == ib->number + 1)
+		return true;
+	route = ent_owner_hold(in->no, &in->epoch, &in->have);
+	if (route == ib->peer)
+		in->held = ib->number + 1;
+	else
+	{
+		in->wanted = in->answered = false;
+		in->ignored = true;
+	}
+	return in->wanted;
+}
+
+/*
  * The owner behind a number, if this peer may speak for it now: it was
  * advertised here, is not ours, and this peer is its route. Else NULL, reported once.
  */
@@ -96,9 +126,9 @@ authorized_owner(EntInbound *ib, uint32 number)
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
 				 errmsg("malformed batch from peer"),
 				 errdetail("Owner number %u was never announced.", number)));
-	if (in->no != 0 && in->wanted)
+	if (in->no != 0 && in->wanted && hold(ib, in))
 		return in;
-	if (in->no == 0 && !in->refused)
+	if (in->local && !in->refused)
 	{
 		in->refused = true;
 		ent_shmem_set_error(ib->slot, "42501",
@@ -151,52 +181,37 @@ read_values(EntReader *body, EntInTable *t, EntRelation *rel,
 	}
 }
 
-/* Reads the section's rows; returns how many. rel NULL: only checks them. */
-static int
-read_rows(EntReader *body, EntInTable *t, EntRelation *rel, EntApplyRow **rows)
+/* Reads one row; rel NULL: only checks it. */
+static void
+read_row(EntReader *body, EntInTable *t, EntRelation *rel, EntApplyRow *r,
+		 int64 *last)
 {
-	int			n = 0,
-				max = 64;
-	int			ncolumns = rel ? rel->ncolumns : 0;
-	int64		last = 0;
+	EntWireRow	wire;
 
-	*rows = palloc(max * sizeof(EntApplyRow));
-	while (!ent_wire_at_end(body))
+	ent_wire_read_row(body, &wire, last);
+	ent_inbound_check(body, "row");
+	memset(r, 0, sizeof(EntApplyRow));
+	r->op = wire.op;
+	r->flags = wire.flags;
+	r->serial = wire.serial;
+	r->base = wire.base;
+	r->wirekey = wire.key;
+	r->wirekeylen = wire.keylen;
+	if (wire.op == ENT_ROW_DELETE)
+		return;
+	if (rel)
 	{
-		EntWireRow	wire;
-		EntApplyRow *r;
-
-		ent_wire_read_row(body, &wire, &last);
-		ent_inbound_check(body, "row");
-		if (n == max)
-		{
-			max *= 2;
-			*rows = repalloc_huge(*rows, max * sizeof(EntApplyRow));
-		}
-		r = &(*rows)[n++];
-		memset(r, 0, sizeof(EntApplyRow));
-		r->op = wire.op;
-		r->flags = wire.flags;
-		r->serial = wire.serial;
-		r->base = wire.base;
-		r->wirekey = wire.key;
-		r->wirekeylen = wire.keylen;
-		if (rel)
-		{
-			r->set = palloc0(ncolumns * sizeof(bool));
-			r->data = palloc0(ncolumns * sizeof(char *));
-			r->len = palloc0(ncolumns * sizeof(size_t));
-		}
-		if (wire.op != ENT_ROW_DELETE)
-			read_values(body, t, rel, &wire, r);
+		r->set = palloc0(rel->ncolumns * sizeof(bool));
+		r->data = palloc0(rel->ncolumns * sizeof(char *));
+		r->len = palloc0(rel->ncolumns * sizeof(size_t));
 	}
-	ent_inbound_check(body, "objects");
-	return n;
+	read_values(body, t, rel, &wire, r);
 }
 
 static void
 ask_again(EntInbound *ib, EntInTable *t, EntInOwner *in, EntApplyRow *r)
 {
+	MemoryContext old = MemoryContextSwitchTo(ib->batch);
 	EntInAgain *a = palloc(sizeof(EntInAgain));
 
 	a->table = t->number;
@@ -204,6 +219,7 @@ ask_again(EntInbound *ib, EntInTable *t, EntInOwner *in, EntApplyRow *r)
 	a->key = r->wirekey;
 	a->keylen = r->wirekeylen;
 	ib->again = lappend(ib->again, a);
+	MemoryContextSwitchTo(old);
 }
 
 static EntApply
@@ -213,10 +229,34 @@ apply_to(EntInbound *ib, EntInTable *t, EntInOwner *in, EntRelation *rel,
 	EntApply	a = {
 		.rel = rel, .role = ib->role, .peer = ib->peer, .owner = in->no,
 		.epoch = epoch, .have = in->epoch == epoch ? in->have : 0,
+		.base = in->base_epoch == epoch ? in->base_have : 0,
 		.formats = t->formats, .sender_types = t->sender_types
 	};
 
 	return a;
+}
+
+/* Applies the next rows of the section; a NULL: only checks them. */
+static void
+take_rows(EntInbound *ib, EntReader *body, EntInTable *t, EntInOwner *in,
+		  EntApply *a, int64 *last)
+{
+	EntApplyRow *rows = palloc(MAX_ROWS * sizeof(EntApplyRow));
+	int			n = 0,
+				level;
+
+	CHECK_FOR_INTERRUPTS();
+	while (n < MAX_ROWS && !ent_wire_at_end(body))
+		read_row(body, t, a ? a->rel : NULL, &rows[n++], last);
+	if (a == NULL)
+		return;
+	level = ent_value_enter();
+	ent_apply(a, rows, n);
+	ent_value_leave(level);
+	for (int i = 0; i < n; i++)
+		if (rows[i].again && list_length(ib->again) < MAX_ASKED)
+			ask_again(ib, t, in, &rows[i]);
+	pg_atomic_fetch_add_u64(&ib->slot->objects_received, n);
 }
 
 static void
@@ -226,10 +266,12 @@ take_objects(EntInbound *ib, EntReader *body)
 	EntInTable *t;
 	EntInOwner *in;
 	EntRelation *rel;
-	EntApplyRow *rows;
 	EntApply	a;
-	int			n,
-				level;
+	MemoryContext chunk = AllocSetContextCreate(CurrentMemoryContext,
+												"entanglement rows",
+												ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old;
+	int64		last = 0;
 
 	ent_wire_read_objects(body, &head);
 	ent_inbound_check(body, "objects");
@@ -239,17 +281,16 @@ take_objects(EntInbound *ib, EntReader *body)
 	if (in && (head.epoch == 0 || head.epoch > PG_INT32_MAX ||
 			   (int32) head.epoch < in->epoch))
 		in = NULL;				/* an older epoch has nothing to say */
-	n = read_rows(body, t, in ? rel : NULL, &rows);
-	if (in == NULL || rel == NULL)
-		return;
-	a = apply_to(ib, t, in, rel, head.epoch);
-	level = ent_value_enter();
-	ent_apply(&a, rows, n);
-	ent_value_leave(level);
-	for (int i = 0; i < n; i++)
-		if (rows[i].again)
-			ask_again(ib, t, in, &rows[i]);
-	pg_atomic_fetch_add_u64(&ib->slot->objects_received, n);
+	if (in && rel)
+		a = apply_to(ib, t, in, rel, head.epoch);
+	old = MemoryContextSwitchTo(chunk);
+	while (!ent_wire_at_end(body))
+	{
+		take_rows(ib, body, t, in, in && rel ? &a : NULL, &last);
+		MemoryContextReset(chunk);
+	}
+	MemoryContextSwitchTo(old);
+	ent_inbound_check(body, "objects");
 }
 
 static bytea *
@@ -269,8 +310,7 @@ take_present(EntInbound *ib, EntReader *body)
 	EntRelation *rel;
 	EntApply	a;
 	Datum	   *keys;
-	int			n = 0,
-				max = 64;
+	int			n = 0;
 
 	ent_wire_read_present(body, &p);
 	ent_inbound_check(body, "present");
@@ -279,18 +319,15 @@ take_present(EntInbound *ib, EntReader *body)
 	rel = ent_inbound_relation(ib, t);
 	if (in == NULL || rel == NULL)
 		return;
-	keys = palloc(max * sizeof(Datum));
+	keys = palloc(ENT_WIRE_MAX_PRESENT * sizeof(Datum));
 	while (!ent_wire_at_end(body))
 	{
 		size_t		len;
 		const uint8 *key = ent_wire_read_bytes(body, ENT_WIRE_MAX_KEY, &len);
 
+		if (n == ENT_WIRE_MAX_PRESENT)
+			ent_wire_fail(body, ENT_WIRE_LIMIT);
 		ent_inbound_check(body, "present");
-		if (n == max)
-		{
-			max *= 2;
-			keys = repalloc_huge(keys, max * sizeof(Datum));
-		}
 		keys[n++] = PointerGetDatum(local_key(ib, rel, key, len));
 	}
 	ent_inbound_check(body, "present");
@@ -303,6 +340,12 @@ take_present(EntInbound *ib, EntReader *body)
 
 /* ---- haves ---- */
 
+static bool
+newer(int32 epoch, int64 serial, int32 than_epoch, int64 than_serial)
+{
+	return epoch > than_epoch || (epoch == than_epoch && serial > than_serial);
+}
+
 static void
 take_claim(EntInbound *ib, EntReader *body)
 {
@@ -314,9 +357,13 @@ take_claim(EntInbound *ib, EntReader *body)
 	ent_wire_read_claim(body, &c);
 	ent_inbound_check(body, "claim");
 	in = authorized_owner(ib, c.owner);
-	if (in == NULL || c.epoch > PG_INT32_MAX ||
-		(int32) c.epoch < in->epoch ||
-		((int32) c.epoch == in->epoch && c.serial <= in->have))
+	if (in == NULL || c.epoch > PG_INT32_MAX)
+		return;
+	if (!newer(c.epoch, c.serial, in->base_epoch, in->base_have))
+		return;
+	in->base_epoch = c.epoch;
+	in->base_have = c.serial;
+	if (!newer(c.epoch, c.serial, in->epoch, in->have))
 		return;
 	ent_owner_set_have(in->no, c.epoch, c.serial);
 	in->epoch = c.epoch;
@@ -475,8 +522,10 @@ write_parked(EntInbound *ib, EntWriter *w)
 			!sender_numbers(ib, DatumGetUUIDP(ent_query_datum(row, 2, &null)),
 							no, &a))
 			continue;
-		a.key = ent_key_to_wire(rel, (uint8 *) VARDATA_ANY(key),
-								VARSIZE_ANY_EXHDR(key), &a.keylen);
+		a.key = (uint8 *) VARDATA_ANY(key);
+		a.keylen = VARSIZE_ANY_EXHDR(key);
+		if (!ent_query_bool(row, 4))	/* else it is as the peer sent it */
+			a.key = ent_key_to_wire(rel, a.key, a.keylen, &a.keylen);
 		ent_wire_write_again(w, &a);
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -529,6 +578,7 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	EntReader	r,
 				body;
 	EntWireHeader header;
+	MemoryContext section;
 	unsigned	type;
 
 	ent_wire_reader_init(&r, data, len);
@@ -548,8 +598,19 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 						   (unsigned long long) ib->number + 1)));
 	ent_relinfo_refresh();
 	defer_nothing();
+	ib->batch = CurrentMemoryContext;
+	ib->again = NIL;
+	section = AllocSetContextCreate(ib->batch, "entanglement section",
+									ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(section);
 	while (ent_wire_read_section(&r, &type, &body))
+	{
+		CHECK_FOR_INTERRUPTS();
 		take_section(ib, type, &body);
+		MemoryContextReset(section);
+	}
+	MemoryContextSwitchTo(ib->batch);
+	MemoryContextDelete(section);
 	ent_inbound_check(&r, "sections");
 	ib->number = header.number;
 	pg_atomic_fetch_add_u64(&ib->slot->batches_received, 1);

@@ -27,15 +27,22 @@ typedef struct EntInOwner
 	int32		sender_epoch;
 	int32		distance;		/* from the sender to its home */
 	int32		no;				/* ours; 0: local here or unusable */
+	bool		local;			/* at home here */
 	bool		wanted;			/* we take it from this peer */
 	bool		answered;		/* the sender has been told */
+	bool		ignored;		/* it has sent what was not taken */
 	bool		asked;			/* for arrears, in this session */
 	int32		epoch;			/* of our have */
 	int64		have;
 	int32		told_epoch;		/* our have as the sender was last told */
 	int64		told_have;
-	bool		refused;		/* reported already: state of an owner that this
-								 * peer may not speak for */
+	bool		based;			/* it sends what is newer than this: */
+	int32		base_epoch;		/* our have when we asked for the owner, raised */
+	int64		base_have;		/* by the sender's own claims */
+	uint64		held;			/* number of the batch in which the owner's row
+								 * is locked: have is the durable one */
+	bool		refused;		/* reported already: an owner that this peer may
+								 * not speak for */
 } EntInOwner;
 
 /* A table as the sender announced it, and how it fits ours. */
@@ -80,7 +87,14 @@ struct EntInbound
 	bool		announced;		/* a batch with tables has come: what is not
 								 * announced now the sender does not have */
 	bool		arrears_due;	/* arrears are to be asked for */
+	MemoryContext batch;		/* lasts until the answer; sections have their
+								 * own */
 	List	   *again;			/* of EntInAgain *, current batch only */
+	int			ncolumns;		/* of all tables announced */
+	int64		room;			/* so many more owners may become known here */
+	bool		full;			/* no room: has been reported */
+	bool		node_known;
+	pg_uuid_t	node;			/* the peer's id */
 };
 
 /* inroute.c */

@@ -22,8 +22,13 @@
 #include "base/wake.h"
 #include "link/inbound_private.h"
 #include "store/owner.h"
+#include "store/peer.h"
 #include "store/query.h"
 #include "store/value.h"
+
+/* What one peer may offer; more is harmful, not useful. */
+#define MAX_PEER_TABLES		10000	/* also with those of earlier connections */
+#define MAX_PEER_COLUMNS	200000	/* of all of them, on this connection */
 
 static EntQuery table_query = {
 	"SELECT known, mapped, missing, number FROM entanglement.peer_table "
@@ -38,6 +43,11 @@ static EntQuery save_table_query = {
 	"ON CONFLICT (peer, schema_name, table_name) DO UPDATE SET "
 	"known = EXCLUDED.known, mapped = EXCLUDED.mapped, missing = EXCLUDED.missing, number = EXCLUDED.number",
 	7, {INT4OID, TEXTOID, TEXTOID, BOOLOID, TEXTARRAYOID, TEXTARRAYOID, INT4OID}, NULL
+};
+static EntQuery count_tables_query = {
+	"SELECT pg_catalog.count(*) FROM entanglement.peer_table "
+	"WHERE peer OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL
 };
 static EntQuery add_arrears_query = {
 	"INSERT INTO entanglement.arrears (owner, rel) "
@@ -114,24 +124,80 @@ take_route(EntInbound *ib, EntInOwner *in, EntOwner *o)
 	ent_wake_routes_at_commit();
 }
 
+/* Keeps the first error of its kind where the administrator looks. */
+static void
+report(EntInbound *ib, bool *reported, const char *sqlstate, const char *message)
+{
+	if (*reported)
+		return;
+	*reported = true;
+	ent_shmem_set_error(ib->slot, sqlstate, message);
+	ereport(LOG, (errmsg("%s", message)));
+}
+
+/*
+ * An owner not heard of before becomes known here, as long as there is room:
+ * it stays known, and is offered to all peers. NULL: there is none.
+ */
+static EntOwner *
+learn(EntInbound *ib, EntInOwner *in)
+{
+	int32		no;
+
+	if (ib->room <= 0 && !ib->full)
+		ib->room = ent_max_owners - ent_owner_count();
+	if (ib->room <= 0)
+	{
+		report(ib, &ib->full, "53400",
+			   psprintf("too many owners: \"%s\" and others that the peer offers are not taken",
+						ent_name_from_wire(in->name)));
+		return NULL;
+	}
+	ib->room--;
+	no = ent_owner_learn(&in->id, &in->home, ent_name_from_wire(in->name),
+						 in->sender_epoch);
+	return ent_owner_get(no);
+}
+
+/* Only an owner's home says that it is at home there, and homes do not change. */
+static bool
+credible(EntInbound *ib, EntInOwner *in, EntOwner *o)
+{
+	if (!ib->node_known)
+	{
+		EntPeer    *peer = ent_peer_get(ib->peer);
+
+		if (peer == NULL || !peer->has_node)
+			return false;
+		ib->node = peer->node;
+		ib->node_known = true;
+	}
+	return memcmp(&in->home, &o->home, sizeof(pg_uuid_t)) == 0 &&
+		(in->distance > 0 || memcmp(&in->home, &ib->node, sizeof(pg_uuid_t)) == 0);
+}
+
 /* Decides whether this owner is to come from this peer. */
 static void
 consider(EntInbound *ib, EntInOwner *in)
 {
 	EntOwner   *o = ent_owner_by_id(&in->id);
-	bool		want;
+	bool		believed,
+				want;
 
 	if (o == NULL)
-	{
-		char	   *name = ent_name_from_wire(in->name);
-		int32		no = ent_owner_learn(&in->id, &in->home, name, in->sender_epoch);
-
-		o = ent_owner_get(no);
-	}
+		o = learn(ib, in);
+	if (o == NULL)
+		return;
+	believed = o->local || credible(ib, in, o);
+	if (!believed)
+		report(ib, &in->refused, "42501",
+			   psprintf("the peer offers owner \"%s\", which is at home elsewhere, as its own; refused",
+						ent_name_from_wire(in->name)));
+	in->local = o->local;
 	in->no = o->local ? 0 : o->no;
 	in->epoch = o->epoch;
 	in->have = o->serial;
-	want = !o->local && in->distance + 1 < ENT_MAX_DISTANCE &&
+	want = !o->local && believed && in->distance + 1 < ENT_MAX_DISTANCE &&
 		in->sender_epoch >= o->epoch &&
 		(o->peer == 0 || o->peer == ib->peer ||
 		 in->distance + 1 < o->distance || !route_lives(o->peer));
@@ -163,9 +229,17 @@ ent_inbound_take_owner(EntInbound *ib, EntReader *body)
 	in = hash_search(ib->owners, &wire.number, HASH_ENTER, &found);
 	if (!found)
 		memset((char *) in + sizeof(uint32), 0, sizeof(EntInOwner) - sizeof(uint32));
+	else if (memcmp(in->id.data, wire.id.bytes, UUID_LEN) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("malformed batch from peer"),
+				 errdetail("Owner number %u is another owner than before.",
+						   wire.number)));
 	memcpy(in->id.data, wire.id.bytes, UUID_LEN);
 	memcpy(in->home.data, wire.home.bytes, UUID_LEN);
 	strlcpy(in->name, wire.name, sizeof(in->name));
+	if (in->sender_epoch != (int32) wire.epoch)
+		in->based = false;		/* it begins anew */
 	in->sender_epoch = wire.epoch;
 	in->distance = Min(wire.distance, ENT_MAX_DISTANCE);
 	in->answered = false;
@@ -279,6 +353,31 @@ subset(List *a, List *b)
 	return list_difference(a, b) == NIL;
 }
 
+static void
+complain_tables(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("peer offers too many tables"),
+			 errdetail("At most %d tables of a peer are remembered, with %d columns.",
+					   MAX_PEER_TABLES, MAX_PEER_COLUMNS),
+			 errhint("If it means well: drop the peer and add it again, which forgets the tables it once had.")));
+}
+
+/* There is room for one more table of this peer. */
+static void
+check_room(EntInbound *ib)
+{
+	Datum		args[1] = {Int32GetDatum(ib->peer)};
+	int64		n;
+
+	ent_query_run(&count_tables_query, args, NULL, SPI_OK_SELECT, NULL);
+	n = ent_query_int8(0, 1, NULL);
+	SPI_freetuptable(SPI_tuptable);
+	if (n >= MAX_PEER_TABLES)
+		complain_tables();
+}
+
 /*
  * Compares with what we knew of this peer's table before: what newly fits, or
  * has another number because the peer left the table and joined it again, has
@@ -315,6 +414,8 @@ note_mapping(EntInbound *ib, EntInTable *t, EntRelation *rel, List *mapped,
 		subset(mapped, was_mapped) && subset(was_mapped, mapped) &&
 		subset(missing, was_missing) && subset(was_missing, missing))
 		return;
+	if (!was_there)
+		check_room(ib);
 	ent_query_run(&save_table_query, args, NULL, SPI_OK_INSERT, NULL);
 	if (rel != NULL && !(was_known && same && subset(mapped, was_mapped)))
 	{
@@ -403,7 +504,14 @@ ent_inbound_take_table(EntInbound *ib, EntReader *body)
 	ent_inbound_check(body, "table");
 	t = hash_search(ib->tables, &wire.number, HASH_ENTER, &found);
 	if (found)
+	{
+		ib->ncolumns -= t->wire.ncolumns;
 		MemoryContextDelete(t->context);
+	}
+	ib->ncolumns += wire.ncolumns;
+	if (ib->ncolumns > MAX_PEER_COLUMNS ||
+		hash_get_num_entries(ib->tables) > MAX_PEER_TABLES)
+		complain_tables();
 	memset((char *) t + sizeof(uint32), 0, sizeof(EntInTable) - sizeof(uint32));
 	t->wire = wire;
 	t->context = context;
@@ -602,10 +710,26 @@ ent_inbound_answer_routes(EntInbound *ib, EntWriter *w)
 
 		if (in->answered)
 			continue;
-		ent_wire_write_want(w, &want);
+		if (in->ignored)
+		{
+			/* wanted again, it must begin again */
+			want.wanted = in->based = false;
+			ent_wire_write_want(w, &want);
+			want.wanted = in->wanted;
+		}
+		if (in->wanted || !in->ignored)
+			ent_wire_write_want(w, &want);
 		in->answered = true;
+		in->ignored = false;
 		in->told_epoch = in->epoch;
 		in->told_have = in->have;
+		/* asked again, it goes on from where it is */
+		if (in->wanted && !in->based)
+		{
+			in->base_epoch = in->epoch;
+			in->base_have = in->have;
+		}
+		in->based = in->wanted;
 	}
 	if (!ib->arrears_due || !ib->announced)
 		return;

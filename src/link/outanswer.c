@@ -6,7 +6,9 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "link/outbound_private.h"
@@ -16,6 +18,8 @@
 
 #define MAX_LOST_EPOCHS		100		/* a peer that claims more is not believed */
 #define SAVE_INTERVAL_MS	5000	/* haves are written at most this often */
+#define MAX_ASKED			1000000 /* a peer may have asked for so many objects
+									 * and not got them; it asks again later */
 
 static EntQuery save_query = {
 	"INSERT INTO entanglement.peer_owner (peer, owner, epoch, have) "
@@ -26,8 +30,8 @@ static EntQuery save_query = {
 static EntQuery paid_query = {
 	"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1 "
 	"AND rel OPERATOR(pg_catalog.=) $2 AND owner OPERATOR(pg_catalog.=) $3 "
-	"AND key OPERATOR(pg_catalog.=) $4",
-	4, {INT4OID, INT4OID, INT4OID, BYTEAOID}, NULL
+	"AND key OPERATOR(pg_catalog.=) $4 AND serial OPERATOR(pg_catalog.<=) $5",
+	5, {INT4OID, INT4OID, INT4OID, BYTEAOID, INT8OID}, NULL
 };
 
 static void
@@ -84,6 +88,8 @@ take_want(EntOutbound *ob, EntReader *r)
 	if (!want.wanted)
 		ent_outbound_unwant(ob, o);
 	ob->owed_due |= want.wanted != o->wanted;
+	/* a claim in flight may have been ignored: this is what it has */
+	o->claiming_serial = 0;
 	/* by another way it may have heard more of a remote owner than we have */
 	o->claimed = want.epoch == o->epoch ? want.have : 0;
 	o->unsaved = true;
@@ -102,9 +108,16 @@ static void
 take_arrears(EntOutbound *ob, EntReader *r)
 {
 	EntWireArrears a;
+	int32		owner,
+				table;
 
 	ent_wire_read_arrears(r, &a);
 	check(r, "arrears");
+	owner = a.owner;
+	table = a.table;
+	if (hash_search(ob->owners, &owner, HASH_FIND, NULL) == NULL ||
+		hash_search(ob->tables, &table, HASH_FIND, NULL) == NULL)
+		return;					/* of nothing we ever offered */
 	ent_outbound_start_arrears(ob, a.owner, a.table,
 							   Min(ob->flight_min, ob->ring_position));
 }
@@ -143,7 +156,8 @@ take_again(EntOutbound *ob, EntReader *r)
 	no = a.table;
 	t = hash_search(ob->tables, &no, HASH_FIND, NULL);
 	rel = ent_relinfo_get(no);
-	if (t == NULL || !t->known || rel == NULL)
+	if (t == NULL || !t->known || rel == NULL ||
+		ent_queue_length(ob->queue) >= MAX_ASKED)
 		return;
 	key = ent_key_from_wire(rel, ob->role, a.key, a.keylen, values);
 	e.rel = no;
@@ -175,8 +189,9 @@ settle(EntOutbound *ob)
 	foreach(lc, ob->flight_late)
 	{
 		EntOutLate *late = lfirst(lc);
-		Datum		args[4] = {Int32GetDatum(ob->peer), Int32GetDatum(late->rel),
-		Int32GetDatum(late->owner), PointerGetDatum(late->key)};
+		Datum		args[5] = {Int32GetDatum(ob->peer), Int32GetDatum(late->rel),
+			Int32GetDatum(late->owner), PointerGetDatum(late->key),
+		Int64GetDatum(late->serial)};
 
 		ent_query_run(&paid_query, args, NULL, SPI_OK_DELETE, NULL);
 		pfree(late->key);
@@ -253,6 +268,8 @@ ent_outbound_answered(EntOutbound *ob, const void *data, size_t len)
 				body;
 	EntWireHeader header;
 	unsigned	type;
+	MemoryContext section,
+				old;
 	uint64		expected = ob->in_flight ? ob->number : 0;
 
 	ent_wire_reader_init(&r, data, len);
@@ -266,8 +283,17 @@ ent_outbound_answered(EntOutbound *ob, const void *data, size_t len)
 						   (unsigned long long) header.number,
 						   (unsigned long long) expected)));
 	ent_relinfo_refresh();
+	section = AllocSetContextCreate(CurrentMemoryContext, "entanglement section",
+									ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(section);
 	while (ent_wire_read_section(&r, &type, &body))
+	{
+		CHECK_FOR_INTERRUPTS();
 		take_section(ob, type, &body);
+		MemoryContextReset(section);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(section);
 	check(&r, "sections");
 	if (expected != 0)
 	{

@@ -124,6 +124,7 @@ typedef struct EntOutLate
 	int32		rel;
 	int32		owner;
 	bytea	   *key;
+	int64		serial;			/* of the version sent */
 } EntOutLate;
 
 /* outbound.c */

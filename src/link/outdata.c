@@ -218,6 +218,8 @@ note_flight(EntOutbound *ob, Taken *taken)
 
 		late->rel = e->rel;
 		late->owner = e->owner;
+		/* a version that came since is a debt of its own */
+		late->serial = taken->fate == FATE_SENT ? taken->extract->serial : PG_INT64_MAX;
 		late->key = palloc(VARHDRSZ + e->keylen);
 		SET_VARSIZE(late->key, VARHDRSZ + e->keylen);
 		memcpy(VARDATA(late->key), e->key, e->keylen);

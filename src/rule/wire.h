@@ -27,10 +27,9 @@
 #define ENT_WIRE_MAX_TEXT		1000	/* bytes of a message for people */
 #define ENT_WIRE_MAX_COLUMNS	1600	/* columns of a table */
 #define ENT_WIRE_MAX_KEYS		32		/* columns of a key */
-#define ENT_WIRE_MAX_TABLES		100000	/* tables announced on a link; also the
-										 * greatest number of one */
-#define ENT_WIRE_MAX_OWNERS		1000000 /* owners announced on a link; also the
-										 * greatest number of one */
+#define ENT_WIRE_MAX_TABLES		100000	/* greatest number of a table */
+#define ENT_WIRE_MAX_OWNERS		1000000 /* greatest number of an owner */
+#define ENT_WIRE_MAX_PRESENT	10000	/* keys of a PRESENT section */
 /* bytes of a column set */
 #define ENT_WIRE_MAX_SET		((ENT_WIRE_MAX_COLUMNS + 7) / 8)
 #define ENT_WIRE_MAX_EPOCH		INT32_MAX

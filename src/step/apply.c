@@ -15,6 +15,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
@@ -44,18 +45,22 @@ static EntQuery find_query = {
 };
 static EntQuery park_query = {
 	"INSERT INTO entanglement.parked AS p "
-	"(rel, key, owner, peer, serial, sqlstate, message, detail, foreign_key) "
-	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) "
+	"(rel, key, owner, peer, serial, sqlstate, message, detail, foreign_key, epoch) "
+	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
 	"ON CONFLICT (rel, key, owner) DO UPDATE SET peer = EXCLUDED.peer, "
-	"serial = EXCLUDED.serial, sqlstate = EXCLUDED.sqlstate, "
+	"epoch = EXCLUDED.epoch, serial = EXCLUDED.serial, "
+	"sqlstate = EXCLUDED.sqlstate, "
 	"message = EXCLUDED.message, detail = EXCLUDED.detail, "
-	"tries = p.tries OPERATOR(pg_catalog.+) 1",
-	9, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID}, NULL
+	"tries = p.tries OPERATOR(pg_catalog.+) 1 "
+	"WHERE (p.epoch, p.serial) OPERATOR(pg_catalog.<=) (EXCLUDED.epoch, EXCLUDED.serial)",
+	10, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, INT4OID}, NULL
 };
+/* An older version, by another way, is not the one that is missed. */
 static EntQuery unpark_query = {
 	"DELETE FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1 "
-	"AND key OPERATOR(pg_catalog.=) $2 AND owner OPERATOR(pg_catalog.=) $3",
-	3, {INT4OID, BYTEAOID, INT4OID}, NULL
+	"AND key OPERATOR(pg_catalog.=) $2 AND owner OPERATOR(pg_catalog.=) $3 "
+	"AND (epoch, serial) OPERATOR(pg_catalog.<=) ($4, $5)",
+	5, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID}, NULL
 };
 static EntQuery freed_query = {
 	"SELECT owner FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1 "
@@ -63,10 +68,12 @@ static EntQuery freed_query = {
 	2, {INT4OID, BYTEAOID}, NULL
 };
 static EntQuery owe_query = {
-	"INSERT INTO entanglement.owed (peer, rel, owner, key) "
-	"SELECT p.no, $2, $3, $4 FROM entanglement.peer p "
-	"WHERE p.no OPERATOR(pg_catalog.<>) $1 ON CONFLICT DO NOTHING",
-	4, {INT4OID, INT4OID, INT4OID, BYTEAOID}, NULL
+	"INSERT INTO entanglement.owed AS d (peer, rel, owner, key, serial) "
+	"SELECT p.no, $2, $3, $4, $5 FROM entanglement.peer p "
+	"WHERE p.no OPERATOR(pg_catalog.<>) $1 "
+	"ON CONFLICT (owner, rel, key, peer) DO UPDATE SET serial = EXCLUDED.serial "
+	"WHERE d.serial OPERATOR(pg_catalog.<) EXCLUDED.serial",
+	5, {INT4OID, INT4OID, INT4OID, BYTEAOID, INT8OID}, NULL
 };
 static EntQuery pending_query = {
 	"SELECT 1 FROM entanglement.change WHERE rel OPERATOR(pg_catalog.=) $1 "
@@ -152,12 +159,23 @@ find_copies(EntApply *a, Copy *copies, int n)
 
 /* ---- writing our own tables ---- */
 
+/*
+ * Does it come so late that our have, and so perhaps those of our other peers,
+ * covers it already? Then they would not get it by its serial.
+ */
+static bool
+late(EntApply *a, EntApplyRow *r)
+{
+	return (r->flags & ENT_ROW_LATE) != 0 || r->serial <= a->have;
+}
+
 static void
 post(EntApply *a, Copy *c, EntApplyRow *r, int64 since)
 {
 	EntEvent	ev = {
 		.kind = ENT_EVENT_OBJECT, .owner = a->owner, .rel = a->rel->no,
-		.serial = r->serial, .since = since, .flags = r->flags,
+		.serial = r->serial, .since = since,
+		.flags = late(a, r) ? ENT_ROW_REFRESH | ENT_ROW_LATE : r->flags,
 		.keylen = VARSIZE_ANY_EXHDR(c->key), .key = (uint8 *) VARDATA_ANY(c->key)
 	};
 
@@ -191,15 +209,15 @@ new_columns(EntApply *a, Copy *c, EntApplyRow *r)
 }
 
 static void
-unpark(EntApply *a, Copy *c)
+unpark(EntApply *a, Copy *c, EntApplyRow *r)
 {
-	Datum		args[3] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
-	Int32GetDatum(a->owner)};
+	Datum		args[5] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
+		Int32GetDatum(a->owner), Int32GetDatum(a->epoch),
+	Int64GetDatum(r->serial)};
 
 	if (!c->parked)
 		return;
 	ent_query_run(&unpark_query, args, NULL, SPI_OK_DELETE, NULL);
-	c->parked = false;
 }
 
 static char *
@@ -218,11 +236,12 @@ static void
 note_parked(EntApply *a, Copy *c, EntApplyRow *r, const char *sqlstate,
 	 const char *message, const char *detail)
 {
-	Datum		args[9] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
+	Datum		args[10] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
 		Int32GetDatum(a->owner), Int32GetDatum(a->peer),
 		Int64GetDatum(r->serial), CStringGetTextDatum(sqlstate),
-	CStringGetTextDatum(message), (Datum) 0, BoolGetDatum(c->foreign_key)};
-	char		nulls[] = "         ";
+		CStringGetTextDatum(message), (Datum) 0, BoolGetDatum(c->foreign_key),
+	Int32GetDatum(a->epoch)};
+	char		nulls[] = "          ";
 
 	if (detail)
 		args[7] = CStringGetTextDatum(detail);
@@ -261,10 +280,11 @@ wake_parked(EntApply *a, Copy *c)
 }
 
 static void
-owe_others(EntApply *a, Copy *c)
+owe_others(EntApply *a, Copy *c, EntApplyRow *r)
 {
-	Datum		args[4] = {Int32GetDatum(a->peer), Int32GetDatum(a->rel->no),
-	Int32GetDatum(a->owner), PointerGetDatum(c->key)};
+	Datum		args[5] = {Int32GetDatum(a->peer), Int32GetDatum(a->rel->no),
+		Int32GetDatum(a->owner), PointerGetDatum(c->key),
+	Int64GetDatum(r->serial)};
 
 	ent_query_run(&owe_query, args, NULL, SPI_OK_INSERT, NULL);
 }
@@ -393,8 +413,8 @@ stale(EntApply *a, Copy *c, EntApplyRow *r)
 			  a->epoch == c->epoch && r->serial == c->serial);
 	if (c->buried && !newer(a->epoch, r->serial, c->grave_epoch, c->grave_serial))
 		return true;
-	/* not here although covered by our have: it was deleted since */
-	return !refresh && !c->parked && r->serial <= a->have;
+	/* not here although the peer knew that we had it: it was deleted since */
+	return !refresh && !c->parked && r->serial <= a->base;
 }
 
 /*
@@ -445,9 +465,11 @@ note_deleted(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 		ent_versions_drop(versions, a->rel->no, c->key);
 	ent_versions_bury(versions, a->rel->no, a->owner, a->epoch, r->serial,
 					  c->key);
-	unpark(a, c);
+	unpark(a, c, r);
 	if (mine)
 		wake_parked(a, c);
+	if (mine && late(a, r))
+		owe_others(a, c, r);
 }
 
 static void
@@ -457,9 +479,9 @@ note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 		ent_versions_put(versions, a->rel->no, a->owner, a->epoch, r->serial,
 						 r->op == ENT_ROW_DELTA ? c->born : r->serial, c->key,
 						 new_columns(a, c, r));
-	unpark(a, c);
-	if (r->flags & ENT_ROW_LATE)
-		owe_others(a, c);
+	unpark(a, c, r);
+	if (late(a, r))
+		owe_others(a, c, r);
 }
 
 /* Stores one row; true when it was. Errors are the row's or the server's. */
@@ -585,19 +607,24 @@ park_failed(Section *s, int i, ErrorData *error)
 
 	if (c->key == NULL)			/* the key itself could not be converted */
 	{
+		Datum		key = PointerGetDatum(cstring_to_text_with_len((const char *) s->rows[i].wirekey,
+																   s->rows[i].wirekeylen));
+
+		/* one that is too long for our index is told by its digest */
+		if (s->rows[i].wirekeylen > ENT_KEY_MAX)
+			key = DirectFunctionCall1(sha256_bytea, key);
 		c->foreign_key = true;
-		c->key = palloc(VARHDRSZ + s->rows[i].wirekeylen);
-		SET_VARSIZE(c->key, VARHDRSZ + s->rows[i].wirekeylen);
-		memcpy(VARDATA(c->key), s->rows[i].wirekey, s->rows[i].wirekeylen);
+		c->key = DatumGetByteaP(key);
 		c->parked = s->rows[i].op == ENT_ROW_DELETE;
 	}
 	if (c->foreign_key && s->rows[i].op == ENT_ROW_DELETE)
 	{
-		unpark(s->a, c);		/* all that can be here of it */
+		unpark(s->a, c, &s->rows[i]);		/* all that can be here of it */
 		return;
 	}
-	park(s->a, c, &s->rows[i], unpack_sql_state(error->sqlerrcode),
-		 error->message, error->detail);
+	park(s->a, c, &s->rows[i],
+		 c->foreign_key && s->rows[i].wirekeylen > ENT_KEY_MAX ? "54000" :
+		 unpack_sql_state(error->sqlerrcode), error->message, error->detail);
 }
 
 static void
@@ -676,7 +703,9 @@ ent_apply_present(EntApply *a, bytea *lo, bytea *hi, int64 serial,
 		rows[i].op = ENT_ROW_DELETE;
 		rows[i].flags = ENT_ROW_REFRESH;
 		rows[i].serial = DatumGetInt64(SPI_getbinval(found->vals[i],
-													 found->tupdesc, 3, &null)) + 1;
+													 found->tupdesc, 3, &null));
+		if (rows[i].serial < PG_INT64_MAX)
+			rows[i].serial++;
 		rows[i].wirekey = ent_key_to_wire(a->rel, (uint8 *) VARDATA_ANY(key),
 										  VARSIZE_ANY_EXHDR(key),
 										  &rows[i].wirekeylen);

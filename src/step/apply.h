@@ -38,7 +38,9 @@ typedef struct EntApply
 	int32		peer;			/* who sent it */
 	int32		owner;			/* local number of the (remote) owner */
 	int32		epoch;
-	int64		have;			/* ours of this owner, in this epoch */
+	int64		have;			/* ours of this owner, in this epoch; durable,
+								 * and locked against claims of other peers */
+	int64		base;			/* have from which on the peer sends */
 	/* by local column: how the sender encodes */
 	const EntWireFormat *formats;
 	const Oid  *sender_types;

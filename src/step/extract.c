@@ -235,13 +235,12 @@ read_rows(void *arg)
 	{
 		EntExtract *x = &j->items[i];
 		Datum		key[ENT_WIRE_MAX_KEYS];
-		SPITupleTable *table;
 
 		if (x->kind != ENT_EXTRACT_DELTA && x->kind != ENT_EXTRACT_FULL)
 			continue;
 		ent_key_values(j->rel, x->key, x->keylen, key);
 		if (!ent_rowquery_read(j->rel, j->may, key, j->snapshot, x->values,
-							   x->nulls, &table))
+							   x->nulls))
 			x->kind = ENT_EXTRACT_NOTHING;
 		for (int c = 0; c < j->rel->ncolumns; c++)
 			x->set[c] = j->may[c] && !j->rel->columns[c].in_key_only &&

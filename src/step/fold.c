@@ -109,11 +109,11 @@ static EntQuery allocate_query = {
 	2, {INT4OID, INT8OID}, NULL
 };
 static EntQuery strange_query = {
-	"INSERT INTO entanglement.parked (rel, key, owner, peer, serial, sqlstate, message) "
-	"VALUES ($1, $2, $3, 0, $4, '55000', "
+	"INSERT INTO entanglement.parked (rel, key, owner, peer, epoch, serial, sqlstate, message) "
+	"VALUES ($1, $2, $3, 0, $4, $5, '55000', "
 	"'the row was written here although its owner is elsewhere') "
 	"ON CONFLICT DO NOTHING",
-	4, {INT4OID, BYTEAOID, INT4OID, INT8OID}, NULL
+	5, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID}, NULL
 };
 
 static uint32
@@ -343,8 +343,9 @@ judge(Fold *f, FoldEntry *e)
 	f->gone |= v == ENT_VERDICT_DEATH;
 	if (e->exists && !e->local)
 	{
-		Datum		args[4] = {Int32GetDatum(e->k.rel), PointerGetDatum(e->image),
-		Int32GetDatum(e->owner), Int64GetDatum(e->serial)};
+		Datum		args[5] = {Int32GetDatum(e->k.rel), PointerGetDatum(e->image),
+			Int32GetDatum(e->owner), Int32GetDatum(e->epoch),
+		Int64GetDatum(e->serial)};
 
 		ent_query_run(&strange_query, args, NULL, SPI_OK_INSERT, NULL);
 		return;

@@ -47,10 +47,18 @@ static EntQuery learn_query = {
 	"VALUES ($1, $2, $3, false, $4) RETURNING no",
 	4, {UUIDOID, UUIDOID, TEXTOID, INT4OID}, NULL
 };
+static EntQuery count_query = {
+	"SELECT pg_catalog.count(*) FROM entanglement.owner", 0, {0}, NULL
+};
 static EntQuery route_query = {
 	"UPDATE entanglement.owner SET peer = NULLIF($2, 0), distance = $3, name = $4 "
 	"WHERE no OPERATOR(pg_catalog.=) $1 AND NOT local",
 	4, {INT4OID, INT4OID, INT4OID, TEXTOID}, NULL
+};
+static EntQuery hold_query = {
+	"SELECT epoch, serial, peer FROM entanglement.owner "
+	"WHERE no OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
+	1, {INT4OID}, NULL
 };
 static EntQuery have_query = {
 	"UPDATE entanglement.owner SET epoch = $2, serial = $3 "
@@ -101,6 +109,16 @@ owner_at(uint64 row, MemoryContext context)
 	return o;
 }
 
+/* What was read, or NULL. Adverts are many: nothing is left behind. */
+static EntOwner *
+only_owner(MemoryContext context)
+{
+	EntOwner   *o = SPI_processed == 0 ? NULL : owner_at(0, context);
+
+	SPI_freetuptable(SPI_tuptable);
+	return o;
+}
+
 EntIdentity *
 ent_identity_get(void)
 {
@@ -136,6 +154,7 @@ ent_owner_all(void)
 		result = lappend(result, o);
 		MemoryContextSwitchTo(old);
 	}
+	SPI_freetuptable(SPI_tuptable);
 	return result;
 }
 
@@ -146,7 +165,7 @@ ent_owner_get(int32 no)
 	MemoryContext context = CurrentMemoryContext;
 
 	ent_query_run(&get_query, args, NULL, SPI_OK_SELECT, NULL);
-	return SPI_processed == 0 ? NULL : owner_at(0, context);
+	return only_owner(context);
 }
 
 EntOwner *
@@ -156,7 +175,7 @@ ent_owner_by_id(const pg_uuid_t *id)
 	MemoryContext context = CurrentMemoryContext;
 
 	ent_query_run(&by_id_query, args, NULL, SPI_OK_SELECT, NULL);
-	return SPI_processed == 0 ? NULL : owner_at(0, context);
+	return only_owner(context);
 }
 
 int32
@@ -165,12 +184,26 @@ ent_owner_learn(const pg_uuid_t *id, const pg_uuid_t *home,
 {
 	Datum		args[4] = {UUIDPGetDatum(id), UUIDPGetDatum(home),
 	CStringGetTextDatum(name), Int32GetDatum(epoch)};
+	int32		no;
 
 	ent_query_run(&learn_query, args, NULL, SPI_OK_INSERT_RETURNING, NULL);
 	/* the guard in capture remembers whether there are remote owners */
 	CacheInvalidateRelcacheByRelid(get_relname_relid("owner",
 													 get_namespace_oid(ENT_SCHEMA, false)));
-	return ent_query_int4(0, 1, NULL);
+	no = ent_query_int4(0, 1, NULL);
+	SPI_freetuptable(SPI_tuptable);
+	return no;
+}
+
+int64
+ent_owner_count(void)
+{
+	int64		n;
+
+	ent_query_run(&count_query, NULL, NULL, SPI_OK_SELECT, NULL);
+	n = ent_query_int8(0, 1, NULL);
+	SPI_freetuptable(SPI_tuptable);
+	return n;
 }
 
 void
@@ -180,6 +213,22 @@ ent_owner_set_route(int32 no, int32 peer, int32 distance, const char *name)
 	Int32GetDatum(distance), CStringGetTextDatum(name)};
 
 	ent_query_run(&route_query, args, NULL, SPI_OK_UPDATE, NULL);
+}
+
+int32
+ent_owner_hold(int32 no, int32 *epoch, int64 *have)
+{
+	Datum		args[1] = {Int32GetDatum(no)};
+	int32		route;
+
+	ent_query_run(&hold_query, args, NULL, SPI_OK_SELECT, NULL);
+	if (SPI_processed != 1)
+		elog(ERROR, "owner %d has gone", no);
+	*epoch = ent_query_int4(0, 1, NULL);
+	*have = ent_query_int8(0, 2, NULL);
+	route = ent_query_int4(0, 3, NULL);
+	SPI_freetuptable(SPI_tuptable);
+	return route;
 }
 
 void

@@ -40,6 +40,8 @@ extern EntOwner *ent_owner_by_id(const pg_uuid_t *id);
 /* A remote owner heard of for the first time; returns its number. */
 extern int32 ent_owner_learn(const pg_uuid_t *id, const pg_uuid_t *home,
 							 const char *name, int32 epoch);
+/* How many are known, local ones included. */
+extern int64 ent_owner_count(void);
 /* Route of a remote owner; peer 0: none. */
 extern void ent_owner_set_route(int32 no, int32 peer, int32 distance,
 								const char *name);
@@ -49,6 +51,8 @@ extern void ent_owner_set_route(int32 no, int32 peer, int32 distance,
  * receiver compare everything. Events at commit.
  */
 extern void ent_owner_new_epoch(int32 no, int32 epoch);
+/* Locks a remote owner until commit: have and route (returned) stay so. */
+extern int32 ent_owner_hold(int32 no, int32 *epoch, int64 *have);
 /* Raises our have; never lowers it within an epoch. A newer epoch resets it. */
 extern void ent_owner_set_have(int32 no, int32 epoch, int64 serial);
 

@@ -78,8 +78,6 @@ static EntQuery delete_queries[] = {
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
-	{"DELETE FROM entanglement.parked WHERE peer OPERATOR(pg_catalog.=) $1",
-	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.peer WHERE no OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 };

@@ -21,6 +21,7 @@
 #include "lib/ilist.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -468,20 +469,23 @@ ent_rowquery_exists(EntRelation *rel, const Datum *key, Snapshot snapshot)
 
 bool
 ent_rowquery_read(EntRelation *rel, const bool *may, const Datum *key,
-				  Snapshot snapshot, Datum *values, bool *nulls,
-				  SPITupleTable **table)
+				  Snapshot snapshot, Datum *values, bool *nulls)
 {
 	Statement  *st = statement(rel, READ, may);
 	uint64		n = execute(rel, st, key, NULL, NULL, snapshot);
 
-	*table = SPI_tuptable;
-	if (n == 0)
-		return false;
-	for (int i = 0; i < st->nargs; i++)
-		values[st->columns[i]] = SPI_getbinval(SPI_tuptable->vals[0],
-											   SPI_tuptable->tupdesc, i + 1,
-											   &nulls[st->columns[i]]);
-	return true;
+	for (int i = 0; n > 0 && i < st->nargs; i++)
+	{
+		int			c = st->columns[i];
+		Datum		value = SPI_getbinval(SPI_tuptable->vals[0],
+										  SPI_tuptable->tupdesc, i + 1, &nulls[c]);
+
+		values[c] = nulls[c] ? (Datum) 0 :
+			datumCopy(value, rel->columns[c].typbyval, rel->columns[c].typlen);
+	}
+	/* a batch reads many rows, and each has a memory context of its own */
+	SPI_freetuptable(SPI_tuptable);
+	return n > 0;
 }
 
 uint64

@@ -33,14 +33,12 @@ extern bool ent_rowquery_exists(EntRelation *rel, const Datum *key,
 
 /*
  * Reads the columns with may[i] set of the row with that key under snapshot,
- * read-only. Fills values/nulls by column index (others are left alone). The result
- * lives in the current SPI procedure's memory until SPI_freetuptable(*table).
- * false: no such row for this user.
+ * read-only. Fills values/nulls by column index (others are left alone), in
+ * the current memory context. false: no such row for this user.
  */
 extern bool ent_rowquery_read(EntRelation *rel, const bool *may,
 							  const Datum *key, Snapshot snapshot,
-							  Datum *values, bool *nulls,
-							  SPITupleTable **table);
+							  Datum *values, bool *nulls);
 
 /*
  * set[i]: column i is given in values/nulls. UPDATE leaves key columns that are in_key_only
