@@ -130,4 +130,328 @@ subtest 'keys of rows that she may not see are not told' => sub {
 	}
 };
 
+# ---- what she sends ----
+
+# Answers and errors of a list of [hello?, call] as mallory, in one session
+# each; $what is for people. Returns the errors with SQLSTATE, in order.
+sub tries
+{
+	my ($node, @batches) = @_;
+	my $hello = 'SELECT entanglement.hello($$push$$, ' . literal(hello($me, 'mallory')) . ") IS NOT NULL;\n";
+	my ($out, $err);
+
+	$node->cluster_of->psql(
+		$node->db,
+		join('', map { $hello . 'SELECT entanglement.push(' . literal($_) . ");\n" } @batches),
+		stdout => \$out,
+		stderr => \$err,
+		on_error_stop => 0,
+		extra_params => [ '-U', 'mallory', '-v', 'VERBOSITY=verbose' ]);
+	$cluster->{hostile_out} = $out;
+	return $err =~ /^(?:psql:\S* )?ERROR:  (.*)/mg;
+}
+
+my $home = $me;
+my @item = (name => 'item', columns => [ [ 'id', 'int4', 3, 1 ], [ 'v', 'text', 1, 0 ], [ 'w', 'int4', 1, 0 ] ]);
+my $serial = 0;
+
+# An owner of hers not seen before, so that nothing said before counts.
+sub fresh
+{
+	my ($number, %o) = @_;
+
+	return owner(number => $number, home => $home, name => 'o' . ++$serial,
+		id => sprintf('66600000-0000-4000-8000-%012d', $serial), %o);
+}
+
+# It and the table.
+sub offer { return fresh(7) . table(number => 9, @item); }
+sub full
+{
+	my ($id, $serial, $v, $w, $flags) = @_;
+
+	return row(op => 2 | ($flags // 0), serial => $serial, key => [ pack 'N', $id ], values => [ $v, pack('N', $w) ]);
+}
+sub dead { return row(op => $_[2] // 0, serial => $_[1], key => [ pack 'N', $_[0] ]); }
+
+# Everything at a node that is alice's or hub's.
+my $homes = join ', ', map { "'" . id($_) . "'" } $alice, $hub;
+sub others
+{
+	my ($node) = @_;
+
+	return $node->sql(<<"SQL");
+SELECT string_agg(line, E'\\n' ORDER BY line COLLATE "C") FROM (
+	SELECT 'object ' || concat_ws(' ', o.rel, encode(o.key, 'hex'), o.epoch, o.serial, w.id)
+	  FROM entanglement.object o JOIN entanglement.owner w ON w.no = o.owner WHERE w.home IN ($homes)
+	UNION ALL
+	SELECT 'item ' || i::text FROM item i WHERE entanglement.owner_of(i) IN ('alice', 'hub')
+	UNION ALL
+	SELECT 'secret ' || s::text FROM secret s
+	UNION ALL
+	SELECT 'owner ' || concat_ws(' ', id, home, name, local, epoch, serial, peer) FROM entanglement.owner WHERE home IN ($homes)
+	UNION ALL
+	SELECT 'grave ' || concat_ws(' ', t.rel, encode(t.key, 'hex')) FROM entanglement.tombstone t
+	  JOIN entanglement.owner w ON w.no = t.owner WHERE w.home IN ($homes)
+	UNION ALL
+	SELECT 'table ' || r.relid::text FROM entanglement.relation r) AS s(line)
+SQL
+}
+
+$alice->sql("INSERT INTO item SELECT i, 'alice', i FROM generate_series(1, 20) i");
+$hub->sql("INSERT INTO item SELECT i, 'hub', i FROM generate_series(101, 120) i");
+converge([ $alice, $hub ], ['item'], 'in step');
+$_->wait_until('SELECT count(*) FROM entanglement.tombstone', '0', 'no tombstones') foreach $alice, $hub;
+my $before = others($hub);
+my $log = $hub->log_mark;
+my $server = $hub->sql('SELECT pg_postmaster_start_time()');
+
+sub alice_id { return $alice->sql("SELECT id FROM entanglement.owners WHERE local AND name = 'alice'"); }
+
+subtest 'a real batch, cut and bent' => sub {
+	# all that there is in one batch
+	my $real = batch(1, offer()
+		  . objects(9, 7, 1, full(1001, 1, 'mine', 1), full(1002, 1, 'too', 2), dead(1003, 1))
+		  . objects(9, 7, 1, row(op => 1, serial => 4, key => [ pack 'N', 1001 ], behind => 3, set => "\x02", values => ['new']))
+		  . present(7, 9, 3, int_key(1000), int_key(2000), int_key(1001), int_key(1002))
+		  . claim(7, 1, 4));
+
+	is_deeply([ tries($hub, $real) ], [], 'whole, it is taken');
+	is($hub->sql('SELECT count(*) FROM item WHERE id > 1000'), 2, 'her rows are there');
+
+	my @cut = tries($hub, map { substr $real, 0, $_ } 0 .. length($real) - 1);
+	my @strange = grep { !/^(08P01|22023): / } @cut;
+	is_deeply(\@strange, [], 'cut anywhere: a clear error, or the sections before');
+	cmp_ok(scalar @cut, '>', length($real) * 3 / 4, 'mostly an error');
+
+	srand(1);
+	my @bent = map { my $b = $real; vec($b, $_, 8) ^= 1 << int rand 8; $b } 0 .. length($real) - 1;
+	push @bent, map {
+		my $b = $real;
+		vec($b, int rand length $b, 8) = int rand 256 foreach 0 .. rand 3;
+		$b
+	} 1 .. $ENV{ENT_LONG} ? 20000 : 400;
+	@strange = grep { !/^(08P01|0A000|22021|22P03|54000): / } tries($hub, @bent);
+	is_deeply(\@strange, [], 'bent anywhere: a clear error, or of no importance');
+	$hub->sql('DELETE FROM entanglement.parked');
+	is(others($hub), $before, "nothing of others' was touched");
+};
+
+subtest 'lies about numbers and order' => sub {
+	my $t = table(number => 9, @item);
+	my %lie = (
+		'objects of an owner never announced' => [ $t . objects(9, 8, 1, full(1, 1, 'x', 1)), '08P01: malformed batch from peer' ],
+		'objects of a table never announced' => [ fresh(7) . objects(8, 7, 1, full(1, 1, 'x', 1)), '08P01: malformed batch from peer' ],
+		'objects before owner and table' => [ objects(9, 7, 1, full(1, 1, 'x', 1)) . offer(), '08P01: malformed batch from peer' ],
+		'a claim of an owner never announced' => [ claim(8, 1, 1), '08P01: malformed batch from peer' ],
+		'a hello within' => [ offer() . substr(hello($me, 'mallory'), 4), '08P01: batch from peer has a section of unknown type 1' ],
+		'a receiver\'s section' => [ offer() . want(7, 1, 1, 1), '08P01: batch from peer has a section of unknown type 8' ],
+		'an owner without a name' => [ fresh(7, name => ''), '08P01: malformed batch from peer' ],
+		'an owner without an epoch' => [ fresh(7, epoch => 0), '08P01: malformed batch from peer' ],
+		'an epoch beyond the last' => [ fresh(7, epoch => 2**31), '08P01: malformed batch from peer' ],
+		'a name that is no UTF-8' => [ fresh(7, name => "\xFF\xFE"), '22021: invalid byte sequence' ],
+		'a name with a NUL' => [ fresh(7, name => "a\0b"), '08P01: malformed batch from peer' ],
+		'another owner under a number in use' => [ fresh(7) . fresh(7), '08P01: malformed batch from peer' ],
+		'a table number beyond the last' => [ table(number => 100001, @item), '08P01: malformed batch from peer' ],
+		'an owner number beyond the last' => [ fresh(1000001), '08P01: malformed batch from peer' ],
+		'a table of no columns' => [ section(3, varint(9) . bytes('public') . bytes('item') . varint(1) . varint(0)), '08P01: malformed batch from peer' ],
+		'2^62 columns' => [ section(3, varint(9) . bytes('public') . bytes('item') . varint(1) . varint(2**62)), '08P01: malformed batch from peer' ],
+		'a section of 2^62 bytes' => [ "\x04" . varint(2**62), '08P01: malformed batch from peer' ],
+		'a key of 2^62 bytes' => [ fresh(7) . $t . objects(9, 7, 1, "\x02" . zigzag(1) . varint(2**62)), '08P01: malformed batch from peer' ],
+		'a value of 2^62 bytes' => [ fresh(7) . $t . objects(9, 7, 1, "\x02" . zigzag(1) . bytes(int_key(1)) . varint(2**62)), '08P01: malformed batch from peer' ],
+		'a serial below zero' => [ fresh(7) . $t . objects(9, 7, 1, full(1, -1, 'x', 1)), '08P01: malformed batch from peer' ],
+		'a row of operation 3' => [ fresh(7) . $t . objects(9, 7, 1, row(op => 3, serial => 1, key => ['x'])), '08P01: malformed batch from peer' ],
+		'more keys present than may be' => [ fresh(7) . $t . present(7, 9, 1, undef, undef, map { int_key($_) } 1 .. 10001), '08P01: malformed batch from peer' ],
+		'a bound that is no key' => [ fresh(7) . $t . present(7, 9, 1, 'rubbish', undef), '22P03: ' ],
+		'too many columns' => [ join('', map { table(number => $_, schema => 'no', name => "wide$_", columns => [ [ 'id', 'int4', 3, 1 ], map { [ "c$_", 'text', 1, 0 ] } 2 .. 1600 ]) } 1 .. 130), '54000: peer offers too many tables' ]);
+
+	foreach my $name (sort keys %lie)
+	{
+		my ($sections, $expected) = @{ $lie{$name} };
+		my @e = tries($hub, batch(1, $sections));
+
+		like($e[0] // 'no error', qr/^$expected/, $name);
+		is(scalar @e, 1, "$name: one error");
+	}
+	is(others($hub), $before, "nothing of others' was touched");
+};
+
+subtest "owners of others" => sub {
+	my $alice_owner = alice_id();
+	my $hub_owner = $hub->sql("SELECT id FROM entanglement.owners WHERE local AND name = 'hub'");
+	my $t = table(number => 9, @item);
+	my $rows = objects(9, 7, 2**31 - 1, full(1, 2**62, 'stolen', 0), full(101, 1, 'stolen', 0), dead(2, 1))
+	  . present(7, 9, 2**62, undef, undef) . claim(7, 2**31 - 1, 2**62);
+	my %as = (
+		'of hub itself' => [ id => $hub_owner, home => id($hub) ],
+		'of hub, at home with mallory' => [ id => $hub_owner, home => $me ],
+		'of alice, at home at alice, distance 0' => [ id => $alice_owner, home => id($alice) ],
+		'of alice, at home with mallory' => [ id => $alice_owner, home => $me ],
+		'of alice, at distance 1' => [ id => $alice_owner, home => id($alice), distance => 1 ]);
+
+	foreach my $name (sort keys %as)
+	{
+		tries($hub, batch(1, $t . owner(number => 7, name => 'alice', epoch => 2**31 - 1, serial => 2**62, @{ $as{$name} }) . $rows));
+		is(others($hub), $before, "$name: nothing");
+	}
+
+	# not even while alice is away
+	$alice->sql("SELECT entanglement.pause_peer('hub')");
+	$hub->wait_until("SELECT state <> 'connected' FROM entanglement.peers WHERE name = 'alice'", 't', 'alice is away');
+	foreach my $name (grep { !/distance 1/ } sort keys %as)
+	{
+		tries($hub, batch(1, $t . owner(number => 7, name => 'alice', epoch => 2**31 - 1, serial => 2**62, @{ $as{$name} }) . $rows));
+		is(others($hub), $before, "$name, alice away: nothing");
+	}
+	like($hub->peer('mallory')->{last_error}, qr/^42501: the peer (offers owner "alice", which is at home elsewhere|sent state of owner "alice", which is at home here)/, 'and it is reported');
+	$alice->sql("SELECT entanglement.resume_peer('hub')");
+	$hub->wait_connected('alice');
+};
+
+subtest "keys of others, under an owner of her own" => sub {
+	my $offer = offer();
+	my $rows = objects(9, 7, 1, full(1, 10, 'stolen', 0), full(101, 1, 'stolen', 0), dead(2, 1), dead(102, 1))
+	  . present(7, 9, 2**62, undef, undef) . claim(7, 1, 2**62);
+
+	is_deeply([ tries($hub, batch(1, $offer . $rows)) ], [], 'is taken');
+	is(others($hub), $before, 'but nothing is stored');
+	is( $hub->sql('SELECT string_agg(key || sqlstate, $$ $$ ORDER BY key) FROM entanglement.parked_rows'),
+		'(id)=(1)23505 (id)=(101)23505', 'and it is parked');
+
+	# an earlier death, or an earlier version, is not what is missed
+	tries($hub, batch(1, $offer . objects(9, 7, 1, dead(1, 5, 4 | 8), full(101, 1, 'old', 0, 4 | 8))));
+	is($hub->sql('SELECT count(*) FROM entanglement.parked'), 2, 'still parked');
+	$hub->sql('DELETE FROM item WHERE id = 101');
+	$hub->wait_folded;
+	tries($hub, batch(1, $offer . objects(9, 7, 1, full(101, 3, 'old', 0, 4 | 8))));
+	is($hub->sql('SELECT v FROM item WHERE id = 101'), 'old', 'the older version is stored when there is room');
+	is($hub->sql('SELECT count(*) FROM entanglement.parked'), 2, 'but the newer one still asked for');
+	tries($hub, batch(1, $offer . objects(9, 7, 1, full(101, 11, 'new', 0, 4 | 8))));
+	is($hub->sql('SELECT string_agg(key, $$ $$) FROM entanglement.parked_rows'), '(id)=(1)', 'until it comes');
+	tries($hub, batch(1, $offer . objects(9, 7, 1, dead(1, 20), dead(101, 1))));
+	is($hub->sql('SELECT count(*) FROM entanglement.parked'), 0, 'and a later death ends it');
+	is($hub->sql("SELECT count(*) FROM item WHERE id IN (1, 101) AND entanglement.owner_of(item) LIKE 'o%'"), 0, 'nothing is left of hers');
+	$hub->sql("INSERT INTO item VALUES (101, 'hub', 101)");
+	$hub->drain('alice');
+	$hub->wait_until("SELECT count(*) FROM entanglement.tombstone t JOIN entanglement.owner w ON w.no = t.owner WHERE w.home IN ($homes)", '0', 'all have heard');
+	$before = others($hub);
+};
+
+subtest 'values and keys that make no sense' => sub {
+	my $offer = offer();
+	my %bad = (
+		'a key of another length' => [ row(serial => 1, key => ['abc'], values => [ 'x', undef ]), '08P01|22P03' ],
+		'a key of two columns' => [ row(serial => 1, key => [ pack('N', 5000), 'x' ], values => [ 'x', undef ]), '22P03' ],
+		'no key' => [ row(serial => 1, key => [], values => [ 'x', undef ]), '22P03' ],
+		'a number of three bytes' => [ row(serial => 1, key => [ pack 'N', 5001 ], values => [ 'x', 'abc' ]), '08P01|22P03' ],
+		'text that is no UTF-8' => [ row(serial => 1, key => [ pack 'N', 5002 ], values => [ "\xFF", undef ]), '22021' ],
+		'text with a NUL' => [ row(serial => 1, key => [ pack 'N', 5003 ], values => [ "a\0b", undef ]), '22021' ],
+		'a delta on nothing' => [ row(op => 1, serial => 9, key => [ pack 'N', 5004 ], behind => 9, set => "\x02", values => ['x']), '55000' ],
+		'a key too long to be one' => [ row(serial => 1, key => [ 'x' x 5000 ], values => [ 'x', undef ]), '22P03|54000' ]);
+
+	foreach my $name (sort keys %bad)
+	{
+		my ($row, $state) = @{ $bad{$name} };
+
+		is_deeply([ tries($hub, batch(1, $offer . objects(9, 7, 2, $row, full(6000 + ++$serial, 1, 'fine', 1)))) ], [], "$name: taken");
+		like($hub->sql('SELECT sqlstate FROM entanglement.parked'), qr/^($state)$/, "$name: parked alone");
+		is($hub->sql('SELECT count(*) FROM item WHERE id = ' . (6000 + $serial)), 1, "$name: the next row is stored");
+		$hub->sql('DELETE FROM entanglement.parked');
+	}
+	is(others($hub), $before, "nothing of others' was touched");
+};
+
+subtest 'many owners and tables, names of all kinds' => sub {
+	my $owners = $hub->sql('SELECT count(*) FROM entanglement.owner');
+
+	$hub->cluster_of->append_conf('postgresql.conf', "entanglement.max_owners = " . ($owners + 50));
+	$hub->cluster_of->reload;
+	$hub->wait_until("SELECT setting::int FROM pg_settings WHERE name = 'entanglement.max_owners'", $owners + 50, 'a limit');
+	is_deeply([ tries($hub, batch(1, join '', map { fresh($_, name => qq(o'"\n\\ $_)) } 1 .. 2000)) ], [], 'taken');
+	is($hub->sql('SELECT count(*) FROM entanglement.owner'), $owners + 50, 'up to the limit');
+	like($hub->peer('mallory')->{last_error}, qr/^53400: too many owners: "o'"/, 'and it is reported');
+	is_deeply([ tries($hub, batch(1, join '', map { table(number => $_, name => qq(t'"\n\\ $_), columns => $item[3]) } 1 .. 9000)) ], [], 'tables');
+	like((tries($hub, batch(1, join '', map { table(number => $_, name => qq(u $_), columns => $item[3]) } 1 .. 2000)))[0],
+		qr/^54000: peer offers too many tables/, 'up to a limit, over several sessions');
+	is($hub->sql("SELECT count(*) < 10001 FROM entanglement.peer_table"), 't', 'which holds');
+	is(others($hub), $before, "nothing of others' was touched");
+};
+
+subtest 'memory is bounded' => sub {
+	my $rss = sub { return slurp_file("/proc/$_[0]/status") =~ /^VmHWM:\s+(\d+)/m ? $1 : 0 };
+	my $s = mallory($hub, 'push');
+	my $pid = $s->query_safe('SELECT pg_backend_pid()');
+	my $push = sub {
+		return $s->query_safe('SELECT length(entanglement.push(' . literal($_[0]) . '))');
+	};
+
+	plan skip_all => 'no /proc' unless -r "/proc/$pid/status";
+	$push->(batch(1, offer() . objects(9, 7, 2, full(7000, 100, 'x', 1))));
+	my $rows = dead(7000, 1) x 300000;
+	# of the batch there are some copies, as hexadecimal and as bytes
+	my $limit = $rss->($pid) + 10 * length($rows) / 1024 + 30000;
+	$push->(batch(2, objects(9, 7, 2, $rows)));
+	cmp_ok($rss->($pid), '<', $limit, '300,000 deaths of what is not there');
+	$push->(batch(3, join '', map { present(7, 9, 1, int_key(8000), int_key(8001)) } 1 .. 20000));
+	cmp_ok($rss->($pid), '<', $limit, '20,000 ranges');
+	$s->quit;
+
+	$s = mallory($hub, 'pull');
+	$pid = $s->query_safe('SELECT pg_backend_pid()');
+	my $batch = pull($s, 0);
+	$limit = $rss->($pid) + 60000;
+	pull($s, $batch->{number}, map { arrears($_ % 1000, $_ % 99999) } 1 .. 100000);
+	cmp_ok($rss->($pid), '<', $limit, '100,000 arrears in what was never offered');
+	$s->quit;
+};
+
+subtest 'answers that are none' => sub {
+	my ($s, $batch);
+	my $try = sub {
+		my ($name, $expected, @sections) = @_;
+
+		$s = mallory($hub, 'pull');
+		$batch = pull($s, 0);
+		my ($owner, $table) = numbers($batch, 'hub', 'secret');
+		my $answer = literal(batch($batch->{number} + (shift @sections), map { ref $_ ? $_->($owner, $table) : $_ } @sections));
+		my ($out, $failed) = $s->query("\\set VERBOSITY verbose\nCALL entanglement.pull($answer, NULL)");
+		like($s->{stderr}, qr/ERROR:  $expected/, $name) if $expected ne '';
+		is($s->{stderr} =~ s/background_psql.*\n//gr, '', $name) if $expected eq '';
+		$s->{stderr} = '';
+		$s->quit;
+	};
+
+	$try->('another number', '08P01: answer from peer does not match', 1);
+	$try->('a sender\'s section', '08P01: answer from peer has a section of unknown type 5', 0, claim(1, 1, 1));
+	$try->('cut off', '08P01: malformed answer', 0, "\x08\x07\x01");
+	$try->('a key that is none', '(22P03|08P01): ', 0, sub { again($_[1], $_[0], 'rubbish') });
+	$try->('owners and tables that do not exist', '', 0, want(999, 1, 1, 1), want(2**19, 1, 1, 1), arrears(999, 999), table_state(999, 1), again(999, 999, 'x'));
+	$try->('an absurd have', '', 0, sub { want($_[0], 1, 2**31 - 1, 2**62) });
+	$try->('nothing wanted', '', 0, sub { want($_[0], 0, 1, 1) });
+	is(others($hub), $before, "nothing of others' was touched");
+};
+
+subtest 'two sessions at once' => sub {
+	my $first = mallory($hub, 'push');
+	my $second = mallory($hub, 'push');
+
+	$second->query_safe('SELECT entanglement.push(' . literal(batch(1, offer())) . ')');
+	$first->query('SELECT entanglement.push(' . literal(batch(1, offer())) . ')');
+	like($first->{stderr}, qr/superseded by a newer one/, 'the older one is over');
+	$first->{stderr} = '';
+	$second->query_safe('SELECT entanglement.push(' . literal(batch(2)) . ')');
+	$_->quit foreach $first, $second;
+	pass('the newer one goes on');
+};
+
+# ---- and all is well ----
+
+is($hub->sql('SELECT pg_postmaster_start_time()'), $server, 'the server goes on');
+unlike($hub->log_since($log), qr/PANIC|TRAP|terminated by signal|server process .* exited/, 'no process died');
+$alice->sql("UPDATE item SET v = 'still' WHERE id = 1");
+$hub->sql("UPDATE item SET v = 'still' WHERE id = 101");
+$_->drain($_ == $hub ? 'alice' : 'hub') foreach $alice, $hub;
+is($hub->sql('SELECT v FROM item WHERE id = 1'), 'still', 'alice reaches hub');
+is($alice->sql('SELECT v FROM item WHERE id = 101'), 'still', 'and hub alice');
+
 done_testing();

@@ -159,7 +159,8 @@ parse(Job *job)
 	}
 	if (r.error != ENT_WIRE_OK || r.p != r.end)
 		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
+				(errcode(job->foreign ? ERRCODE_INVALID_BINARY_REPRESENTATION :
+						 ERRCODE_DATA_CORRUPTED),
 				 errmsg("malformed key of table \"%s\"", job->rel->name)));
 }
 
