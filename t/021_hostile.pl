@@ -130,6 +130,28 @@ subtest 'keys of rows that she may not see are not told' => sub {
 	}
 };
 
+subtest 'nor by a row that somebody makes up' => sub {
+	my $as = sub {
+		my ($role, $id) = @_;
+		my ($rc, $out, $err) = $hub->try("SELECT entanglement.owner_of(ROW($id, 'x', true)::secret)",
+			extra_params => [ '-U', $role, '-v', 'VERBOSITY=verbose' ]);
+
+		return $out . ($err =~ /(ERROR:  \S+)/ ? $1 : '');
+	};
+
+	$cluster->safe_psql('postgres', 'CREATE ROLE nobody LOGIN');
+	is($as->('mallory', 1600), 'hub', 'a row that mallory may see');
+	is($as->('mallory', 1601), '', 'one that she may not see');
+	is($as->('mallory', 99999), '', 'one that there is not');
+	is($as->('nobody', 1600), 'ERROR:  42501:', 'one who has no right to the table');
+
+	# also where the policy itself asks
+	$hub->sql("CREATE POLICY owned ON secret TO nobody USING (entanglement.owner_of(secret) = 'hub' AND id < 10); GRANT SELECT ON secret TO nobody");
+	is($as->('nobody', 5), 'hub', 'by a policy that asks for owners');
+	is($as->('nobody', 15), '', 'and hides others');
+	$hub->sql('DROP POLICY owned ON secret');
+};
+
 # ---- what she sends ----
 
 # Answers and errors of a list of [hello?, call] as mallory, in one session

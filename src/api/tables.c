@@ -25,6 +25,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
@@ -37,6 +38,7 @@
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/relinfo.h"
+#include "store/rowquery.h"
 #include "store/value.h"
 
 PG_FUNCTION_INFO_V1(ent_sql_synchronize);
@@ -373,6 +375,45 @@ ent_sql_desynchronize(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/*
+ * A row given to owner_of may be made up: nobody learns so of a key what the
+ * table would not tell. Policies may themselves ask who owns a row: what the
+ * look asks for is not looked for again.
+ */
+static bool
+may_know(EntRelation *rel, const Datum *key)
+{
+	static bool looking = false;
+	bool		visible = true;
+
+	if (check_enable_rls(rel->relid, InvalidOid, true) != RLS_ENABLED)
+	{
+		if (pg_class_aclcheck(rel->relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK)
+			return true;
+		for (int i = 0; i < rel->nkeys; i++)
+			if (pg_attribute_aclcheck(rel->relid, rel->columns[rel->keys[i]].attnum,
+									  GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+				aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, rel->name);
+		return true;
+	}
+	if (looking)
+		return true;
+	looking = true;
+	PG_TRY();
+	{
+		if (SPI_connect() != SPI_OK_CONNECT)
+			elog(ERROR, "SPI_connect failed");
+		visible = ent_rowquery_visible(rel, key);
+		SPI_finish();
+	}
+	PG_FINALLY();
+	{
+		looking = false;
+	}
+	PG_END_TRY();
+	return visible;
+}
+
 /* The owner of a row, given as its table's row type. */
 Datum
 ent_sql_owner_of(PG_FUNCTION_ARGS)
@@ -407,6 +448,8 @@ ent_sql_owner_of(PG_FUNCTION_ARGS)
 		}
 	}
 	ReleaseTupleDesc(desc);
+	if (!may_know(rel, values))
+		PG_RETURN_NULL();
 	key = ent_key_image(rel, values);
 	if (ent_object_find(rel->no, key, &object))
 		name = ent_object_owner_name(object.owner);

@@ -488,18 +488,24 @@ ent_rowquery_read(EntRelation *rel, const bool *may, const Datum *key,
 	return n > 0;
 }
 
+bool
+ent_rowquery_visible(EntRelation *rel, const Datum *key)
+{
+	uint64		n = execute(rel, statement(rel, LOOK, NULL), key, NULL, NULL, NULL);
+
+	SPI_freetuptable(SPI_tuptable);
+	return n > 0;
+}
+
 uint64
 ent_rowquery_update(EntRelation *rel, const bool *set, const Datum *key,
 					const Datum *values, const bool *nulls)
 {
 	Statement  *st = statement(rel, UPDATE, set);
-	uint64		n;
 
 	if (st->plan != NULL)
 		return execute(rel, st, key, values, nulls, NULL);
-	n = execute(rel, statement(rel, LOOK, NULL), key, NULL, NULL, NULL);
-	SPI_freetuptable(SPI_tuptable);
-	return n;
+	return ent_rowquery_visible(rel, key) ? 1 : 0;
 }
 
 uint64

@@ -41,6 +41,12 @@ extern bool ent_rowquery_read(EntRelation *rel, const bool *may,
 							  Datum *values, bool *nulls);
 
 /*
+ * May the current user see the row with that key? Raises
+ * ERRCODE_INSUFFICIENT_PRIVILEGE without the right to read the key columns.
+ */
+extern bool ent_rowquery_visible(EntRelation *rel, const Datum *key);
+
+/*
  * set[i]: column i is given in values/nulls. UPDATE leaves key columns that are in_key_only
  * alone, and becomes DELETE and INSERT when it sets an identity_always column.
  * Return the number of rows.
