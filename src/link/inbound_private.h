@@ -39,8 +39,6 @@ typedef struct EntInOwner
 	bool		based;			/* it sends what is newer than this: */
 	int32		base_epoch;		/* our have when we asked for the owner, raised */
 	int64		base_have;		/* by the sender's own claims */
-	uint64		held;			/* number of the batch in which the owner's row
-								 * is locked: have is the durable one */
 	bool		refused;		/* reported already: an owner that this peer may
 								 * not speak for */
 } EntInOwner;

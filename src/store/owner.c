@@ -56,9 +56,9 @@ static EntQuery route_query = {
 	4, {INT4OID, INT4OID, INT4OID, TEXTOID}, NULL
 };
 static EntQuery hold_query = {
-	"SELECT epoch, serial, peer FROM entanglement.owner "
-	"WHERE no OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
-	1, {INT4OID}, NULL
+	"SELECT 1 FROM entanglement.owner WHERE NOT local "
+	"AND ($1 OR no OPERATOR(pg_catalog.=) ANY ($2)) ORDER BY no FOR NO KEY UPDATE",
+	2, {BOOLOID, INT4ARRAYOID}, NULL
 };
 static EntQuery have_query = {
 	"UPDATE entanglement.owner SET epoch = $2, serial = $3 "
@@ -215,20 +215,13 @@ ent_owner_set_route(int32 no, int32 peer, int32 distance, const char *name)
 	ent_query_run(&route_query, args, NULL, SPI_OK_UPDATE, NULL);
 }
 
-int32
-ent_owner_hold(int32 no, int32 *epoch, int64 *have)
+void
+ent_owner_hold(bool all, Datum nos)
 {
-	Datum		args[1] = {Int32GetDatum(no)};
-	int32		route;
+	Datum		args[2] = {BoolGetDatum(all), nos};
 
 	ent_query_run(&hold_query, args, NULL, SPI_OK_SELECT, NULL);
-	if (SPI_processed != 1)
-		elog(ERROR, "owner %d has gone", no);
-	*epoch = ent_query_int4(0, 1, NULL);
-	*have = ent_query_int8(0, 2, NULL);
-	route = ent_query_int4(0, 3, NULL);
 	SPI_freetuptable(SPI_tuptable);
-	return route;
 }
 
 void

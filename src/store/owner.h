@@ -51,8 +51,11 @@ extern void ent_owner_set_route(int32 no, int32 peer, int32 distance,
  * receiver compare everything. Events at commit.
  */
 extern void ent_owner_new_epoch(int32 no, int32 epoch);
-/* Locks a remote owner until commit: have and route (returned) stay so. */
-extern int32 ent_owner_hold(int32 no, int32 *epoch, int64 *have);
+/*
+ * Locks remote owners until commit, those of an int4[] or all, in the order of
+ * their numbers: haves and routes stay as they are.
+ */
+extern void ent_owner_hold(bool all, Datum nos);
 /* Raises our have; never lowers it within an epoch. A newer epoch resets it. */
 extern void ent_owner_set_have(int32 no, int32 epoch, int64 serial);
 
