@@ -104,6 +104,7 @@ hold_owner(EntInbound *ib, EntInOwner *in)
 		return;
 	in->epoch = o->epoch;
 	in->have = o->serial;
+	in->told = o->told;
 	if (!in->wanted || o->peer == ib->peer)
 		return;
 	in->wanted = in->answered = false;
@@ -124,6 +125,7 @@ owner_spoken_of(EntInbound *ib, unsigned type, EntReader body)
 			break;
 		case ENT_SECTION_PRESENT:
 		case ENT_SECTION_CLAIM:
+		case ENT_SECTION_CLAIM_GAPS:
 		case ENT_SECTION_ARREARS_DONE:
 			break;
 		default:
@@ -287,7 +289,7 @@ apply_to(EntInbound *ib, EntInTable *t, EntInOwner *in, EntRelation *rel,
 {
 	EntApply	a = {
 		.rel = rel, .role = ib->role, .peer = ib->peer, .owner = in->no,
-		.epoch = epoch, .have = in->epoch == epoch ? in->have : 0,
+		.epoch = epoch, .have = in->epoch == epoch ? in->told : 0,
 		.base = in->base_epoch == epoch ? in->base_have : 0,
 		.formats = t->formats, .sender_types = t->sender_types
 	};
@@ -405,8 +407,9 @@ newer(int32 epoch, int64 serial, int32 than_epoch, int64 than_serial)
 	return epoch > than_epoch || (epoch == than_epoch && serial > than_serial);
 }
 
+/* gaps: what it covers is not all here yet, the sender will send the rest. */
 static void
-take_claim(EntInbound *ib, EntReader *body)
+take_claim(EntInbound *ib, EntReader *body, bool gaps)
 {
 	EntWireClaim c;
 	EntInOwner *in;
@@ -418,13 +421,15 @@ take_claim(EntInbound *ib, EntReader *body)
 	in = authorized_owner(ib, c.owner);
 	if (in == NULL || c.epoch > PG_INT32_MAX)
 		return;
-	if (!newer(c.epoch, c.serial, in->base_epoch, in->base_have))
+	if (newer(c.epoch, c.serial, in->base_epoch, in->base_have))
+	{
+		in->base_epoch = c.epoch;
+		in->base_have = c.serial;
+	}
+	if (newer(in->epoch, in->have, c.epoch, c.serial))
 		return;
-	in->base_epoch = c.epoch;
-	in->base_have = c.serial;
-	if (!newer(c.epoch, c.serial, in->epoch, in->have))
-		return;
-	ent_owner_set_have(in->no, c.epoch, c.serial);
+	ent_owner_set_have(in->no, c.epoch, c.serial, gaps);
+	in->told = in->epoch == (int32) c.epoch ? Max(in->told, c.serial) : c.serial;
 	in->epoch = c.epoch;
 	in->have = c.serial;
 	o = ent_owner_get(in->no);
@@ -480,7 +485,10 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 			take_objects(ib, body);
 			break;
 		case ENT_SECTION_CLAIM:
-			take_claim(ib, body);
+			take_claim(ib, body, false);
+			break;
+		case ENT_SECTION_CLAIM_GAPS:
+			take_claim(ib, body, true);
 			break;
 		case ENT_SECTION_ARREARS_DONE:
 			take_arrears_done(ib, body);

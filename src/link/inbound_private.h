@@ -34,6 +34,7 @@ typedef struct EntInOwner
 	bool		asked;			/* for arrears, in this session */
 	int32		epoch;			/* of our have */
 	int64		have;
+	int64		told;			/* the greatest have we ever had, in this epoch */
 	int32		told_epoch;		/* our have as the sender was last told */
 	int64		told_have;
 	bool		based;			/* it sends what is newer than this: */

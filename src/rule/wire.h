@@ -57,6 +57,7 @@ typedef enum EntSectionType
 	ENT_SECTION_AGAIN = 11,		/* receiver: send me that object in full */
 	ENT_SECTION_NUDGE = 12 | ENT_SECTION_OPTIONAL,	/* call me on the other
 													 * connection */
+	ENT_SECTION_CLAIM_GAPS = 15,	/* as CLAIM, but some of it comes later */
 } EntSectionType;
 
 typedef enum EntWireError
@@ -337,7 +338,9 @@ typedef struct EntWireClaim
 	int64_t		serial;			/* all you may see up to here has been sent */
 } EntWireClaim;
 
-extern void ent_wire_write_claim(EntWriter *w, const EntWireClaim *c);
+/* type: ENT_SECTION_CLAIM or ENT_SECTION_CLAIM_GAPS */
+extern void ent_wire_write_claim(EntWriter *w, EntSectionType type,
+								 const EntWireClaim *c);
 extern void ent_wire_read_claim(EntReader *r, EntWireClaim *c);
 
 /* ARREARS (receiver asks) and ARREARS_DONE (sender confirms) */

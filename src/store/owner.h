@@ -19,6 +19,8 @@ typedef struct EntOwner
 	bool		local;
 	int32		epoch;
 	int64		serial;			/* last allocated, or our have */
+	int64		sure;			/* remote: have without gaps */
+	int64		told;			/* remote: greatest have, so far in this epoch */
 	int64		pruned;			/* newest serial of a collected tombstone */
 	int32		peer;			/* route; 0: none */
 	int32		distance;
@@ -56,8 +58,12 @@ extern void ent_owner_new_epoch(int32 no, int32 epoch);
  * their numbers: haves and routes stay as they are.
  */
 extern void ent_owner_hold(bool all, Datum nos);
-/* Raises our have; never lowers it within an epoch. A newer epoch resets it. */
-extern void ent_owner_set_have(int32 no, int32 epoch, int64 serial);
+/*
+ * Raises our have; never lowers it within an epoch. A newer epoch resets it.
+ * gaps: the route still owes some of it. A new route is asked from the have
+ * without gaps on (ent_owner_set_route).
+ */
+extern void ent_owner_set_have(int32 no, int32 epoch, int64 serial, bool gaps);
 
 /*
  * Number of the local owner that this session's new rows belong to
