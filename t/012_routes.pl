@@ -148,6 +148,30 @@ SQL
 	$alice->wait_connected('hub');
 };
 
+subtest 'what a route still owes is asked of the next one' => sub {
+	my $route = "SELECT peer FROM entanglement.owners WHERE name = 'alice'";
+
+	$alice->sql("SELECT entanglement.pause_peer('bob')");
+	$bob->wait_until($route, 'hub', 'bob takes alice by hub');
+	$hub->sql("ALTER TABLE item ADD CONSTRAINT taste CHECK (v <> 'bitter')");
+	$alice->sql("INSERT INTO item VALUES (500, 'bitter'), (501, 'sweet')");
+	$bob->wait_until('SELECT v FROM item WHERE id = 501', 'sweet', 'what hub can store');
+	$bob->wait_until(
+		"SELECT have FROM entanglement.owners WHERE name = 'alice'",
+		$alice->sql("SELECT serial FROM entanglement.owners WHERE name = 'alice'"),
+		'bob has all that hub says');
+	is($hub->sql('SELECT count(*) FROM entanglement.parked_rows'), 1, 'but hub could not store one');
+	$alice->sql("SELECT entanglement.resume_peer('bob')");
+	$bob->wait_until($route, 'alice', 'bob takes alice from herself');
+	$bob->wait_until('SELECT v FROM item WHERE id = 500', 'bitter', 'and gets what hub had owed');
+	$hub->sql('ALTER TABLE item DROP CONSTRAINT taste');
+	$alice->sql("UPDATE item SET v = 'sour' WHERE id = 500");
+	converge(\@all, ['item'], 'all agree');
+	$bob->wait_until(
+		'SELECT count(*) FROM entanglement.owner WHERE NOT local AND sure <> serial',
+		'0', 'no gaps are left at bob');
+};
+
 subtest 'a node in the middle stops while changes go on' => sub {
 	foreach my $round (1 .. 3)
 	{

@@ -197,7 +197,7 @@ add_claim(EntWriter *w, Random *r, Shape *shapes)
 	c.owner = any_number(r, ENT_WIRE_MAX_OWNERS);
 	c.epoch = any_number(r, ENT_WIRE_MAX_EPOCH);
 	c.serial = any_serial(r);
-	ent_wire_write_claim(w, &c);
+	ent_wire_write_claim(w, random_below(r, 2) ? ENT_SECTION_CLAIM : ENT_SECTION_CLAIM_GAPS, &c);
 }
 
 static void
@@ -482,7 +482,7 @@ echo_claim(Echo *e, EntReader *r)
 	EntWireClaim c;
 
 	ent_wire_read_claim(r, &c);
-	ent_wire_write_claim(e->out, &c);
+	ent_wire_write_claim(e->out, (EntSectionType) e->type, &c);
 }
 
 static void
@@ -591,6 +591,7 @@ static void (*const echoes[]) (Echo *, EntReader *) = {
 	[ENT_SECTION_TABLE] = echo_table,
 	[ENT_SECTION_OBJECTS] = echo_objects,
 	[ENT_SECTION_CLAIM] = echo_claim,
+	[ENT_SECTION_CLAIM_GAPS] = echo_claim,
 	[ENT_SECTION_ARREARS_DONE] = echo_arrears,
 	[ENT_SECTION_PRESENT] = echo_present,
 	[ENT_SECTION_WANT] = echo_want,

@@ -82,7 +82,7 @@ write_example_claim(EntWriter *w)
 {
 	EntWireClaim c = {2, 7, 300};
 
-	ent_wire_write_claim(w, &c);
+	ent_wire_write_claim(w, ENT_SECTION_CLAIM, &c);
 }
 
 static void

@@ -22,12 +22,14 @@ CREATE TABLE entanglement.owner (
     home uuid NOT NULL,
     epoch integer NOT NULL DEFAULT 1 CHECK (epoch > 0),
     serial bigint NOT NULL DEFAULT 0 CHECK (serial >= 0),
+    sure bigint NOT NULL DEFAULT 0,
+    told bigint NOT NULL DEFAULT 0,
     pruned bigint NOT NULL DEFAULT 0,
     peer integer,
     distance integer NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX owner_local_name ON entanglement.owner (name) WHERE local;
-COMMENT ON TABLE entanglement.owner IS 'Authorities for objects; serial is the last allocated (local) or our have (remote), pruned the newest serial of a collected tombstone, peer the route.';
+COMMENT ON TABLE entanglement.owner IS 'Authorities for objects; serial is the last allocated (local) or our have (remote), pruned the newest serial of a collected tombstone, peer the route. Of a remote one: sure is the have without gaps, told the greatest have there was in this epoch.';
 
 CREATE TABLE entanglement.relation (
     no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

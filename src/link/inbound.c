@@ -13,6 +13,7 @@
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "nodes/bitmapset.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -91,25 +92,85 @@ ent_inbound_check(EntReader *r, const char *what)
  * Two peers may speak for an owner while its route changes. What one of them
  * claims and what the other one stores must come one after the other, else an
  * object could come late without anybody noticing; and what was under way
- * when the route changed may be long dead here. False: this peer is not the
- * route any more, which the answer says.
+ * when the route changed may be long dead here. A peer that is not the route any
+ * more is told so by the answer.
  */
-static bool
-hold(EntInbound *ib, EntInOwner *in)
+static void
+hold_owner(EntInbound *ib, EntInOwner *in)
 {
-	int32		route;
+	EntOwner   *o = in->no != 0 ? ent_owner_get(in->no) : NULL;
 
-	if (in->held == ib->number + 1)
-		return true;
-	route = ent_owner_hold(in->no, &in->epoch, &in->have);
-	if (route == ib->peer)
-		in->held = ib->number + 1;
-	else
+	if (o == NULL)
+		return;
+	in->epoch = o->epoch;
+	in->have = o->serial;
+	in->told = o->told;
+	if (!in->wanted || o->peer == ib->peer)
+		return;
+	in->wanted = in->answered = false;
+	in->ignored = true;
+}
+
+/* Number of the owner a section speaks of, as we know it; else 0. */
+static int32
+owner_spoken_of(EntInbound *ib, unsigned type, EntReader body)
+{
+	uint32		number;
+	EntInOwner *in;
+
+	switch (type)
 	{
-		in->wanted = in->answered = false;
-		in->ignored = true;
+		case ENT_SECTION_OBJECTS:
+			(void) ent_wire_read_varint(&body); /* table */
+			break;
+		case ENT_SECTION_PRESENT:
+		case ENT_SECTION_CLAIM:
+		case ENT_SECTION_CLAIM_GAPS:
+		case ENT_SECTION_ARREARS_DONE:
+			break;
+		default:
+			return 0;
 	}
-	return in->wanted;
+	number = (uint32) ent_wire_read_bounded(&body, ENT_WIRE_MAX_OWNERS);
+	if (body.error != ENT_WIRE_OK)
+		return 0;
+	in = hash_search(ib->owners, &number, HASH_FIND, NULL);
+	return in ? in->no : 0;
+}
+
+/*
+ * Locks the owners that the batch speaks of, or all if routes may change, before
+ * anything else and in one order: sessions of several peers never wait for
+ * each other's owners in a circle.
+ */
+static void
+hold_owners(EntInbound *ib, EntReader r, bool all)
+{
+	HASH_SEQ_STATUS seq;
+	EntInOwner *in;
+	EntReader	body;
+	unsigned	type;
+	Bitmapset  *nos = NULL;
+	Datum	   *args;
+	int			n = 0,
+				no = -1;
+
+	while (ent_wire_read_section(&r, &type, &body))
+	{
+		all |= type == ENT_SECTION_OWNER;
+		no = owner_spoken_of(ib, type, body);
+		if (no != 0)
+			nos = bms_add_member(nos, no);
+	}
+	args = palloc((bms_num_members(nos) + 1) * sizeof(Datum));
+	for (no = -1; (no = bms_next_member(nos, no)) >= 0;)
+		args[n++] = Int32GetDatum(no);
+	if (all || n > 0)
+		ent_owner_hold(all, ent_query_array(INT4OID, args, NULL, n));
+	hash_seq_init(&seq, ib->owners);
+	while ((in = hash_seq_search(&seq)) != NULL)
+		if (all || bms_is_member(in->no, nos))
+			hold_owner(ib, in);
 }
 
 /*
@@ -126,7 +187,7 @@ authorized_owner(EntInbound *ib, uint32 number)
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
 				 errmsg("malformed batch from peer"),
 				 errdetail("Owner number %u was never announced.", number)));
-	if (in->no != 0 && in->wanted && hold(ib, in))
+	if (in->no != 0 && in->wanted)
 		return in;
 	if (in->local && !in->refused)
 	{
@@ -228,7 +289,7 @@ apply_to(EntInbound *ib, EntInTable *t, EntInOwner *in, EntRelation *rel,
 {
 	EntApply	a = {
 		.rel = rel, .role = ib->role, .peer = ib->peer, .owner = in->no,
-		.epoch = epoch, .have = in->epoch == epoch ? in->have : 0,
+		.epoch = epoch, .have = in->epoch == epoch ? in->told : 0,
 		.base = in->base_epoch == epoch ? in->base_have : 0,
 		.formats = t->formats, .sender_types = t->sender_types
 	};
@@ -346,8 +407,9 @@ newer(int32 epoch, int64 serial, int32 than_epoch, int64 than_serial)
 	return epoch > than_epoch || (epoch == than_epoch && serial > than_serial);
 }
 
+/* gaps: what it covers is not all here yet, the sender will send the rest. */
 static void
-take_claim(EntInbound *ib, EntReader *body)
+take_claim(EntInbound *ib, EntReader *body, bool gaps)
 {
 	EntWireClaim c;
 	EntInOwner *in;
@@ -359,13 +421,15 @@ take_claim(EntInbound *ib, EntReader *body)
 	in = authorized_owner(ib, c.owner);
 	if (in == NULL || c.epoch > PG_INT32_MAX)
 		return;
-	if (!newer(c.epoch, c.serial, in->base_epoch, in->base_have))
+	if (newer(c.epoch, c.serial, in->base_epoch, in->base_have))
+	{
+		in->base_epoch = c.epoch;
+		in->base_have = c.serial;
+	}
+	if (newer(in->epoch, in->have, c.epoch, c.serial))
 		return;
-	in->base_epoch = c.epoch;
-	in->base_have = c.serial;
-	if (!newer(c.epoch, c.serial, in->epoch, in->have))
-		return;
-	ent_owner_set_have(in->no, c.epoch, c.serial);
+	ent_owner_set_have(in->no, c.epoch, c.serial, gaps);
+	in->told = in->epoch == (int32) c.epoch ? Max(in->told, c.serial) : c.serial;
 	in->epoch = c.epoch;
 	in->have = c.serial;
 	o = ent_owner_get(in->no);
@@ -396,6 +460,14 @@ take_arrears_done(EntInbound *ib, EntReader *body)
 	ent_wake_routes_at_commit();	/* claims may be made again */
 }
 
+static uint64
+routes_now(void)
+{
+	EntDatabaseSlot *db = ent_shmem_database(false);
+
+	return db ? pg_atomic_read_u64(&db->routes) : 0;
+}
+
 /* ---- a batch ---- */
 
 static void
@@ -413,7 +485,10 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 			take_objects(ib, body);
 			break;
 		case ENT_SECTION_CLAIM:
-			take_claim(ib, body);
+			take_claim(ib, body, false);
+			break;
+		case ENT_SECTION_CLAIM_GAPS:
+			take_claim(ib, body, true);
 			break;
 		case ENT_SECTION_ARREARS_DONE:
 			take_arrears_done(ib, body);
@@ -448,14 +523,6 @@ static void *
 writer_grow(void *ctx, void *old, size_t size)
 {
 	return old ? repalloc_huge(old, size) : MemoryContextAllocHuge(ctx, size);
-}
-
-static uint64
-routes_now(void)
-{
-	EntDatabaseSlot *db = ent_shmem_database(false);
-
-	return db ? pg_atomic_read_u64(&db->routes) : 0;
 }
 
 static void
@@ -539,13 +606,12 @@ write_parked(EntInbound *ib, EntWriter *w)
 }
 
 static bytea *
-build_answer(EntInbound *ib, uint64 number)
+build_answer(EntInbound *ib, uint64 number, uint64 routes)
 {
 	EntWireAllocator alloc = {writer_grow, CurrentMemoryContext};
 	EntWireHeader header = {.version = ENT_WIRE_VERSION, .number = number};
 	EntWriter	w;
-	uint64		routes = routes_now(),
-				version = ent_relinfo_version();
+	uint64		version = ent_relinfo_version();
 	bool		changed = routes != ib->routes || version != ib->tables_version;
 
 	ent_wire_writer_init(&w, alloc);
@@ -586,6 +652,7 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	EntWireHeader header;
 	MemoryContext section;
 	unsigned	type;
+	uint64		routes;
 
 	ent_wire_reader_init(&r, data, len);
 	ent_wire_read_header(&r, &header);
@@ -610,6 +677,9 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	section = AllocSetContextCreate(ib->batch, "entanglement section",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(section);
+	routes = routes_now();
+	hold_owners(ib, r, routes != ib->routes ||
+				ent_relinfo_version() != ib->tables_version);
 	while (ent_wire_read_section(&r, &type, &body))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -622,7 +692,7 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	ib->number = header.number;
 	pg_atomic_fetch_add_u64(&ib->slot->batches_received, 1);
 	pg_atomic_fetch_add_u64(&ib->slot->bytes_received, len);
-	return build_answer(ib, header.number);
+	return build_answer(ib, header.number, routes);
 }
 
 bool
@@ -636,5 +706,5 @@ bytea *
 ent_inbound_answer(EntInbound *ib)
 {
 	ent_relinfo_refresh();
-	return build_answer(ib, ib->number);
+	return build_answer(ib, ib->number, routes_now());
 }

@@ -34,13 +34,12 @@ typedef struct EntInOwner
 	bool		asked;			/* for arrears, in this session */
 	int32		epoch;			/* of our have */
 	int64		have;
+	int64		told;			/* the greatest have we ever had, in this epoch */
 	int32		told_epoch;		/* our have as the sender was last told */
 	int64		told_have;
 	bool		based;			/* it sends what is newer than this: */
 	int32		base_epoch;		/* our have when we asked for the owner, raised */
 	int64		base_have;		/* by the sender's own claims */
-	uint64		held;			/* number of the batch in which the owner's row
-								 * is locked: have is the durable one */
 	bool		refused;		/* reported already: an owner that this peer may
 								 * not speak for */
 } EntInOwner;

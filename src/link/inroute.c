@@ -120,6 +120,8 @@ take_route(EntInbound *ib, EntInOwner *in, EntOwner *o)
 		ent_query_run(&switch_arrears_query, args, NULL, SPI_OK_INSERT, NULL);
 	}
 	ent_owner_set_route(o->no, ib->peer, in->distance + 1, name);
+	if (o->peer != ib->peer)
+		in->have = o->sure;		/* the route before still owed the rest */
 	ent_wake_post_at_commit(&ev);	/* advertise it further */
 	ent_wake_routes_at_commit();
 }
@@ -197,6 +199,7 @@ consider(EntInbound *ib, EntInOwner *in)
 	in->no = o->local ? 0 : o->no;
 	in->epoch = o->epoch;
 	in->have = o->serial;
+	in->told = o->told;
 	want = !o->local && believed && in->distance + 1 < ENT_MAX_DISTANCE &&
 		in->sender_epoch >= o->epoch &&
 		(o->peer == 0 || o->peer == ib->peer ||

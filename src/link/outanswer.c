@@ -98,6 +98,7 @@ take_want(EntOutbound *ob, EntReader *r)
 	if (!want.wanted || o->wanted)
 		return;
 	o->wanted = true;
+	o->gapped = !owner->local && want.have > 0;	/* as far as is known */
 	o->withheld = owner->arrears;
 	if (want.have > 0 && (want.epoch != o->epoch || want.have < owner->pruned))
 		ent_outbound_start_presents(ob, o);

@@ -44,6 +44,7 @@ typedef struct EntOutOwner
 	int64		claiming_serial;	/* in the batch in flight, 0: none */
 	bool		unsaved;		/* claimed is newer than peer_owner says */
 	bool		claiming;		/* is in EntOutbound.claiming */
+	bool		gapped;			/* the last claim had gaps, as far as is known */
 	EntOutClaim current;		/* next to be made */
 	EntOutClaim next;			/* newest wish after that */
 	dlist_node	node;
@@ -98,6 +99,7 @@ struct EntOutbound
 	dlist_head	arrears;		/* EntOutArrears */
 	dlist_head	presents;		/* EntOutPresent */
 	TimestampTz claimed_at;		/* when claims last went out */
+	TimestampTz gaps_at;		/* when closed gaps were last looked for */
 	TimestampTz saved_at;		/* when haves were last saved */
 
 	uint64		ring_position;	/* read up to here */

@@ -18,6 +18,7 @@
 #include "base/guc.h"
 #include "link/outbound_private.h"
 #include "step/extract.h"
+#include "store/object.h"
 #include "store/query.h"
 #include "store/value.h"
 
@@ -29,6 +30,17 @@ typedef enum Fate
 	FATE_SENT,
 	FATE_LATER					/* did not fit into this batch */
 } Fate;
+
+#define GAPS_MS			100		/* gaps are looked for at most this often */
+
+static EntQuery gaps_query = {
+	"SELECT o.sure OPERATOR(pg_catalog.<) o.told "
+	"OR EXISTS (SELECT 1 FROM entanglement.parked p WHERE p.owner OPERATOR(pg_catalog.=) $1) "
+	"OR EXISTS (SELECT 1 FROM entanglement.owed d WHERE d.owner OPERATOR(pg_catalog.=) $1 "
+	"AND d.peer OPERATOR(pg_catalog.=) $2) "
+	"FROM entanglement.owner o WHERE o.no OPERATOR(pg_catalog.=) $1",
+	2, {INT4OID, INT4OID}, NULL
+};
 
 typedef struct Taken
 {
@@ -470,6 +482,59 @@ ent_outbound_write_objects(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 
 /* ---- claims ---- */
 
+/*
+ * A remote owner's claim covers objects that this node still waits for itself
+ * (parked), or that came late and are owed to the peer. Both have tables of
+ * their own, so that haves need not wait for them; but the peer must know, or it
+ * would never ask another route for what this one then forgets.
+ */
+static bool
+has_gaps(EntOutbound *ob, int32 owner)
+{
+	Datum		args[2] = {Int32GetDatum(owner), Int32GetDatum(ob->peer)};
+	bool		gaps;
+
+	if (ent_object_owner_is_local(owner))
+		return false;
+	ent_query_run(&gaps_query, args, NULL, SPI_OK_SELECT, NULL);
+	gaps = SPI_processed > 0 && ent_query_bool(0, 1);
+	SPI_freetuptable(SPI_tuptable);
+	return gaps;
+}
+
+static void
+write_claim(EntOutbound *ob, EntWriter *w, EntOutOwner *o, int64 serial)
+{
+	EntWireClaim claim = {.owner = o->no, .epoch = o->epoch, .serial = serial};
+	MemoryContext old;
+
+	o->gapped = has_gaps(ob, o->no);
+	ent_wire_write_claim(w, o->gapped ? ENT_SECTION_CLAIM_GAPS : ENT_SECTION_CLAIM,
+						 &claim);
+	old = MemoryContextSwitchTo(ob->context);
+	o->claiming_serial = serial;
+	ob->flight_claims = lappend(ob->flight_claims, o);
+	MemoryContextSwitchTo(old);
+}
+
+/* What was claimed with gaps has none any more. */
+static void
+write_closed_gaps(EntOutbound *ob, EntWriter *w)
+{
+	HASH_SEQ_STATUS seq;
+	EntOutOwner *o;
+
+	if (!TimestampDifferenceExceeds(ob->gaps_at, GetCurrentTimestamp(), GAPS_MS))
+		return;
+	ob->gaps_at = GetCurrentTimestamp();
+	hash_seq_init(&seq, ob->owners);
+	while ((o = hash_seq_search(&seq)) != NULL)
+		if (o->gapped && o->wanted && !o->withheld && !o->scanning &&
+			o->claimed > 0 && o->claiming_serial <= o->claimed &&
+			!has_gaps(ob, o->no))
+			write_claim(ob, w, o, o->claimed);
+}
+
 static void
 write_owner_claims(EntOutbound *ob, EntWriter *w, uint64 unsent)
 {
@@ -494,15 +559,7 @@ write_owner_claims(EntOutbound *ob, EntWriter *w, uint64 unsent)
 			memset(&o->current, 0, sizeof(o->current));
 		}
 		if (serial > o->claimed && o->wanted)
-		{
-			EntWireClaim claim = {.owner = o->no, .epoch = o->epoch, .serial = serial};
-			MemoryContext old = MemoryContextSwitchTo(ob->context);
-
-			ent_wire_write_claim(w, &claim);
-			o->claiming_serial = serial;
-			ob->flight_claims = lappend(ob->flight_claims, o);
-			MemoryContextSwitchTo(old);
-		}
+			write_claim(ob, w, o, serial);
 		if (o->current.serial == 0)
 		{
 			o->claiming = false;
@@ -518,6 +575,7 @@ ent_outbound_write_claims(EntOutbound *ob, EntWriter *w)
 	dlist_mutable_iter iter;
 
 	write_owner_claims(ob, w, unsent);
+	write_closed_gaps(ob, w);
 	ob->claimed_at = GetCurrentTimestamp();
 	dlist_foreach_modify(iter, &ob->arrears)
 	{

@@ -60,6 +60,7 @@ typedef enum EntSectionType
 													 * connection */
 	ENT_SECTION_REQUEST = 13,	/* towards an owner: may this be done? */
 	ENT_SECTION_RESPONSE = 14,	/* from there: what became of it */
+	ENT_SECTION_CLAIM_GAPS = 15,	/* as CLAIM, but some of it comes later */
 } EntSectionType;
 
 typedef enum EntWireError
@@ -340,7 +341,9 @@ typedef struct EntWireClaim
 	int64_t		serial;			/* all you may see up to here has been sent */
 } EntWireClaim;
 
-extern void ent_wire_write_claim(EntWriter *w, const EntWireClaim *c);
+/* type: ENT_SECTION_CLAIM or ENT_SECTION_CLAIM_GAPS */
+extern void ent_wire_write_claim(EntWriter *w, EntSectionType type,
+								 const EntWireClaim *c);
 extern void ent_wire_read_claim(EntReader *r, EntWireClaim *c);
 
 /* ARREARS (receiver asks) and ARREARS_DONE (sender confirms) */

@@ -348,9 +348,9 @@ ent_wire_read_value(EntReader *r, size_t *len, bool *isnull)
 /* ---- CLAIM ---- */
 
 void
-ent_wire_write_claim(EntWriter *w, const EntWireClaim *c)
+ent_wire_write_claim(EntWriter *w, EntSectionType type, const EntWireClaim *c)
 {
-	size_t		mark = ent_wire_open_section(w, ENT_SECTION_CLAIM);
+	size_t		mark = ent_wire_open_section(w, type);
 
 	ent_wire_write_varint(w, c->owner);
 	ent_wire_write_varint(w, c->epoch);

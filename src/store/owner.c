@@ -25,6 +25,7 @@
 
 #define OWNER_COLUMNS \
 	"o.no, o.id, o.home, o.name, o.local, o.epoch, o.serial, o.pruned, o.peer, o.distance, " \
+	"o.sure, o.told, " \
 	"EXISTS (SELECT 1 FROM entanglement.arrears a WHERE a.owner OPERATOR(pg_catalog.=) o.no) " \
 	"FROM entanglement.owner o "
 
@@ -51,20 +52,24 @@ static EntQuery count_query = {
 	"SELECT pg_catalog.count(*) FROM entanglement.owner", 0, {0}, NULL
 };
 static EntQuery route_query = {
-	"UPDATE entanglement.owner SET peer = NULLIF($2, 0), distance = $3, name = $4 "
+	"UPDATE entanglement.owner SET peer = NULLIF($2, 0), distance = $3, name = $4, "
+	"serial = CASE peer WHEN $2 THEN serial ELSE sure END "
 	"WHERE no OPERATOR(pg_catalog.=) $1 AND NOT local",
 	4, {INT4OID, INT4OID, INT4OID, TEXTOID}, NULL
 };
 static EntQuery hold_query = {
-	"SELECT epoch, serial, peer FROM entanglement.owner "
-	"WHERE no OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
-	1, {INT4OID}, NULL
+	"SELECT 1 FROM entanglement.owner WHERE NOT local "
+	"AND ($1 OR no OPERATOR(pg_catalog.=) ANY ($2)) ORDER BY no FOR NO KEY UPDATE",
+	2, {BOOLOID, INT4ARRAYOID}, NULL
 };
 static EntQuery have_query = {
-	"UPDATE entanglement.owner SET epoch = $2, serial = $3 "
+	"UPDATE entanglement.owner SET epoch = $2, serial = $3, "
+	"sure = CASE WHEN NOT $4 THEN $3 WHEN epoch OPERATOR(pg_catalog.<) $2 THEN 0 ELSE sure END, "
+	"told = CASE WHEN epoch OPERATOR(pg_catalog.<) $2 THEN $3 ELSE GREATEST(told, $3) END "
 	"WHERE no OPERATOR(pg_catalog.=) $1 AND NOT local "
-	"AND (epoch, serial) OPERATOR(pg_catalog.<) ($2, $3)",
-	3, {INT4OID, INT4OID, INT8OID}, NULL
+	"AND ((epoch, serial) OPERATOR(pg_catalog.<) ($2, $3) "
+	"OR (NOT $4 AND (epoch, serial) OPERATOR(pg_catalog.=) ($2, $3)))",
+	4, {INT4OID, INT4OID, INT8OID, BOOLOID}, NULL
 };
 static EntQuery epoch_queries[] = {
 	{"UPDATE entanglement.owner SET epoch = $2 "
@@ -107,7 +112,9 @@ owner_at(uint64 row, MemoryContext context)
 	o->pruned = ent_query_int8(row, 8, NULL);
 	o->peer = ent_query_int4(row, 9, NULL);
 	o->distance = ent_query_int4(row, 10, NULL);
-	o->arrears = ent_query_bool(row, 11);
+	o->sure = ent_query_int8(row, 11, NULL);
+	o->told = ent_query_int8(row, 12, NULL);
+	o->arrears = ent_query_bool(row, 13);
 	return o;
 }
 
@@ -217,27 +224,20 @@ ent_owner_set_route(int32 no, int32 peer, int32 distance, const char *name)
 	ent_query_run(&route_query, args, NULL, SPI_OK_UPDATE, NULL);
 }
 
-int32
-ent_owner_hold(int32 no, int32 *epoch, int64 *have)
+void
+ent_owner_hold(bool all, Datum nos)
 {
-	Datum		args[1] = {Int32GetDatum(no)};
-	int32		route;
+	Datum		args[2] = {BoolGetDatum(all), nos};
 
 	ent_query_run(&hold_query, args, NULL, SPI_OK_SELECT, NULL);
-	if (SPI_processed != 1)
-		elog(ERROR, "owner %d has gone", no);
-	*epoch = ent_query_int4(0, 1, NULL);
-	*have = ent_query_int8(0, 2, NULL);
-	route = ent_query_int4(0, 3, NULL);
 	SPI_freetuptable(SPI_tuptable);
-	return route;
 }
 
 void
-ent_owner_set_have(int32 no, int32 epoch, int64 serial)
+ent_owner_set_have(int32 no, int32 epoch, int64 serial, bool gaps)
 {
-	Datum		args[3] = {Int32GetDatum(no), Int32GetDatum(epoch),
-	Int64GetDatum(serial)};
+	Datum		args[4] = {Int32GetDatum(no), Int32GetDatum(epoch),
+	Int64GetDatum(serial), BoolGetDatum(gaps)};
 
 	ent_query_run(&have_query, args, NULL, SPI_OK_UPDATE, NULL);
 }

@@ -19,6 +19,8 @@ typedef struct EntOwner
 	bool		local;
 	int32		epoch;
 	int64		serial;			/* last allocated, or our have */
+	int64		sure;			/* remote: have without gaps */
+	int64		told;			/* remote: greatest have, so far in this epoch */
 	int64		pruned;			/* newest serial of a collected tombstone */
 	int32		peer;			/* route; 0: none */
 	int32		distance;
@@ -51,10 +53,17 @@ extern void ent_owner_set_route(int32 no, int32 peer, int32 distance,
  * receiver compare everything. Events at commit.
  */
 extern void ent_owner_new_epoch(int32 no, int32 epoch);
-/* Locks a remote owner until commit: have and route (returned) stay so. */
-extern int32 ent_owner_hold(int32 no, int32 *epoch, int64 *have);
-/* Raises our have; never lowers it within an epoch. A newer epoch resets it. */
-extern void ent_owner_set_have(int32 no, int32 epoch, int64 serial);
+/*
+ * Locks remote owners until commit, those of an int4[] or all, in the order of
+ * their numbers: haves and routes stay as they are.
+ */
+extern void ent_owner_hold(bool all, Datum nos);
+/*
+ * Raises our have; never lowers it within an epoch. A newer epoch resets it.
+ * gaps: the route still owes some of it. A new route is asked from the have
+ * without gaps on (ent_owner_set_route).
+ */
+extern void ent_owner_set_have(int32 no, int32 epoch, int64 serial, bool gaps);
 
 /*
  * Number of the owner that this session's new rows belong to: the one that
