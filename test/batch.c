@@ -353,6 +353,7 @@ add_response(EntWriter *w, Random *r, Shape *shapes)
 	memset(&s, 0, sizeof(s));
 	random_fill(r, &s.id, sizeof(s.id));
 	s.accepted = random_below(r, 2);
+	s.on_the_way = !s.accepted && random_below(r, 2);
 	if (s.accepted)
 	{
 		s.epoch = any_number(r, ENT_WIRE_MAX_EPOCH);

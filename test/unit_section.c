@@ -151,7 +151,7 @@ write_example_request(EntWriter *w)
 static void
 write_example_accepted(EntWriter *w)
 {
-	EntWireResponse s = {{{0}}, true, 7, 300, "", "", "", "", 1};
+	EntWireResponse s = {{{0}}, true, false, 7, 300, "", "", "", "", 1};
 	EntWireField key = {"id", (const uint8_t *) "7", 1};
 	size_t		mark = ent_wire_open_section(w, ENT_SECTION_RESPONSE);
 
@@ -164,7 +164,7 @@ write_example_accepted(EntWriter *w)
 static void
 write_example_refused(EntWriter *w)
 {
-	EntWireResponse s = {{{0}}, false, 0, 0, "23P01", "no", "", "t_x", 0};
+	EntWireResponse s = {{{0}}, false, false, 0, 0, "23P01", "no", "", "t_x", 0};
 	size_t		mark = ent_wire_open_section(w, ENT_SECTION_RESPONSE);
 
 	s.id = node;
@@ -556,7 +556,7 @@ static const struct
 	{"request with 33 keys", read_request, BYTES(ASK("\x02") "\x21\x00"), ENT_WIRE_LIMIT},
 	{"request with 1601 columns", read_request, BYTES(ASK("\x00") "\x00\xc1\x0c"), ENT_WIRE_LIMIT},
 	{"request with more columns than bytes", read_request, BYTES(ASK("\x01") "\x01\x02" ASKED ASKED), ENT_WIRE_TRUNCATED},
-	{"response neither yes nor no", read_response, BYTES(NODE "\x02\x01\x01\x00"), ENT_WIRE_MALFORMED},
+	{"response neither yes nor no", read_response, BYTES(NODE "\x03\x01\x01\x00"), ENT_WIRE_MALFORMED},
 	{"response of half a request", read_response, BYTES("\x01\x02"), ENT_WIRE_TRUNCATED},
 	{"response with an epoch beyond 31 bits", read_response, BYTES(NODE "\x01\x80\x80\x80\x80\x08\x01\x00"), ENT_WIRE_LIMIT},
 	{"response with a serial beyond 63 bits", read_response, BYTES(NODE "\x01\x01" HUGE "\x00"), ENT_WIRE_OVERFLOW},

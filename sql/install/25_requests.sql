@@ -13,6 +13,8 @@ CREATE TABLE entanglement.request (
     peers integer[] NOT NULL DEFAULT '{}',
     untold integer[] NOT NULL DEFAULT '{}',
     sent_to integer[] NOT NULL DEFAULT '{}',
+    refused_by integer[] NOT NULL DEFAULT '{}',
+    on_the_way boolean NOT NULL DEFAULT false,
     role oid,
     carrier uuid,
     joint boolean NOT NULL DEFAULT false,
@@ -33,7 +35,7 @@ CREATE INDEX request_untold ON entanglement.request (no) WHERE decided_at IS NOT
 CREATE INDEX request_carrier ON entanglement.request (carrier) WHERE carrier IS NOT NULL;
 REVOKE ALL ON entanglement.request FROM PUBLIC;
 COMMENT ON TABLE entanglement.request IS
-'Changes asked of remote owners here or passing through, and those asked of local ones. op: C create, F forward, D delete. role: who made it here, NULL: it came from peers, of which untold are to be told the answer. sent_to: peers it was sent to. carrier: the joint request that speaks for it. applied: done at the owner''s home, its serial to be given out by the next fold.';
+'Changes asked of remote owners here or passing through, and those asked of local ones. op: C create, F forward, D delete. role: who made it here, NULL: it came from peers, of which untold are to be told the answer. sent_to: peers it was sent to, of which refused_by refused it on the way. on_the_way: refused before it came to the owner''s home. carrier: the joint request that speaks for it. applied: done at the owner''s home, its serial to be given out by the next fold.';
 COMMENT ON SEQUENCE entanglement.request_no_seq IS 'Order of requests.';
 
 CREATE FUNCTION entanglement.request_trigger() RETURNS trigger

@@ -37,6 +37,7 @@ typedef struct Arrival
 	int			nfields;
 	EntAsked	asked;
 	EntRequest	q;
+	bool		on_the_way;		/* it is not decided here */
 } Arrival;
 
 static char *
@@ -141,6 +142,7 @@ judge(EntInbound *ib, Arrival *a, const char **state)
 	a->asked.role = ib->role;
 	a->asked.op = a->q.op;
 	a->q.owner = owner ? owner->no : 0;
+	a->on_the_way = owner == NULL || !owner->local;
 	a->q.rel = a->asked.rel ? a->asked.rel->no : 0;
 	if (owner == NULL)
 	{
@@ -202,6 +204,8 @@ take_request(EntInbound *ib, EntReader *body)
 	if (ent_request_seen(&a.q.id, ib->peer) != ENT_REQUEST_NEW || a.q.left == 0)
 		return;
 	answer = judge(ib, &a, &state);
+	if (answer != NULL)
+		answer->on_the_way = a.on_the_way;
 	ent_request_store(&a.q, state, answer);
 }
 
@@ -289,6 +293,7 @@ ent_inbound_take_response(EntInbound *ib, EntReader *body)
 	fields = read_fields(body, s.nkeys);
 	memcpy(id.data, s.id.bytes, UUID_LEN);
 	answer.accepted = s.accepted;
+	answer.on_the_way = s.on_the_way;
 	answer.epoch = s.epoch;
 	answer.serial = s.serial;
 	if (!s.accepted)

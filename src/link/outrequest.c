@@ -5,8 +5,9 @@
  *
  * What leaves is marked as sent in the transaction that builds the batch, and
  * sent again by the next link, or by another one when the owner's route has
- * changed, until there is an answer: ids make that harmless. Changes of one
- * row that have not left yet go as one request that speaks for all of them. An
+ * changed, until there is an answer: ids make that harmless. Changes of one row
+ * that were made here and have not left yet, so that nobody else knows their
+ * ids, go as one request that speaks for all of them. An
  * answer follows the state that it speaks of: whoever learns that his change
  * was accepted sees it.
  */
@@ -35,6 +36,7 @@
 static EntQuery again_query = {
 	"UPDATE entanglement.request q SET state = 'waiting' FROM entanglement.owner o "
 	"WHERE o.no OPERATOR(pg_catalog.=) q.owner AND o.peer OPERATOR(pg_catalog.=) $1 "
+	"AND NOT $1 OPERATOR(pg_catalog.=) ANY (q.refused_by) "
 	"AND q.state OPERATOR(pg_catalog.=) 'sent' AND q.carrier IS NULL "
 	"AND NOT $1 OPERATOR(pg_catalog.=) ANY (q.peers) "
 	"AND ($2 OR NOT $1 OPERATOR(pg_catalog.=) ANY (q.sent_to))",
@@ -42,7 +44,7 @@ static EntQuery again_query = {
 };
 static EntQuery waiting_query = {
 	"SELECT q.id, q.rel, o.id, q.op, q.key, q.columns, q.values, "
-	"q.alone OR q.sent_to OPERATOR(pg_catalog.<>) '{}', "
+	"q.alone OR q.role IS NULL OR q.sent_to OPERATOR(pg_catalog.<>) '{}', "
 	"pg_catalog.floor(EXTRACT(epoch FROM q.expires_at OPERATOR(pg_catalog.-) "
 	"pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8, "
 	"q.owner FROM entanglement.request q "
@@ -75,7 +77,7 @@ static EntQuery join_query = {
 };
 static EntQuery answers_query = {
 	"SELECT id, owner, state OPERATOR(pg_catalog.=) 'accepted', epoch, serial, sqlstate, "
-	"message, detail, constraint_name, rel, CASE WHEN op OPERATOR(pg_catalog.=) 'C' THEN key END "
+	"message, detail, constraint_name, rel, on_the_way, CASE WHEN op OPERATOR(pg_catalog.=) 'C' THEN key END "
 	"FROM entanglement.request WHERE $1 OPERATOR(pg_catalog.=) ANY (untold) "
 	"AND untold OPERATOR(pg_catalog.<>) '{}' AND decided_at IS NOT NULL "
 	"AND state OPERATOR(pg_catalog.=) ANY (ARRAY['accepted', 'refused']) "
@@ -404,6 +406,7 @@ send_request(EntOutbound *ob, EntWriter *w, Leaving *l)
 	if (hidden != NULL)
 	{
 		EntRequestAnswer a = {
+			.on_the_way = true,
 			.sqlstate = "42501",
 			.message = psprintf("the peer through which the owner is reached may not see column \"%s\" of table \"%s\"",
 								hidden, rel->name)
@@ -421,6 +424,7 @@ send_request(EntOutbound *ob, EntWriter *w, Leaving *l)
 	{
 		/* too large, or in characters that cannot be sent */
 		EntRequestAnswer a = {
+			.on_the_way = true,
 			.sqlstate = pstrdup(unpack_sql_state(error->sqlerrcode)),
 			.message = error->message,.detail = error->detail
 		};
@@ -551,7 +555,8 @@ read_answer(Answering *a, uint64 row)
 	a->detail = ent_query_text(row, 8);
 	a->constraint = ent_query_text(row, 9);
 	a->rel = ent_relinfo_get(ent_query_int4(row, 10, NULL));
-	key = ent_query_datum(row, 11, &null);
+	a->s.on_the_way = ent_query_bool(row, 11);
+	key = ent_query_datum(row, 12, &null);
 	if (!null && a->rel != NULL && a->s.accepted && may_see_key(a->ob, a->rel))
 		a->key = DatumGetByteaPCopy(key);
 	if (!may_see_all(a->ob, a->rel, a->owner))

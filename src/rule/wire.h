@@ -461,6 +461,8 @@ typedef struct EntWireResponse
 {
 	EntWireUuid id;				/* of the request */
 	bool		accepted;
+	bool		on_the_way;		/* refused, but not by the owner's home: it may
+								 * have come there another way */
 	uint32_t	epoch;			/* accepted: the version that carries it */
 	int64_t		serial;
 	char		sqlstate[6];	/* refused: five of 0-9 and A-Z */

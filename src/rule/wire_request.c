@@ -100,7 +100,7 @@ void
 ent_wire_write_response(EntWriter *w, const EntWireResponse *s)
 {
 	ent_wire_write_raw(w, s->id.bytes, sizeof(s->id.bytes));
-	ent_wire_write_u8(w, s->accepted ? 1 : 0);
+	ent_wire_write_u8(w, s->accepted ? 1 : s->on_the_way ? 2 : 0);
 	if (s->accepted)
 	{
 		ent_wire_write_varint(w, s->epoch);
@@ -144,9 +144,10 @@ ent_wire_read_response(EntReader *r, EntWireResponse *s)
 	memset(s, 0, sizeof(*s));
 	read_uuid(r, &s->id);
 	verdict = ent_wire_read_u8(r);
-	if (verdict > 1)
+	if (verdict > 2)
 		ent_wire_fail(r, ENT_WIRE_MALFORMED);
 	s->accepted = verdict == 1;
+	s->on_the_way = verdict == 2;
 	if (s->accepted)
 	{
 		s->epoch = (uint32_t) ent_wire_read_bounded(r, ENT_WIRE_MAX_EPOCH);

@@ -83,6 +83,7 @@ static EntQuery delete_queries[] = {
 	{"UPDATE entanglement.request SET peers = pg_catalog.array_remove(peers, $1), "
 		"untold = pg_catalog.array_remove(untold, $1), "
 		"sent_to = pg_catalog.array_remove(sent_to, $1), "
+		"refused_by = pg_catalog.array_remove(refused_by, $1), "
 		"state = CASE WHEN state OPERATOR(pg_catalog.=) 'sent' AND carrier IS NULL "
 		"AND pg_catalog.array_remove(sent_to, $1) OPERATOR(pg_catalog.=) '{}' "
 		"THEN 'waiting' ELSE state END "

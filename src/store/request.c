@@ -23,13 +23,13 @@
 static EntQuery make_query = {
 	"INSERT INTO entanglement.request "
 	"(id, rel, owner, op, key, columns, values, state, peers, untold, role, sqlstate, "
-	"message, detail, constraint_name, made_at, expires_at, decided_at) "
-	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $11, $12, $13, $14, "
+	"message, detail, constraint_name, on_the_way, made_at, expires_at, decided_at) "
+	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $11, $12, $13, $14, $16, "
 	"pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) "
 	"($15 OPERATOR(pg_catalog.*) '1 ms'::pg_catalog.interval), "
 	"CASE WHEN $11 IS NOT NULL THEN pg_catalog.clock_timestamp() END)",
-	15, {UUIDOID, INT4OID, INT4OID, CHAROID, BYTEAOID, TEXTARRAYOID, TEXTARRAYOID,
-	TEXTOID, INT4ARRAYOID, OIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, FLOAT8OID}, NULL
+	16, {UUIDOID, INT4OID, INT4OID, CHAROID, BYTEAOID, TEXTARRAYOID, TEXTARRAYOID,
+	TEXTOID, INT4ARRAYOID, OIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, FLOAT8OID, BOOLOID}, NULL
 };
 static EntQuery seen_query = {
 	"SELECT state OPERATOR(pg_catalog.=) ANY (ARRAY['accepted', 'refused']) "
@@ -50,16 +50,23 @@ static EntQuery open_query = {
 	"FOR UPDATE",
 	2, {UUIDOID, INT4OID}, NULL
 };
+static EntQuery refused_query = {
+	"UPDATE entanglement.request SET state = 'sent', "
+	"refused_by = CASE WHEN $2 IS NULL THEN refused_by ELSE "
+	"pg_catalog.array_append(pg_catalog.array_remove(refused_by, $2), $2) END "
+	"WHERE id OPERATOR(pg_catalog.=) $1 RETURNING sent_to OPERATOR(pg_catalog.<@) refused_by",
+	2, {UUIDOID, INT4OID}, NULL
+};
 static EntQuery decide_query = {
 	"UPDATE entanglement.request SET state = $2, epoch = $3, serial = $4, sqlstate = $5, "
-	"message = $6, detail = $7, constraint_name = $8, "
+	"message = $6, detail = $7, constraint_name = $8, on_the_way = $11, "
 	"key = CASE op WHEN 'C' THEN COALESCE($9, key) ELSE key END, "
 	"decided_at = pg_catalog.clock_timestamp(), "
 	/* those who were asked in vain learn that it is settled */
 	"untold = pg_catalog.array_remove(pg_catalog.array_cat(untold, sent_to), $10) "
 	"WHERE id OPERATOR(pg_catalog.=) $1 OR carrier OPERATOR(pg_catalog.=) $1 "
 	"RETURNING id::pg_catalog.text, state, role IS NOT NULL",
-	10, {UUIDOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT4OID}, NULL
+	11, {UUIDOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT4OID, BOOLOID}, NULL
 };
 static EntQuery part_query = {
 	"UPDATE entanglement.request SET state = 'waiting', carrier = NULL, alone = true "
@@ -207,8 +214,8 @@ ent_request_store(const EntRequest *q, const char *state,
 	const EntRequestAnswer *a = answer ? answer : &none;
 	Datum		peer = Int32GetDatum(q->peer);
 	Datum		peers = ent_query_array(INT4OID, &peer, NULL, q->peer == 0 ? 0 : 1);
-	char		nulls[] = "               ";
-	Datum		args[15] = {
+	char		nulls[] = "                ";
+	Datum		args[16] = {
 		UUIDPGetDatum(&q->id), Int32GetDatum(q->rel), Int32GetDatum(q->owner),
 		CharGetDatum(q->op), PointerGetDatum(q->key),
 		ent_query_text_array(q->columns, q->ncolumns), ent_query_text_array(q->values, q->ncolumns),
@@ -216,7 +223,7 @@ ent_request_store(const EntRequest *q, const char *state,
 		peers, ObjectIdGetDatum(q->role),
 		text_or_null(a->sqlstate, &nulls[10]), text_or_null(a->message, &nulls[11]),
 		text_or_null(a->detail, &nulls[12]), text_or_null(a->constraint, &nulls[13]),
-		Float8GetDatum((double) q->left)
+		Float8GetDatum((double) q->left), BoolGetDatum(a->on_the_way)
 	};
 
 	nulls[4] = q->key == NULL ? 'n' : ' ';
@@ -282,19 +289,36 @@ notify(void)
 static void
 decide(const pg_uuid_t *id, int32 peer, const EntRequestAnswer *a, bytea *key)
 {
-	char		nulls[] = "          ";
-	Datum		args[10] = {
+	char		nulls[] = "           ";
+	Datum		args[11] = {
 		UUIDPGetDatum(id), CStringGetTextDatum(a->accepted ? "accepted" : "refused"),
 		Int32GetDatum(a->epoch), Int64GetDatum(a->serial),
 		text_or_null(a->sqlstate, &nulls[4]), text_or_null(a->message, &nulls[5]),
 		text_or_null(a->detail, &nulls[6]), text_or_null(a->constraint, &nulls[7]),
-		PointerGetDatum(key), Int32GetDatum(peer)
+		PointerGetDatum(key), Int32GetDatum(peer), BoolGetDatum(a->on_the_way)
 	};
 
 	nulls[2] = nulls[3] = a->accepted ? ' ' : 'n';
 	nulls[8] = key == NULL ? 'n' : ' ';
 	ent_query_run(&decide_query, args, nulls, SPI_OK_UPDATE_RETURNING, NULL);
 	notify();
+}
+
+/*
+ * Refused on the way, by that peer or (0) by ourselves: has it gone no other
+ * way? One of them may have come to the owner's home, which then decides.
+ */
+static bool
+refused_everywhere(const pg_uuid_t *id, int32 peer)
+{
+	Datum		args[2] = {UUIDPGetDatum(id), Int32GetDatum(peer)};
+	bool		result;
+
+	ent_query_run(&refused_query, args, peer == 0 ? " n" : NULL,
+				  SPI_OK_UPDATE_RETURNING, NULL);
+	result = SPI_processed > 0 && ent_query_bool(0, 1);
+	SPI_freetuptable(SPI_tuptable);
+	return result;
 }
 
 /* peer 0: one that is waiting here. */
@@ -310,7 +334,7 @@ answered(const pg_uuid_t *id, int32 peer, const EntRequestAnswer *a,
 	found = SPI_processed > 0;
 	joint = found && ent_query_bool(0, 1);
 	SPI_freetuptable(SPI_tuptable);
-	if (!found)
+	if (!found || (a->on_the_way && !refused_everywhere(id, peer)))
 		return;
 	/* which of those it speaks for was refused, each finds out for itself */
 	if (joint && !a->accepted)

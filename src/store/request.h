@@ -42,6 +42,7 @@ typedef struct EntRequest
 typedef struct EntRequestAnswer
 {
 	bool		accepted;
+	bool		on_the_way;		/* refused before it came to the owner's home */
 	int32		epoch;			/* accepted; 0: given out by the next fold */
 	int64		serial;
 	const char *sqlstate;		/* refused */
