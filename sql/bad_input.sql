@@ -33,7 +33,7 @@ SELECT pg_temp.cases('entanglement.owner_of(record)', '1', 'ROW(1)', '''(1)''', 
     '(SELECT v FROM item_view v LIMIT 1)', '(SELECT c FROM pg_class c LIMIT 1)',
     'ROW(1)::temporary', 'ROW(1)::far',
     '(SELECT entanglement.owner_of(i) FROM item i LIMIT 1)', '');
-SELECT pg_temp.cases('entanglement.synchronize(regclass, text, integer, regclass, boolean)',
+SELECT pg_temp.cases('entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean)',
     'NULL', '''missing''', '''item''', '''item_view''', '''temporary''', '''far''', '''pg_class''',
     '''entanglement.object''', '1', '''plain'', NULL', '''plain'', ''x''', '''plain'', ''wal''',
     '''plain'', index => ''item_pkey''', '''plain'', index => ''missing''',
@@ -63,6 +63,15 @@ SELECT pg_temp.cases('entanglement.link_states()', '1');
 SELECT pg_temp.cases('entanglement.is_preloaded()', '1');
 SELECT pg_temp.cases('entanglement.capture_trigger()', '', '1');
 SELECT pg_temp.cases('entanglement.truncate_trigger()', '', '1');
+SELECT pg_temp.cases('entanglement.request_trigger()', '', '1');
+SELECT pg_temp.cases('entanglement.key_values(integer, bytea)', '(SELECT no FROM entanglement.relation), ''garbage''', '''x'', NULL', '');
+SELECT pg_temp.cases('entanglement.row_json(regclass, text[], text[])', '1', '''item'', ''{}'', ''x''');
+SELECT pg_temp.cases('entanglement.request_key(integer, regclass, bytea)', '1', '(SELECT no FROM entanglement.relation), ''item'', ''garbage''');
+SELECT pg_temp.cases('entanglement.last_request()', '1');
+SELECT pg_temp.cases('entanglement.wait_for(uuid, interval)', 'NULL', '''x''', 'gen_random_uuid(), NULL',
+    '''00000000-0000-0000-0000-000000000000''', '''00000000-0000-0000-0000-000000000000'', ''soon''', '');
+SELECT pg_temp.cases('entanglement.cancel_request(uuid)', 'NULL', '''x''',
+    '''00000000-0000-0000-0000-000000000000''', '');
 SELECT pg_temp.cases('entanglement.table_dropped()', '', '1');
 SELECT pg_temp.cases('entanglement.partitions_changed()', '', '1');
 

@@ -93,7 +93,7 @@ GRANT EXECUTE ON FUNCTION entanglement.synchronize, entanglement.desynchronize
 SELECT pg_temp.attempt($$SELECT entanglement.synchronize('mine')$$, 'regress_plain');
 SELECT pg_temp.attempt($$SELECT entanglement.synchronize('pg_catalog.pg_class')$$, 'regress_plain');
 SELECT pg_temp.attempt($$SELECT entanglement.synchronize('mine')$$, 'regress_owner');
-GRANT EXECUTE ON FUNCTION entanglement.capture_trigger, entanglement.truncate_trigger
+GRANT EXECUTE ON FUNCTION entanglement.capture_trigger, entanglement.request_trigger, entanglement.truncate_trigger
     TO regress_owner;
 SELECT pg_temp.attempt($$SELECT entanglement.synchronize('mine')$$, 'regress_owner');
 SELECT pg_temp.attempt($$SELECT entanglement.desynchronize('mine')$$, 'regress_plain');

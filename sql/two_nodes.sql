@@ -104,22 +104,36 @@ SELECT wait_for('count(*) = 3 FROM item');
 :items
 SELECT name, local, peer, distance FROM entanglement.owners ORDER BY name;
 
--- what another node owns is changed there
+-- what another node owns is changed there: a request
+\unset QUIET
+BEGIN;
 UPDATE item SET v = 'mine' WHERE id = 3;
-\echo :LAST_ERROR_SQLSTATE
-UPDATE item SET id = 30 WHERE id = 3;
 DELETE FROM item WHERE id = 2;
+:items
+SELECT operation, changes, state FROM entanglement.requests ORDER BY made_at;
+ROLLBACK;
+SELECT entanglement.last_request();
+UPDATE item SET id = 30 WHERE id = 3;
 \echo :LAST_ERROR_SQLSTATE
 TRUNCATE item;
 \echo :LAST_ERROR_SQLSTATE
 INSERT INTO item VALUES (3, 'mine');
 INSERT INTO item VALUES (3, 'mine', 0) ON CONFLICT (id) DO UPDATE SET v = 'mine';
+SELECT entanglement.wait_for(entanglement.last_request());
 INSERT INTO item VALUES (3, 'mine', 0) ON CONFLICT (id) DO NOTHING;
 SET entanglement.owner = 'c';
 INSERT INTO item VALUES (6, 'c', 6);
+SELECT entanglement.wait_for(entanglement.last_request());
 \echo :LAST_ERROR_SQLSTATE
 RESET entanglement.owner;
+\set QUIET on
 :items
+SELECT relation, key, owner, operation, changes, state, sqlstate, message, detail,
+       serial IS NOT NULL AS serial, peer, decided_at >= made_at AS decided
+  FROM entanglement.requests ORDER BY made_at;
+\c regress_b
+SELECT operation, state, sqlstate, peer, role FROM entanglement.requests ORDER BY made_at;
+\c regress_a
 
 -- a pause: nothing is lost, the last state arrives
 SELECT entanglement.pause_peer('b');

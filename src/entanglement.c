@@ -14,6 +14,7 @@
 #include "base/guc.h"
 #include "base/shmem.h"
 #include "base/wake.h"
+#include "step/propose.h"
 #include "store/relinfo.h"
 #include "worker/launcher.h"
 
@@ -27,6 +28,7 @@ _PG_init(void)
 	ent_guc_init();
 	ent_wake_init();
 	ent_relinfo_init();
+	ent_propose_init();
 
 	if (!process_shared_preload_libraries_in_progress)
 		return;

@@ -159,7 +159,7 @@ SQL
 	$alice->sql(<<'SQL');
 CREATE ROLE builder;
 GRANT CREATE ON SCHEMA public TO builder;
-GRANT EXECUTE ON FUNCTION entanglement.capture_trigger TO builder;
+GRANT EXECUTE ON FUNCTION entanglement.capture_trigger, entanglement.request_trigger TO builder;
 ALTER TABLE flow OWNER TO builder;
 ALTER TABLE flow_1 OWNER TO builder;
 SET ROLE builder;

@@ -31,7 +31,7 @@ foreach my $node (@all)
 	$node->sql(<<'SQL');
 GRANT CREATE ON SCHEMA public TO tom;
 GRANT EXECUTE ON FUNCTION entanglement.synchronize, entanglement.capture_trigger,
-	entanglement.truncate_trigger TO tom;
+	entanglement.request_trigger, entanglement.truncate_trigger TO tom;
 GRANT USAGE ON SCHEMA entanglement TO tom;
 SET SESSION AUTHORIZATION tom;
 CREATE TABLE seen (what text, who text, super boolean, process text);

@@ -1,9 +1,11 @@
-# Whatever happens: random changes by the owners of four nodes, over links that
-# are cut, paused, forgotten and made again, by workers and servers that die.
+# Whatever happens: random changes by the owners of four nodes, and requests of
+# the others, over links that are cut, paused, forgotten and made again, by
+# workers and servers that die.
 #
-# Promise: at the end all nodes agree on rows, owners, epochs and serials, and
-# nothing is left over; at every moment a row is one version that its owner
-# committed, never an older one than before.
+# Promise: at the end all nodes agree on rows, owners, epochs and serials,
+# every request has its answer and was carried out at most once, and nothing is
+# left over; at every moment a row is one version that its owner committed,
+# never an older one than before.
 #
 # The seed is printed; ENT_SEED repeats what it decides, which is everything
 # but the timing. ENT_ROUNDS is how often chaos and calm take turns.
@@ -80,13 +82,31 @@ SQL
 	{
 		$node->sql("SELECT entanglement.synchronize('only_$names[$i]', priority => $i)");
 	}
-	$node->sql("SELECT entanglement.synchronize('item')");
+	$node->sql("SELECT entanglement.synchronize('item', keys_from_others => true)");
 	$node->sql("SELECT entanglement.create_owner('" . $node->name . " too')");
 }
 sub port { return $_[0] eq 'alice' ? $proxy->port : $cluster->port; }
 link_nodes($node{ $_->[0] }, $node{ $_->[1] },
 	host => '127.0.0.1', port => port($_->[0]), sslmode => 'disable')
   foreach @links;
+foreach my $node (@nodes)
+{
+	$node->wait_until('SELECT count(*) FROM entanglement.owners', '8', 'owners known');
+	# what requests did here: their texts are unique
+	$node->sql(<<"SQL");
+CREATE TABLE done (token text);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS \$\$
+BEGIN
+	IF new.c LIKE 'asked %' AND (tg_op = 'INSERT' OR new.c IS DISTINCT FROM old.c) THEN
+		INSERT INTO public.done VALUES (new.c);
+	END IF;
+	RETURN NULL;
+END \$\$;
+CREATE TRIGGER note AFTER INSERT OR UPDATE ON item FOR EACH ROW EXECUTE FUNCTION note();
+GRANT USAGE ON SEQUENCE version TO @{[join ', ', @names]};
+GRANT INSERT ON done TO @{[join ', ', @names]};
+SQL
+}
 
 # ---- what owners do ----
 
@@ -144,18 +164,41 @@ sub operation
 	  . $name . '.v + 1';
 }
 
+# One statement on rows of another node.
+my $asked = 0;
+
+sub proposal
+{
+	my ($name) = @_;
+	my $other = any(grep { $_ ne $name } @names);
+	my $k = key($other, 0);
+	my $set = columns() . (once_in(2) ? ", c = 'asked " . $asked++ . "'" : '');
+	my $what = int rand 8;
+
+	$set =~ s/(?:, )?c = (?!'asked)[^,]*//;
+	$set =~ s/^, //;
+	$set = 'a = 7' if $set eq '';
+	return "DELETE FROM item WHERE id = $k" if $what < 1;
+	return sprintf "SET entanglement.owner = '%s'; INSERT INTO item (id, a, c) VALUES (%d, 1, 'asked %d')"
+	  . "; SET entanglement.owner = '%s'", any($other, "$other too"), $k, $asked++, $name
+	  if $what < 3;
+	return "UPDATE item SET $set WHERE id = $k";
+}
+
 sub transaction
 {
 	my ($name) = @_;
 	my $owner = any($name, "$name too");
 	my @sql = "SET entanglement.owner = '$owner'";
 
+	return join ";\n", @sql, map { proposal($name) } 0 .. rand 3 if once_in(3);
+
 	return join ";\n", @sql, operation($name, 0) if once_in(2);
 	push @sql, 'BEGIN';
 	foreach (0 .. rand 4)
 	{
 		push @sql, operation($name, 0);
-		push @sql, 'SAVEPOINT s', operation($name, 0), any('ROLLBACK TO s', 'RELEASE s')
+		push @sql, 'SAVEPOINT s', any(proposal($name), operation($name, 0)), any('ROLLBACK TO s', 'RELEASE s')
 		  if once_in(3);
 	}
 	push @sql, once_in(6) ? 'ROLLBACK' : 'COMMIT';
@@ -282,8 +325,9 @@ SELECT string_agg(line, E'\\n' ORDER BY line COLLATE "C") FROM (
 	  FROM entanglement.owner) AS s(line)
 SQL
 my $left = join ' UNION ALL ',
-  map { "SELECT '$_', count(*) FROM entanglement.$_ HAVING count(*) > 0" }
-  qw(change owed parked arrears);
+  map { /^(\w+)/; "SELECT '$1', count(*) FROM entanglement.$_ HAVING count(*) > 0" }
+  qw(change owed parked arrears),
+  q(request WHERE state IN ('waiting', 'sent', 'applied') OR untold <> '{}');
 
 # What differs between the first node and others, and what is left over.
 sub differences
@@ -329,6 +373,8 @@ sub history
 
 	foreach my $node (@nodes)
 	{
+		is($node->sql('SELECT token FROM done GROUP BY token HAVING count(*) > 1'),
+			'', "round $round: no request was carried out twice at " . $node->name);
 		is($node->sql(<<'SQL'), '', "round $round: no mixture at " . $node->name);
 SELECT n, op, body FROM audit_item
  WHERE body->>'h' <> md5(concat_ws(',', body->>'id', body->>'v', body->>'a', body->>'b', body->>'c'))

@@ -275,6 +275,99 @@ add_again(EntWriter *w, Random *r, Shape *shapes)
 }
 
 static void
+add_fields(EntWriter *w, Random *r, unsigned n)
+{
+	while (n-- > 0)
+	{
+		EntWireField f;
+		const uint8_t *value = any_bytes(r, 300, &f.len, 0);
+
+		any_name(r, f.name);
+		f.value = random_below(r, 4) ? value : NULL;
+		ent_wire_write_field(w, &f);
+	}
+}
+
+static unsigned
+any_count(Random *r, unsigned min, unsigned max)
+{
+	return min + (unsigned) random_below(r, random_below(r, 50) == 0 ?
+										 max - min + 1 : 4);
+}
+
+static void
+add_request(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireRequest q;
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_REQUEST);
+
+	(void) shapes;
+	memset(&q, 0, sizeof(q));
+	random_fill(r, &q.id, sizeof(q.id));
+	random_fill(r, &q.owner, sizeof(q.owner));
+	q.op = (EntWireOperation) random_below(r, ENT_REQUEST_OPERATIONS);
+	q.left = random_any_size(r) >> 1;
+	any_name(r, q.schema);
+	any_name(r, q.table);
+	if (q.op != ENT_REQUEST_CREATE)
+		q.nkeys = any_count(r, 1, ENT_WIRE_MAX_KEYS);
+	if (q.op != ENT_REQUEST_DELETE)
+		q.ncolumns = any_count(r, q.op == ENT_REQUEST_FORWARD,
+							   ENT_WIRE_MAX_COLUMNS);
+	ent_wire_write_request(w, &q);
+	add_fields(w, r, q.nkeys + q.ncolumns);
+	ent_wire_close_section(w, mark);
+}
+
+static void
+any_text(Random *r, char *buf)
+{
+	size_t		len = random_below(r, 20) == 0 ? ENT_WIRE_MAX_TEXT :
+		random_below(r, 30);
+
+	for (size_t i = 0; i < len; i++)
+		buf[i] = (char) (random_below(r, 255) + 1);
+	buf[len] = '\0';
+}
+
+static void
+any_refusal(Random *r, EntWireResponse *s)
+{
+	static const char letters[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+	for (int i = 0; i < 5; i++)
+		s->sqlstate[i] = letters[random_below(r, sizeof(letters) - 1)];
+	any_text(r, s->message);
+	any_text(r, s->detail);
+	if (random_below(r, 2))
+		any_name(r, s->constraint);
+}
+
+static void
+add_response(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireResponse s;
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_RESPONSE);
+
+	(void) shapes;
+	memset(&s, 0, sizeof(s));
+	random_fill(r, &s.id, sizeof(s.id));
+	s.accepted = random_below(r, 2);
+	s.on_the_way = !s.accepted && random_below(r, 2);
+	if (s.accepted)
+	{
+		s.epoch = any_number(r, ENT_WIRE_MAX_EPOCH);
+		s.serial = any_serial(r);
+		s.nkeys = any_count(r, 0, ENT_WIRE_MAX_KEYS);
+	}
+	else
+		any_refusal(r, &s);
+	ent_wire_write_response(w, &s);
+	add_fields(w, r, s.nkeys);
+	ent_wire_close_section(w, mark);
+}
+
+static void
 add_unknown(EntWriter *w, Random *r, Shape *shapes)
 {
 	unsigned	type = (unsigned) random_below(r, 200) + 56;
@@ -293,7 +386,7 @@ batch_random(EntWriter *w, Random *r, unsigned max_sections)
 	static void (*const add[]) (EntWriter *, Random *, Shape *) = {
 		add_hello, add_owner, add_table, add_objects, add_objects, add_claim,
 		add_arrears, add_present, add_want, add_table_state, add_again,
-		add_unknown,
+		add_request, add_response, add_unknown,
 	};
 	Shape		shapes[KNOWN_TABLES];
 	EntWireHeader h = {1, 0, random_any_size(r)};
@@ -449,6 +542,42 @@ echo_again(Echo *e, EntReader *r)
 }
 
 static void
+echo_fields(Echo *e, EntReader *r, unsigned n)
+{
+	while (n-- > 0 && r->error == ENT_WIRE_OK)
+	{
+		EntWireField f;
+
+		ent_wire_read_field(r, &f);
+		ent_wire_write_field(e->out, &f);
+	}
+}
+
+static void
+echo_request(Echo *e, EntReader *r)
+{
+	EntWireRequest q;
+	size_t		mark = ent_wire_open_section(e->out, ENT_SECTION_REQUEST);
+
+	ent_wire_read_request(r, &q);
+	ent_wire_write_request(e->out, &q);
+	echo_fields(e, r, q.nkeys + q.ncolumns);
+	ent_wire_close_section(e->out, mark);
+}
+
+static void
+echo_response(Echo *e, EntReader *r)
+{
+	EntWireResponse s;
+	size_t		mark = ent_wire_open_section(e->out, ENT_SECTION_RESPONSE);
+
+	ent_wire_read_response(r, &s);
+	ent_wire_write_response(e->out, &s);
+	echo_fields(e, r, s.nkeys);
+	ent_wire_close_section(e->out, mark);
+}
+
+static void
 echo_unknown(Echo *e, EntReader *r)
 {
 	(void) r;
@@ -470,6 +599,8 @@ static void (*const echoes[]) (Echo *, EntReader *) = {
 	[ENT_SECTION_ARREARS] = echo_arrears,
 	[ENT_SECTION_TABLE_STATE] = echo_table_state,
 	[ENT_SECTION_AGAIN] = echo_again,
+	[ENT_SECTION_REQUEST] = echo_request,
+	[ENT_SECTION_RESPONSE] = echo_response,
 };
 
 /* Puts what the section's reader left behind it, and closes it anew. */

@@ -131,6 +131,48 @@ write_example_again(EntWriter *w)
 }
 
 static void
+write_example_request(EntWriter *w)
+{
+	EntWireRequest q = {{{0}}, {{0}}, ENT_REQUEST_FORWARD, 300, "public", "t",
+	1, 2};
+	EntWireField fields[3] = {
+		{"id", (const uint8_t *) "7", 1}, {"n", NULL, 0},
+		{"x", (const uint8_t *) "", 0},
+	};
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_REQUEST);
+
+	q.id = q.owner = node;
+	ent_wire_write_request(w, &q);
+	for (int i = 0; i < 3; i++)
+		ent_wire_write_field(w, &fields[i]);
+	ent_wire_close_section(w, mark);
+}
+
+static void
+write_example_accepted(EntWriter *w)
+{
+	EntWireResponse s = {{{0}}, true, false, 7, 300, "", "", "", "", 1};
+	EntWireField key = {"id", (const uint8_t *) "7", 1};
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_RESPONSE);
+
+	s.id = node;
+	ent_wire_write_response(w, &s);
+	ent_wire_write_field(w, &key);
+	ent_wire_close_section(w, mark);
+}
+
+static void
+write_example_refused(EntWriter *w)
+{
+	EntWireResponse s = {{{0}}, false, false, 0, 0, "23P01", "no", "", "t_x", 0};
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_RESPONSE);
+
+	s.id = node;
+	ent_wire_write_response(w, &s);
+	ent_wire_close_section(w, mark);
+}
+
+static void
 write_example_nudge(EntWriter *w)
 {
 	ent_wire_close_section(w, ent_wire_open_section(w, ENT_SECTION_NUDGE));
@@ -167,6 +209,13 @@ static const struct
 	{"table state", write_example_table_state, BYTES("\x0a\x02\x05\x01")},
 	{"again", write_example_again, BYTES("\x0b\x05\x05\x02\x02\x01q")},
 	{"nudge", write_example_nudge, BYTES("\x4c\x00")},
+	{"request", write_example_request,
+		BYTES("\x0d\x39" NODE NODE "\x01\xac\x02\x06public\x01t\x01\x02"
+			  "\x02id\x02" "7\x01n\x00\x01x\x01")},
+	{"response: accepted", write_example_accepted,
+	BYTES("\x0e\x1a" NODE "\x01\x07\xac\x02\x01\x02id\x02" "7")},
+	{"response: refused", write_example_refused,
+	BYTES("\x0e\x1f" NODE "\x00" "23P01\x02no\x00\x03t_x\x00")},
 };
 
 static void
@@ -274,6 +323,54 @@ check_rows(void)
 	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
 }
 
+#define EXAMPLE_REQUEST		11
+#define EXAMPLE_ACCEPTED	12
+#define EXAMPLE_REFUSED		13
+
+static bool
+field_is(EntReader *r, const char *name, const char *value)
+{
+	EntWireField f;
+
+	ent_wire_read_field(r, &f);
+	return strcmp(f.name, name) == 0 && (value == NULL ?
+										 f.value == NULL && f.len == 0 :
+										 f.value != NULL && f.len == strlen(value) &&
+										 memcmp(f.value, value, f.len) == 0);
+}
+
+static void
+check_requests(void)
+{
+	EntReader	r = example_body(EXAMPLE_REQUEST);
+	EntWireRequest q;
+	EntWireResponse s;
+
+	tap_promise("sections: requests and responses are read as written, with "
+				"the columns behind them");
+	ent_wire_read_request(&r, &q);
+	CHECK(memcmp(&q.id, &node, 16) == 0 && memcmp(&q.owner, &node, 16) == 0);
+	CHECK(q.op == ENT_REQUEST_FORWARD && q.left == 300);
+	CHECK(strcmp(q.schema, "public") == 0 && strcmp(q.table, "t") == 0);
+	CHECK(q.nkeys == 1 && q.ncolumns == 2);
+	CHECK(field_is(&r, "id", "7"));
+	CHECK(field_is(&r, "n", NULL));
+	CHECK(field_is(&r, "x", ""));
+	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
+	r = example_body(EXAMPLE_ACCEPTED);
+	ent_wire_read_response(&r, &s);
+	CHECK(memcmp(&s.id, &node, 16) == 0 && s.accepted && s.nkeys == 1);
+	CHECK(s.epoch == 7 && s.serial == 300 && s.sqlstate[0] == '\0');
+	CHECK(field_is(&r, "id", "7"));
+	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
+	r = example_body(EXAMPLE_REFUSED);
+	ent_wire_read_response(&r, &s);
+	CHECK(!s.accepted && s.epoch == 0 && s.serial == 0 && s.nkeys == 0);
+	CHECK(strcmp(s.sqlstate, "23P01") == 0 && strcmp(s.message, "no") == 0);
+	CHECK(s.detail[0] == '\0' && strcmp(s.constraint, "t_x") == 0);
+	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
+}
+
 /* ---- what is refused ---- */
 
 static void
@@ -362,8 +459,38 @@ read_again(EntReader *r)
 	ent_wire_read_again(r, &a);
 }
 
+static void
+read_request(EntReader *r)
+{
+	EntWireRequest q;
+
+	ent_wire_read_request(r, &q);
+	CHECK(r->error == ENT_WIRE_OK || (q.nkeys == 0 && q.ncolumns == 0));
+}
+
+static void
+read_response(EntReader *r)
+{
+	EntWireResponse s;
+
+	ent_wire_read_response(r, &s);
+	CHECK(r->error == ENT_WIRE_OK || s.nkeys == 0);
+}
+
+static void
+read_field(EntReader *r)
+{
+	EntWireField f;
+
+	ent_wire_read_field(r, &f);
+	CHECK(r->error == ENT_WIRE_OK || (f.value == NULL && f.len == 0));
+}
+
 #define HUGE "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"
 #define COL(key) "\x01" "c\x00\x01" "x\x00" key
+#define ASK(op) NODE NODE op "\x01\x01s\x01t"
+#define ASKED "\x01" "c\x00"
+#define REFUSAL(sqlstate) NODE "\x00" sqlstate "\x01m\x00\x00"
 
 static const struct
 {
@@ -411,13 +538,56 @@ static const struct
 	{"table state neither yes nor no", read_table_state, BYTES("\x01\xff"), ENT_WIRE_MALFORMED},
 	{"again with a key of 8001 bytes", read_again, BYTES("\x01\x01\xc1\x3e"), ENT_WIRE_LIMIT},
 	{"again of a key that is cut", read_again, BYTES("\x01\x01\x03" "ab"), ENT_WIRE_TRUNCATED},
+	{"request to create from nothing", read_request, BYTES(ASK("\x00") "\x00\x00"), ENT_WIRE_OK},
+	{"request to create", read_request, BYTES(ASK("\x00") "\x00\x01" ASKED), ENT_WIRE_OK},
+	{"request to create with a key", read_request, BYTES(ASK("\x00") "\x01\x00" ASKED), ENT_WIRE_MALFORMED},
+	{"request to forward", read_request, BYTES(ASK("\x01") "\x01\x01" ASKED ASKED), ENT_WIRE_OK},
+	{"request to forward without a key", read_request, BYTES(ASK("\x01") "\x00\x01" ASKED), ENT_WIRE_MALFORMED},
+	{"request to forward nothing", read_request, BYTES(ASK("\x01") "\x01\x00" ASKED), ENT_WIRE_MALFORMED},
+	{"request to delete", read_request, BYTES(ASK("\x02") "\x01\x00" ASKED), ENT_WIRE_OK},
+	{"request to delete without a key", read_request, BYTES(ASK("\x02") "\x00\x00"), ENT_WIRE_MALFORMED},
+	{"request to delete a column", read_request, BYTES(ASK("\x02") "\x01\x01" ASKED ASKED), ENT_WIRE_MALFORMED},
+	{"request of no operation", read_request, BYTES(ASK("\x03") "\x01\x01" ASKED ASKED), ENT_WIRE_MALFORMED},
+	{"request with half an owner", read_request, BYTES(NODE "\x01\x02"), ENT_WIRE_TRUNCATED},
+	{"request with more time than 63 bits", read_request, BYTES(NODE NODE "\x00" HUGE "\x01s\x01t\x00\x00"), ENT_WIRE_LIMIT},
+	{"request without schema", read_request, BYTES(NODE NODE "\x00\x01\x00\x01t\x00\x00"), ENT_WIRE_MALFORMED},
+	{"request without table", read_request, BYTES(NODE NODE "\x00\x01\x01s\x00\x00\x00"), ENT_WIRE_MALFORMED},
+	{"request of a table of 253 bytes", read_request, BYTES(NODE NODE "\x00\x01\x01s\xfd\x01"), ENT_WIRE_LIMIT},
+	{"request with 33 keys", read_request, BYTES(ASK("\x02") "\x21\x00"), ENT_WIRE_LIMIT},
+	{"request with 1601 columns", read_request, BYTES(ASK("\x00") "\x00\xc1\x0c"), ENT_WIRE_LIMIT},
+	{"request with more columns than bytes", read_request, BYTES(ASK("\x01") "\x01\x02" ASKED ASKED), ENT_WIRE_TRUNCATED},
+	{"response neither yes nor no", read_response, BYTES(NODE "\x03\x01\x01\x00"), ENT_WIRE_MALFORMED},
+	{"response of half a request", read_response, BYTES("\x01\x02"), ENT_WIRE_TRUNCATED},
+	{"response with an epoch beyond 31 bits", read_response, BYTES(NODE "\x01\x80\x80\x80\x80\x08\x01\x00"), ENT_WIRE_LIMIT},
+	{"response with a serial beyond 63 bits", read_response, BYTES(NODE "\x01\x01" HUGE "\x00"), ENT_WIRE_OVERFLOW},
+	{"response with 33 keys", read_response, BYTES(NODE "\x01\x01\x01\x21"), ENT_WIRE_LIMIT},
+	{"response with more keys than bytes", read_response, BYTES(NODE "\x01\x01\x01\x02" ASKED), ENT_WIRE_TRUNCATED},
+	{"refusal", read_response, BYTES(REFUSAL("0AZ9P") "\x00"), ENT_WIRE_OK},
+	{"refusal with a key", read_response, BYTES(REFUSAL("23505") "\x01" ASKED), ENT_WIRE_MALFORMED},
+	{"refusal with a small letter", read_response, BYTES(REFUSAL("23p01") "\x00"), ENT_WIRE_MALFORMED},
+	{"refusal before the digits", read_response, BYTES(REFUSAL("2350/") "\x00"), ENT_WIRE_MALFORMED},
+	{"refusal behind the digits", read_response, BYTES(REFUSAL(":3505") "\x00"), ENT_WIRE_MALFORMED},
+	{"refusal before the letters", read_response, BYTES(REFUSAL("23@05") "\x00"), ENT_WIRE_MALFORMED},
+	{"refusal behind the letters", read_response, BYTES(REFUSAL("235[5") "\x00"), ENT_WIRE_MALFORMED},
+	{"refusal with a NUL in its SQLSTATE", read_response, BYTES(REFUSAL("2350\x00") "\x00"), ENT_WIRE_MALFORMED},
+	{"refusal with half a SQLSTATE", read_response, BYTES(NODE "\x00" "235"), ENT_WIRE_TRUNCATED},
+	{"refusal with a message of 1001 bytes", read_response, BYTES(NODE "\x00" "23505\xe9\x07"), ENT_WIRE_LIMIT},
+	{"refusal with a detail of 1001 bytes", read_response, BYTES(NODE "\x00" "23505\x00\xe9\x07"), ENT_WIRE_LIMIT},
+	{"refusal with a constraint of 253 bytes", read_response, BYTES(NODE "\x00" "23505\x00\x00\xfd\x01"), ENT_WIRE_LIMIT},
+	{"refusal with a NUL in its message", read_response, BYTES(NODE "\x00" "23505\x01\x00\x00\x00\x00"), ENT_WIRE_MALFORMED},
+	{"field without name", read_field, BYTES("\x00\x01"), ENT_WIRE_MALFORMED},
+	{"field with a name of 253 bytes", read_field, BYTES("\xfd\x01"), ENT_WIRE_LIMIT},
+	{"field with a NUL in its name", read_field, BYTES("\x02" "a\x00\x01"), ENT_WIRE_MALFORMED},
+	{"field without value", read_field, BYTES("\x01" "c"), ENT_WIRE_TRUNCATED},
+	{"field that is cut", read_field, BYTES("\x01" "c\x03" "a"), ENT_WIRE_TRUNCATED},
+	{"field with a value beyond 256 MiB", read_field, BYTES("\x01" "c\x82\x80\x80\x80\x01"), ENT_WIRE_LIMIT},
 };
 
 static void
 check_refused(void)
 {
 	tap_promise("sections: what has no meaning or exceeds a limit is refused, "
-				"for the right reason");
+				"for the right reason, and nothing else");
 	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
 	{
 		uint8_t    *copy = malloc(refused[i].len);
@@ -522,6 +692,7 @@ main(void)
 	check_examples();
 	check_fields();
 	check_rows();
+	check_requests();
 	check_refused();
 	check_no_early_allocation();
 	check_batches();

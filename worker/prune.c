@@ -1,6 +1,6 @@
 /*
  * worker/prune.c
- *	  Collecting tombstones once every peer has heard.
+ *	  Collecting tombstones once every peer has heard, and old requests.
  *
  * A peer that never told what it has of an owner keeps that owner's
  * tombstones alive; drop the peer if it does not come back.
@@ -10,6 +10,7 @@
 #include "executor/spi.h"
 
 #include "store/query.h"
+#include "store/request.h"
 #include "worker/prune.h"
 
 static EntQuery prune_query = {
@@ -41,4 +42,5 @@ void
 ent_prune(void)
 {
 	ent_query_run(&prune_query, NULL, NULL, SPI_OK_UPDATE, NULL);
+	ent_request_prune();
 }

@@ -36,7 +36,8 @@ CREATE TABLE entanglement.relation (
     relid regclass NOT NULL UNIQUE,
     key_index regclass NOT NULL,
     capture text NOT NULL,
-    priority integer NOT NULL DEFAULT 0
+    priority integer NOT NULL DEFAULT 0,
+    keys_from_others boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE entanglement.relation IS 'Synchronized tables.';
 

@@ -4,7 +4,7 @@ CREATE FUNCTION entanglement.capture_trigger() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'ent_sql_capture_trigger';
 REVOKE ALL ON FUNCTION entanglement.capture_trigger() FROM PUBLIC;
 COMMENT ON FUNCTION entanglement.capture_trigger() IS
-'Notes which rows of a synchronized table change; refuses changes of rows that another node owns (55000).';
+'Notes which rows of a synchronized table change.';
 
 CREATE FUNCTION entanglement.truncate_trigger() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'ent_sql_truncate_trigger';
@@ -13,12 +13,13 @@ COMMENT ON FUNCTION entanglement.truncate_trigger() IS
 'Notes that a synchronized table is truncated; refuses it while it holds rows that another node owns (55000).';
 
 CREATE FUNCTION entanglement.synchronize(relation regclass, capture text DEFAULT 'auto',
-    priority integer DEFAULT NULL, index regclass DEFAULT NULL, take_over boolean DEFAULT true)
+    priority integer DEFAULT NULL, index regclass DEFAULT NULL, take_over boolean DEFAULT true,
+    keys_from_others boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'ent_sql_synchronize';
-REVOKE ALL ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean) IS
-'Synchronizes a table that the caller owns. capture: auto or trigger. priority: lower is sent first, 0 by default. index: unique index over NOT NULL columns to be the key instead of the primary key. take_over: existing rows become objects of the current owner; if not, they wait for a peer''s objects with their keys.';
+REVOKE ALL ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean) IS
+'Synchronizes a table that the caller owns. capture: auto or trigger. priority: lower is sent first, 0 by default. index: unique index over NOT NULL columns to be the key instead of the primary key. take_over: existing rows become objects of the current owner; if not, they wait for a peer''s objects with their keys. keys_from_others: who asks one of our owners for a new row may choose its key; if not, this database does.';
 
 CREATE FUNCTION entanglement.desynchronize(relation regclass) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -105,6 +106,7 @@ BEGIN
     DELETE FROM entanglement.arrears WHERE rel = ANY (gone);
     DELETE FROM entanglement.owed WHERE rel = ANY (gone);
     DELETE FROM entanglement.parked WHERE rel = ANY (gone);
+    DELETE FROM entanglement.request WHERE rel = ANY (gone);
 END $$;
 REVOKE ALL ON FUNCTION entanglement.table_dropped() FROM PUBLIC;
 COMMENT ON FUNCTION entanglement.table_dropped() IS

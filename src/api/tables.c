@@ -48,9 +48,9 @@ PG_FUNCTION_INFO_V1(ent_sql_desynchronize);
 PG_FUNCTION_INFO_V1(ent_sql_owner_of);
 
 static EntQuery add_query = {
-	"INSERT INTO entanglement.relation (relid, key_index, capture, priority) "
-	"VALUES ($1, $2, 'trigger', $3) RETURNING no",
-	3, {OIDOID, OIDOID, INT4OID}, NULL
+	"INSERT INTO entanglement.relation (relid, key_index, capture, priority, keys_from_others) "
+	"VALUES ($1, $2, 'trigger', $3, $4) RETURNING no",
+	4, {OIDOID, OIDOID, INT4OID, BOOLOID}, NULL
 };
 static EntQuery arrears_query = {
 	"INSERT INTO entanglement.arrears (owner, rel) "
@@ -65,7 +65,8 @@ static EntQuery remove_queries[] = {
 	{"DELETE FROM entanglement.tombstone WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.arrears WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owed WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
-	{"DELETE FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL}
+	{"DELETE FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.request WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL}
 };
 static EntQuery pending_query = {
 	"SELECT o.name FROM entanglement.change c JOIN entanglement.owner o "
@@ -238,7 +239,7 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 	char	   *capture;
 	bool		take_over = PG_ARGISNULL(4) || PG_GETARG_BOOL(4);
 	Relation	rel;
-	Datum		args[3];
+	Datum		args[4];
 	int32		no;
 
 	refuse_null(fcinfo, 0, "relation");
@@ -268,6 +269,7 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 	args[0] = ObjectIdGetDatum(relid);
 	args[1] = ObjectIdGetDatum(choose_key(rel, PG_ARGISNULL(3) ? InvalidOid : PG_GETARG_OID(3)));
 	args[2] = Int32GetDatum(PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2));
+	args[3] = BoolGetDatum(!PG_ARGISNULL(5) && PG_GETARG_BOOL(5));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	ent_triggers_create(rel, DatumGetObjectId(args[1]));

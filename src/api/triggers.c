@@ -1,6 +1,7 @@
 /*
  * api/triggers.c
- *	  The triggers that capture what happens to a synchronized table.
+ *	  The triggers that capture what happens to a synchronized table, or turn it
+ *	  into requests.
  *
  * Whose triggers they are tells their function's schema. All of them go with
  * the extension (DEPENDS ON EXTENSION), and the key's index stays as long as
@@ -36,6 +37,10 @@ typedef struct OurTrigger
 static const OurTrigger row_trigger = {
 	ENT_CAPTURE_TRIGGER, "AFTER INSERT OR UPDATE OR DELETE",
 	"ROW EXECUTE FUNCTION entanglement.capture_trigger()"
+};
+static const OurTrigger request_trigger = {
+	"entanglement_request", "BEFORE INSERT OR UPDATE OR DELETE",
+	"ROW EXECUTE FUNCTION entanglement.request_trigger()"
 };
 static const OurTrigger truncate_trigger = {
 	"entanglement_truncate", "BEFORE TRUNCATE",
@@ -109,6 +114,7 @@ ent_triggers_create(Relation rel, Oid key_index)
 				index;
 
 	create(rel, &row_trigger, as_caller);
+	create(rel, &request_trigger, as_caller);
 	create(rel, &truncate_trigger, as_caller);
 	ObjectAddressSet(trigger, TriggerRelationId,
 					 get_trigger_oid(RelationGetRelid(rel), ENT_CAPTURE_TRIGGER, false));
@@ -120,6 +126,7 @@ void
 ent_triggers_drop(Oid relid)
 {
 	drop(relid, &row_trigger, as_caller);
+	drop(relid, &request_trigger, as_caller);
 	drop(relid, &truncate_trigger, as_caller);
 }
 

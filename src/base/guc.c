@@ -28,6 +28,7 @@ int			ent_fold_fallback;
 int			ent_scan_chunk;
 int			ent_retry_parked;
 int			ent_prune_interval;
+int			ent_request_retention;
 int			ent_max_owners;
 
 typedef struct NumberSetting
@@ -91,6 +92,10 @@ static const NumberSetting numbers[] = {
 	{ENT_NAME ".prune_interval", &ent_prune_interval, 30000, 10,
 		24 * 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 		"Sets how often tombstones that every peer has heard of are removed.",
+	NULL},
+	{ENT_NAME ".request_retention", &ent_request_retention, 7 * 24 * 3600, 1,
+		365 * 24 * 3600, PGC_SIGHUP, GUC_UNIT_S,
+		"Sets when requests without an answer expire, and how long answered ones are kept.",
 	NULL},
 	{ENT_NAME ".max_owners", &ent_max_owners, 10000, 1, 1000000,
 		PGC_SIGHUP, 0,

@@ -29,6 +29,9 @@ extern int	ent_retry_parked;	/* SIGHUP, ms, 60000: parked objects are asked for
 								 * again this often */
 extern int	ent_prune_interval; /* SIGHUP, ms, 30000: tombstones are collected
 								 * this often */
+extern int	ent_request_retention;	/* SIGHUP, s, 604800: undecided requests
+									 * expire after that, decided ones are kept
+									 * so long */
 extern int	ent_max_owners;		/* SIGHUP, 10000: owners this database gets to
 								 * know, its own included */
 

@@ -17,6 +17,7 @@ typedef enum EntEventKind
 	ENT_EVENT_OBJECT = 1,		/* an object has a new state, or died */
 	ENT_EVENT_OWNER = 2,		/* an owner is new, gone, or owner.serial (have)
 								 * advanced to serial: claims may follow */
+	ENT_EVENT_REQUEST = 3,		/* there are requests or answers to be sent */
 } EntEventKind;
 
 typedef struct EntEvent

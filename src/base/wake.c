@@ -21,6 +21,7 @@
 #define WAKE_COLLECTOR	0x01
 #define WAKE_LAUNCHER	0x02
 #define WAKE_ROUTES		0x04
+#define WAKE_REQUESTS	0x08
 
 typedef struct Posting
 {
@@ -82,6 +83,12 @@ void
 ent_wake_routes_at_commit(void)
 {
 	notes.wakes |= WAKE_ROUTES;
+}
+
+void
+ent_wake_requests_at_commit(void)
+{
+	notes.wakes |= WAKE_REQUESTS;
 }
 
 void
@@ -150,6 +157,14 @@ act(void)
 		post_all();
 		ent_shmem_wake_senders();
 	}
+	if (notes.wakes & WAKE_REQUESTS)
+	{
+		EntEvent	event = {.kind = ENT_EVENT_REQUEST};
+
+		ent_ring_post(&event, 1);
+		ent_shmem_wake_senders();
+		ConditionVariableBroadcast(&ent_shared->progress);
+	}
 	if (notes.wakes & WAKE_ROUTES)
 		ent_shmem_routes_changed();
 	if (notes.wakes & WAKE_COLLECTOR)
@@ -176,6 +191,8 @@ at_transaction(XactEvent event, void *arg)
 				 notes.npostings > 0 || notes.nfreeings > 0))
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 (notes.wakes & WAKE_REQUESTS) ?
+						 errmsg("cannot PREPARE a transaction that has made requests of remote owners") :
 						 errmsg("cannot PREPARE a transaction that has changed the configuration of entanglement")));
 			break;
 		case XACT_EVENT_ABORT:

@@ -22,6 +22,11 @@ extern void ent_wake_collector_at_commit(void);
 extern void ent_wake_launcher_at_commit(void);
 /* ent_shmem_routes_changed() at commit. */
 extern void ent_wake_routes_at_commit(void);
+/*
+ * Requests were made, have arrived or were answered: wakes senders and whoever
+ * waits for an answer. Cheap; call per row.
+ */
+extern void ent_wake_requests_at_commit(void);
 /* Posts the event (key copied) to the ring at commit, then wakes senders. */
 extern void ent_wake_post_at_commit(const EntEvent *event);
 /* Frees a peer's slot at commit. */

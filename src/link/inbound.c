@@ -496,6 +496,12 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 		case ENT_SECTION_PRESENT:
 			take_present(ib, body);
 			break;
+		case ENT_SECTION_REQUEST:
+			ent_inbound_take_request(ib, body);
+			break;
+		case ENT_SECTION_RESPONSE:
+			ent_inbound_take_response(ib, body);
+			break;
 		case ENT_SECTION_NUDGE:
 			ib->slot->called = true;
 			if (ib->slot->sender.latch)
@@ -665,6 +671,7 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 						   (unsigned long long) ib->number + 1)));
 	ent_relinfo_refresh();
 	defer_nothing();
+	ib->requests = 0;
 	ib->batch = CurrentMemoryContext;
 	ib->again = NIL;
 	section = AllocSetContextCreate(ib->batch, "entanglement section",

@@ -89,6 +89,7 @@ struct EntInbound
 	MemoryContext batch;		/* lasts until the answer; sections have their
 								 * own */
 	List	   *again;			/* of EntInAgain *, current batch only */
+	int			requests;		/* in the current batch */
 	int			ncolumns;		/* of all tables announced */
 	int64		room;			/* so many more owners may become known here */
 	bool		full;			/* no room: has been reported */
@@ -105,6 +106,10 @@ extern void ent_inbound_reconsider(EntInbound *ib);
 extern void ent_inbound_answer_routes(EntInbound *ib, EntWriter *w);
 /* Rebuilds the map if our table changed. NULL: not known here. */
 extern EntRelation *ent_inbound_relation(EntInbound *ib, EntInTable *t);
+
+/* inrequest.c */
+extern void ent_inbound_take_request(EntInbound *ib, EntReader *body);
+extern void ent_inbound_take_response(EntInbound *ib, EntReader *body);
 
 extern void ent_inbound_check(EntReader *r, const char *what);
 

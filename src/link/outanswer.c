@@ -140,6 +140,7 @@ take_table_state(EntOutbound *ob, EntReader *r)
 		ob->owed_due |= s.known && !t->known;
 		t->known = s.known;
 	}
+	ob->requests_due = true;
 }
 
 static void
@@ -200,6 +201,7 @@ settle(EntOutbound *ob)
 	}
 	list_free_deep(ob->flight_late);
 	ob->flight_late = NIL;
+	ent_outbound_settle_requests(ob);
 	ob->in_flight = false;
 }
 

@@ -87,6 +87,7 @@ ent_outbound_create(int32 peer, Oid role, EntPeerSlot *slot)
 	ob->ring_position = ent_ring_head();
 	ob->adverts_due = true;
 	ob->owed_due = true;
+	ob->requests_due = true;
 	ob->flight_min = UINT64_MAX;
 	pg_atomic_write_u64(&slot->acked, 0);
 	return ob;
@@ -186,6 +187,7 @@ rescan_all(EntOutbound *ob)
 	EntOutOwner *o;
 
 	ob->adverts_due = true;
+	ob->requests_due = true;
 	ob->owed_due = true;
 	hash_seq_init(&seq, ob->owners);
 	while ((o = hash_seq_search(&seq)) != NULL)
@@ -213,6 +215,8 @@ read_ring(EntOutbound *ob)
 		{
 			if (events[i].kind == ENT_EVENT_OBJECT)
 				take_object(ob, &events[i]);
+			else if (events[i].kind == ENT_EVENT_REQUEST)
+				ob->requests_due = true;
 			else
 				take_owner(ob, &events[i]);
 		}
@@ -289,6 +293,7 @@ ent_outbound_poll(EntOutbound *ob)
 	{
 		ob->routes = routes;
 		ob->adverts_due = true;
+		ob->requests_due = true;
 	}
 	read_ring(ob);
 	if (ob->adverts_due && !due)
@@ -297,7 +302,7 @@ ent_outbound_poll(EntOutbound *ob)
 	if (ob->in_flight)
 		return false;
 	return ent_queue_length(ob->queue) > 0 || ob->adverts_due ||
-		(ob->owed_due && ob->answered_once) ||
+		((ob->owed_due || ob->requests_due) && ob->answered_once) ||
 		ob->scans > 0 || ent_outbound_presents_due(ob) || ob->slot->nudge ||
 		is_asked(ob) ||
 		claims_ready(ob);
@@ -373,6 +378,8 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	size_t		empty;
 	bool		nudge = ob->slot->nudge;
 
+	/* what was locked when it was looked for wakes nobody */
+	ob->requests_due |= heartbeat;
 	Assert(!ob->in_flight);
 	ent_relinfo_refresh();
 	ent_wire_writer_init(&w, alloc);
@@ -396,6 +403,7 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	{
 		ob->flight_min = Min(ob->adverts_position, ob->ring_position);
 		ent_outbound_advertise(ob, &w);
+		ob->requests_due = true;
 	}
 	if (ob->owed_due && ob->answered_once)
 		load_owed(ob);
@@ -403,6 +411,8 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	ent_outbound_write_presents(ob, &w, max_bytes);
 	ent_outbound_write_objects(ob, &w, max_bytes);
 	ent_outbound_write_claims(ob, &w);
+	if ((ob->requests_due || ob->answers_held) && ob->answered_once)
+		ent_outbound_write_requests(ob, &w, max_bytes);
 	if (nudge)
 	{
 		size_t		mark = ent_wire_open_section(&w, ENT_SECTION_NUDGE);

@@ -2,7 +2,8 @@
  * link/outbound_private.h
  *	  What the files of the sending end share: outbound.c (life, ring, batch),
  *	  outscan.c (adverts, catching up), outdata.c (objects, claims),
- *	  outpresent.c (which keys live), outanswer.c (answers).
+ *	  outpresent.c (which keys live), outrequest.c (requests and their
+ *	  answers), outanswer.c (what the receiver answers).
  */
 #ifndef ENT_LINK_OUTBOUND_PRIVATE_H
 #define ENT_LINK_OUTBOUND_PRIVATE_H
@@ -121,6 +122,11 @@ struct EntOutbound
 	List	   *flight_late;	/* of EntOutLate *: debts in flight */
 	List	   *flight_claims;	/* of EntOutOwner *: claims in flight */
 	size_t		row_bytes;		/* moving average of an encoded row */
+
+	bool		requests_due;	/* look for requests and answers to be sent */
+	bool		requests_known; /* this link has sent what it had to again */
+	bool		answers_held;	/* some wait for a claim */
+	List	   *flight_told;	/* of pg_uuid_t *: answers in flight */
 };
 
 typedef struct EntOutLate
@@ -167,5 +173,11 @@ extern void ent_outbound_write_presents(EntOutbound *ob, EntWriter *w,
 /* Is there something to list now? Of this owner, now or later? */
 extern bool ent_outbound_presents_due(EntOutbound *ob);
 extern bool ent_outbound_presents_left(EntOutbound *ob, int32 owner);
+
+/* outrequest.c */
+extern void ent_outbound_write_requests(EntOutbound *ob, EntWriter *w,
+										size_t max_bytes);
+/* The answers in flight have arrived. */
+extern void ent_outbound_settle_requests(EntOutbound *ob);
 
 #endif							/* ENT_LINK_OUTBOUND_PRIVATE_H */

@@ -32,6 +32,7 @@
 #define ENT_WIRE_MAX_PRESENT	10000	/* keys of a PRESENT section */
 /* bytes of a column set */
 #define ENT_WIRE_MAX_SET		((ENT_WIRE_MAX_COLUMNS + 7) / 8)
+#define ENT_WIRE_MAX_REQUESTS	1000	/* in a batch */
 #define ENT_WIRE_MAX_EPOCH		INT32_MAX
 #define ENT_WIRE_MAX_DISTANCE	INT32_MAX
 #define ENT_WIRE_MAX_SERIAL		INT64_MAX
@@ -57,6 +58,8 @@ typedef enum EntSectionType
 	ENT_SECTION_AGAIN = 11,		/* receiver: send me that object in full */
 	ENT_SECTION_NUDGE = 12 | ENT_SECTION_OPTIONAL,	/* call me on the other
 													 * connection */
+	ENT_SECTION_REQUEST = 13,	/* towards an owner: may this be done? */
+	ENT_SECTION_RESPONSE = 14,	/* from there: what became of it */
 	ENT_SECTION_CLAIM_GAPS = 15,	/* as CLAIM, but some of it comes later */
 } EntSectionType;
 
@@ -189,11 +192,11 @@ extern void ent_wire_read_header(EntReader *r, EntWireHeader *h);
  * ---- sections: every write beside its read ----
  *
  * ent_wire_write_<section> writes a whole section, type and length included.
- * Two are open-ended instead, because more follows: ent_wire_write_objects
- * and ent_wire_write_present write the fields at the start of a section that
- * the caller opened and will close, after the rows or the keys. NUDGE has no
- * payload. ent_wire_read_<section> reads the fields from the body that
- * ent_wire_read_section gave; bytes behind them are left to the caller.
+ * Some are open-ended instead, because more follows: ent_wire_write_objects,
+ * _present, _request and _response write the fields at the start of a section
+ * that the caller opened and will close, after the rows, keys or columns.
+ * NUDGE has no payload. ent_wire_read_<section> reads the fields from the body
+ * that ent_wire_read_section gave; bytes behind them are left to the caller.
  * What a failed read leaves in its result are zeros and empty strings from
  * the failing field on: look at r->error before using any of it.
  */
@@ -408,5 +411,68 @@ typedef struct EntWireAgain
 
 extern void ent_wire_write_again(EntWriter *w, const EntWireAgain *a);
 extern void ent_wire_read_again(EntReader *r, EntWireAgain *a);
+
+/*
+ * REQUEST: a change asked of an owner. The fields are followed by the key's
+ * columns and then by the columns to be set, nkeys + ncolumns of them, each a
+ * name and a value; values are the types' text form, NULL for SQL NULL. A
+ * request travels by names, not by numbers: who passes it on need not have
+ * announced the table. ent_wire_write_request and ent_wire_write_response are
+ * open-ended, as ent_wire_write_objects is; their reads refuse counts that the
+ * bytes left cannot hold, so that room may be made for all fields at once.
+ */
+typedef enum EntWireOperation
+{
+	ENT_REQUEST_CREATE = 0,		/* a new object; a key it should have is among
+								 * the columns */
+	ENT_REQUEST_FORWARD = 1,	/* these columns of an object that exists */
+	ENT_REQUEST_DELETE = 2,		/* no columns */
+	ENT_REQUEST_OPERATIONS
+} EntWireOperation;
+
+typedef struct EntWireRequest
+{
+	EntWireUuid id;				/* the same all the way */
+	EntWireUuid owner;
+	EntWireOperation op;
+	uint64_t	left;			/* ms until it expires */
+	char		schema[ENT_WIRE_MAX_NAME + 1];
+	char		table[ENT_WIRE_MAX_NAME + 1];
+	unsigned	nkeys;			/* 0 when it creates, and only then */
+	unsigned	ncolumns;		/* 0 when it deletes */
+} EntWireRequest;
+
+extern void ent_wire_write_request(EntWriter *w, const EntWireRequest *q);
+extern void ent_wire_read_request(EntReader *r, EntWireRequest *q);
+
+/* One column of a request or a response. Reading: points into the batch. */
+typedef struct EntWireField
+{
+	char		name[ENT_WIRE_MAX_NAME + 1];
+	const uint8_t *value;		/* NULL: SQL NULL */
+	size_t		len;
+} EntWireField;
+
+extern void ent_wire_write_field(EntWriter *w, const EntWireField *f);
+extern void ent_wire_read_field(EntReader *r, EntWireField *f);
+
+/* RESPONSE: the key's columns, nkeys of them, follow. */
+typedef struct EntWireResponse
+{
+	EntWireUuid id;				/* of the request */
+	bool		accepted;
+	bool		on_the_way;		/* refused, but not by the owner's home: it may
+								 * have come there another way */
+	uint32_t	epoch;			/* accepted: the version that carries it */
+	int64_t		serial;
+	char		sqlstate[6];	/* refused: five of 0-9 and A-Z */
+	char		message[ENT_WIRE_MAX_TEXT + 1];
+	char		detail[ENT_WIRE_MAX_TEXT + 1];	/* empty: none */
+	char		constraint[ENT_WIRE_MAX_NAME + 1];	/* empty: none */
+	unsigned	nkeys;			/* accepted: of the object created, else 0 */
+} EntWireResponse;
+
+extern void ent_wire_write_response(EntWriter *w, const EntWireResponse *s);
+extern void ent_wire_read_response(EntReader *r, EntWireResponse *s);
 
 #endif							/* ENT_RULE_WIRE_H */

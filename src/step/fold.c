@@ -28,6 +28,7 @@
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/relinfo.h"
+#include "store/request.h"
 #include "store/rowquery.h"
 #include "store/value.h"
 #include "store/version.h"
@@ -516,6 +517,9 @@ ent_fold(int limit, bool *more, bool *doubt)
 	taken = take_changes(f, limit);
 	if (f->entries != NIL)
 		fold_entries(f);
+	/* what they did has its version now */
+	if (f->complete && ent_request_any_applied())
+		ent_request_settle();
 	*more = !f->complete;
 	*doubt = !f->complete && (f->doubt || f->gone);
 	return taken;

@@ -24,6 +24,8 @@ static const char *const names[] = {
 	"object",
 	"object_pkey",
 	"change",
+	"request",
+	"request_applied",
 };
 
 StaticAssertDecl(lengthof(names) == ENT_CATALOGS,

@@ -20,6 +20,8 @@ typedef enum EntCatalog
 	ENT_CATALOG_OBJECT,
 	ENT_CATALOG_OBJECT_KEY,		/* index on rel, key */
 	ENT_CATALOG_CHANGE,
+	ENT_CATALOG_REQUEST,
+	ENT_CATALOG_REQUEST_APPLIED,	/* index on no of those applied */
 	ENT_CATALOGS
 } EntCatalog;
 
@@ -30,7 +32,8 @@ typedef enum EntRelationAttribute
 	ENT_RELATION_RELID,
 	ENT_RELATION_KEY_INDEX,
 	ENT_RELATION_CAPTURE,
-	ENT_RELATION_PRIORITY
+	ENT_RELATION_PRIORITY,
+	ENT_RELATION_KEYS_FROM_OTHERS
 } EntRelationAttribute;
 
 typedef enum EntOwnerAttribute

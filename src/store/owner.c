@@ -80,8 +80,10 @@ static EntQuery epoch_queries[] = {
 	{"UPDATE entanglement.tombstone SET epoch = $2 WHERE owner OPERATOR(pg_catalog.=) $1",
 	2, {INT4OID, INT4OID}, NULL}
 };
-static EntQuery local_query = {
-	"SELECT no FROM entanglement.owner WHERE local AND name OPERATOR(pg_catalog.=) $1",
+static EntQuery named_query = {
+	"SELECT o.no, o.local FROM entanglement.owner o "
+	"WHERE o.name OPERATOR(pg_catalog.=) $1 OR o.id::pg_catalog.text OPERATOR(pg_catalog.=) $1 "
+	"ORDER BY o.local DESC LIMIT 2",
 	1, {TEXTOID}, NULL
 };
 
@@ -296,22 +298,32 @@ look_up_current(void)
 	{
 		Datum		args[1] = {CStringGetTextDatum(ent_owner)};
 
-		ent_query_run(&local_query, args, NULL, SPI_OK_SELECT, NULL);
+		ent_query_run(&named_query, args, NULL, SPI_OK_SELECT, NULL);
 		if (SPI_processed == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("no local owner is named \"%s\"", ent_owner),
+					 errmsg("no owner is named \"%s\"", ent_owner),
 					 errdetail("Setting entanglement.owner names the owner of new rows."),
-					 errhint("Create it with entanglement.create_owner, or SET entanglement.owner to one of: SELECT name FROM entanglement.owners WHERE local.")));
+					 errhint("Create it with entanglement.create_owner, or SET entanglement.owner to one of: SELECT name FROM entanglement.owners.")));
+		if (SPI_processed > 1 && !ent_query_bool(0, 2))
+			ereport(ERROR,
+					(errcode(ERRCODE_AMBIGUOUS_ALIAS),
+					 errmsg("more than one owner is named \"%s\"", ent_owner),
+					 errdetail("Setting entanglement.owner names the owner of new rows."),
+					 errhint("Set it to the id of one of them: SELECT id, name, peer FROM entanglement.owners.")));
 		no = ent_query_int4(0, 1, NULL);
 	}
 	SPI_finish();
 	return no;
 }
 
+int32		ent_owner_forced = 0;
+
 int32
 ent_owner_current(void)
 {
+	if (ent_owner_forced != 0)
+		return ent_owner_forced;
 	if (current.valid && strcmp(current.name, ent_owner) == 0)
 		return current.no;
 	if (!current.registered)

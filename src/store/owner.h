@@ -66,11 +66,14 @@ extern void ent_owner_hold(bool all, Datum nos);
 extern void ent_owner_set_have(int32 no, int32 epoch, int64 serial, bool gaps);
 
 /*
- * Number of the local owner that this session's new rows belong to
- * (entanglement.owner, or the node's default). Cached per setting value and
- * catalog state; needs no SPI connection of the caller. Raises
- * ERRCODE_UNDEFINED_OBJECT with a hint for an unknown or remote name.
+ * Number of the owner that this session's new rows belong to: the one that
+ * setting entanglement.owner names (a local one before remote ones), or the
+ * node's default. Cached per setting value and catalog state; needs no SPI
+ * connection of the caller. Raises ERRCODE_UNDEFINED_OBJECT or
+ * ERRCODE_AMBIGUOUS_ALIAS with a hint.
  */
 extern int32 ent_owner_current(void);
+/* Unless 0: that one instead. To be restored, also on error. */
+extern int32 ent_owner_forced;
 
 #endif							/* ENT_STORE_OWNER_H */

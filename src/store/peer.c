@@ -78,6 +78,21 @@ static EntQuery delete_queries[] = {
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
+	/* what was asked through it waits for another way, and nobody there is
+	 * answered any more */
+	{"UPDATE entanglement.request SET peers = pg_catalog.array_remove(peers, $1), "
+		"untold = pg_catalog.array_remove(untold, $1), "
+		"sent_to = pg_catalog.array_remove(sent_to, $1), "
+		"refused_by = pg_catalog.array_remove(refused_by, $1), "
+		"state = CASE WHEN state OPERATOR(pg_catalog.=) 'sent' AND carrier IS NULL "
+		"AND pg_catalog.array_remove(sent_to, $1) OPERATOR(pg_catalog.=) '{}' "
+		"THEN 'waiting' ELSE state END "
+		"WHERE $1 OPERATOR(pg_catalog.=) ANY (pg_catalog.array_cat(peers, sent_to))",
+	1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.request WHERE role IS NULL AND NOT joint "
+		"AND peers OPERATOR(pg_catalog.=) '{}' "
+		"AND state OPERATOR(pg_catalog.=) 'waiting'",
+	0, {0}, NULL},
 	{"DELETE FROM entanglement.peer WHERE no OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 };

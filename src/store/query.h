@@ -70,5 +70,7 @@ extern char *ent_query_text(uint64 row, int col);
 
 /* One-dimensional arrays for unnest($1, ...). nulls may be NULL. */
 extern Datum ent_query_array(Oid type, Datum *values, bool *nulls, int n);
+/* Of text; NULL is NULL. */
+extern Datum ent_query_text_array(char *const *texts, int n);
 
 #endif							/* ENT_STORE_QUERY_H */

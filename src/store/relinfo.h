@@ -53,6 +53,7 @@ typedef struct EntRelation
 	Oid			key_index;
 	int			priority;
 	bool		partitioned;
+	bool		keys_from_others;	/* who asks for a new row may choose its key */
 	int			natts;			/* greatest attribute number */
 	int			ncolumns;
 	EntColumn  *columns;		/* by rising attribute number */

@@ -39,6 +39,7 @@ typedef struct Row
 	Oid			relid;
 	Oid			key_index;
 	int32		priority;
+	bool		keys_from_others;
 } Row;
 
 static uint64 generations = 0;
@@ -76,6 +77,9 @@ find_row(EntCatalog by, AttrNumber attnum, RegProcedure equals, Datum value,
 													   desc, &null));
 		row->priority = DatumGetInt32(heap_getattr(tup, ENT_RELATION_PRIORITY,
 												   desc, &null));
+		row->keys_from_others =
+			DatumGetBool(heap_getattr(tup, ENT_RELATION_KEYS_FROM_OTHERS,
+									  desc, &null));
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -331,6 +335,7 @@ read_relation(const Row *row)
 	rel->no = row->no;
 	rel->relid = row->relid;
 	rel->priority = row->priority;
+	rel->keys_from_others = row->keys_from_others;
 	rel->context = context;
 	rel->generation = ++generations;
 	complete = read_table(rel);

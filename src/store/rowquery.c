@@ -520,3 +520,57 @@ ent_rowquery_delete(EntRelation *rel, const Datum *key)
 {
 	return execute(rel, statement(rel, DELETE, NULL), key, NULL, NULL, NULL);
 }
+
+uint64
+ent_rowquery_create(EntRelation *rel, const bool *set, const Datum *values,
+					const bool *nulls, Datum *key)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Oid		   *types = palloc((rel->ncolumns + 1) * sizeof(Oid));
+	Datum	   *args = palloc((rel->ncolumns + 1) * sizeof(Datum));
+	char	   *isnull = palloc(rel->ncolumns + 1);
+	StringInfoData names,
+				params,
+				returning;
+	int			n = 0;
+	uint64		rows;
+
+	initStringInfo(&names);
+	initStringInfo(&params);
+	initStringInfo(&returning);
+	for (int i = 0; i < rel->ncolumns; i++)
+	{
+		if (!set[i])
+			continue;
+		types[n] = rel->columns[i].type;
+		args[n] = values[i];
+		isnull[n] = nulls[i] ? 'n' : ' ';
+		appendStringInfo(&names, "%s%s", n == 0 ? "" : ", ",
+						 quote_identifier(rel->columns[i].name));
+		appendStringInfo(&params, "%s$%d", n == 0 ? "" : ", ", n + 1);
+		n++;
+	}
+	for (int i = 0; i < rel->nkeys; i++)
+		appendStringInfo(&returning, "%s%s", i == 0 ? "" : ", ",
+						 quote_identifier(rel->columns[rel->keys[i]].name));
+	if (SPI_execute_with_args(n == 0 ?
+							  psprintf("INSERT INTO %s DEFAULT VALUES RETURNING %s",
+									   table_name(rel), returning.data) :
+							  psprintf("INSERT INTO %s (%s) VALUES (%s) RETURNING %s",
+									   table_name(rel), names.data, params.data,
+									   returning.data),
+							  n, types, args, isnull, false, 0) != SPI_OK_INSERT_RETURNING)
+		elog(ERROR, "statement on table \"%s\" failed", rel->name);
+	MemoryContextSwitchTo(context);
+	rows = SPI_processed;
+	for (int i = 0; rows > 0 && i < rel->nkeys; i++)
+	{
+		EntColumn  *col = &rel->columns[rel->keys[i]];
+		bool		null;
+
+		key[i] = datumCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+										 i + 1, &null), col->typbyval, col->typlen);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return rows;
+}

@@ -57,6 +57,13 @@ extern uint64 ent_rowquery_update(EntRelation *rel, const bool *set,
 extern uint64 ent_rowquery_insert(EntRelation *rel, const bool *set,
 								  const Datum *key, const Datum *values,
 								  const bool *nulls);
+/*
+ * A new row of these columns, the rest by default; the key it got goes to key,
+ * in the current context. Not prepared. Number of rows.
+ */
+extern uint64 ent_rowquery_create(EntRelation *rel, const bool *set,
+								  const Datum *values, const bool *nulls,
+								  Datum *key);
 extern uint64 ent_rowquery_delete(EntRelation *rel, const Datum *key);
 
 #endif							/* ENT_STORE_ROWQUERY_H */

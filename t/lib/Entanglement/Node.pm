@@ -248,6 +248,7 @@ sub report
 		'SELECT w.name, count(*), min(t.serial), max(t.serial) FROM entanglement.tombstone t JOIN entanglement.owner w ON w.no = t.owner GROUP BY w.name',
 		'SELECT p.name, w.name, h.epoch, h.have FROM entanglement.peer_owner h JOIN entanglement.owner w ON w.no = h.owner JOIN entanglement.peer p ON p.no = h.peer ORDER BY 1, 2',
 		'SELECT count(*) AS changes FROM entanglement.change',
+		"SELECT q.id, q.state, q.op, o.name AS owner, q.peers, q.untold, q.sent_to, q.carrier, q.joint, q.alone FROM entanglement.request q LEFT JOIN entanglement.owner o ON o.no = q.owner WHERE q.state IN ('waiting', 'sent', 'applied') OR q.untold <> '{}'",
 		"SELECT pid, usename, backend_type, state, wait_event, left(query, 60) FROM pg_stat_activity WHERE datname = current_database() OR backend_type ~ 'entangl'"
 	  )
 	{
