@@ -202,6 +202,21 @@ SQL
 	is($err, '', 'row counts include requests');
 	($rc, $out, $err) = $alice->try("\\unset QUIET\nUPDATE item SET a = a + 1 WHERE id IN (1, 108)");
 	like($out, qr/^UPDATE 2$/m, 'the command tag, too');
+	($rc, $out, $err) = $alice->try(<<'SQL');
+\unset QUIET
+MERGE INTO item i USING (VALUES (1, 1), (108, 2), (110, 3), (11, 4)) AS s (id, n) ON i.id = s.id
+ WHEN MATCHED AND s.id = 110 THEN DO NOTHING
+ WHEN MATCHED THEN UPDATE SET a = a + n
+ WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.n);
+INSERT INTO item VALUES (1, 0), (108, 0), (12, 0) ON CONFLICT (id) DO UPDATE SET a = item.a + 1;
+WITH gone AS (DELETE FROM item WHERE id IN (12, 106) RETURNING id) SELECT count(*) FROM gone;
+MERGE INTO item i USING (VALUES (11), (107)) AS s (id) ON i.id = s.id WHEN MATCHED THEN DELETE;
+BEGIN; SET LOCAL entanglement.owner = 'bob';
+MERGE INTO note i USING (VALUES (-1), (-2)) AS s (id) ON i.id = s.id WHEN NOT MATCHED THEN INSERT (body) VALUES ('merged');
+ROLLBACK;
+SQL
+	is(join(' ', $out =~ /^((?:MERGE|INSERT 0) \d+)$/mg), 'MERGE 3 INSERT 0 3 MERGE 2 MERGE 2',
+		'MERGE and INSERT ... ON CONFLICT count likewise');
 	converge(\@all, ['item'], 'all agree');
 };
 
