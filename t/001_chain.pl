@@ -136,6 +136,22 @@ SQL
 	is($alice->digest('location'), $before, 'and nothing changed');
 };
 
+subtest 'a request crosses the chain, and its answer comes back' => sub {
+	is( $alice->sql(<<'SQL'), "accepted\n12.5", 'accepted, and the row is as the owner has it');
+UPDATE location SET lat = 12.5 WHERE name = 'row of bob';
+SELECT entanglement.wait_for(entanglement.last_request());
+SELECT lat FROM location WHERE name = 'row of bob';
+SQL
+	is($bob->sql("SELECT lat, entanglement.owner_of(l) FROM location l WHERE name = 'row of bob'"),
+		'12.5|bob', 'who has it');
+	$bob->sql("ALTER TABLE location ADD CONSTRAINT north CHECK (lat <= 90)");
+	$alice->fails(
+		"UPDATE location SET lat = 91 WHERE name = 'row of bob'; SELECT entanglement.wait_for(entanglement.last_request())",
+		'23514', 'violates check constraint "north"', 'refused under the SQLSTATE of the owner');
+	$bob->sql('ALTER TABLE location DROP CONSTRAINT north');
+	converge(\@all, ['location'], 'all agree');
+};
+
 subtest 'drain means durable at the peer' => sub {
 	foreach my $i (1 .. 10)
 	{

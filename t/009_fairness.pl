@@ -132,6 +132,18 @@ SQL
 	converge([ $alice, $bob ], ['item'], 'all arrive in the end');
 };
 
+subtest 'the oldest stale copy ages while the link is down' => sub {
+	$alice->sql("SELECT entanglement.pause_peer('bob')");
+	$alice->sql('UPDATE item SET n = n + 1 WHERE id = 1');
+	$alice->wait_until("SELECT oldest > '1 s' FROM entanglement.peers", 't', 'a second');
+	$alice->sql('UPDATE item SET n = n + 1');
+	cmp_ok($alice->sql('SELECT extract(epoch FROM oldest) FROM entanglement.peers'),
+		'>', 1, 'a newer change makes it no younger');
+	$alice->sql("SELECT entanglement.resume_peer('bob')");
+	converge([ $alice, $bob ], ['item'], 'caught up');
+	$alice->wait_until('SELECT oldest IS NULL FROM entanglement.peers', 't', 'none is stale');
+};
+
 subtest 'a bandwidth is kept to' => sub {
 	$alice->sql("SELECT entanglement.alter_peer('bob', bandwidth => 100000)");
 	my $before = $alice->peer('bob');

@@ -90,6 +90,7 @@ put_link(EntPeerSlot *slot, TimestampTz now, ReturnSetInfo *rsinfo)
 	uint64		round_trip = pg_atomic_read_u64(&slot->round_trip);
 	uint64		rate = pg_atomic_read_u64(&slot->rate);
 	uint64		oldest = pg_atomic_read_u64(&slot->oldest);
+	uint64		stale = pg_atomic_read_u64(&slot->stale_since);
 	int			c = 0;
 
 	values[c++] = Int32GetDatum(slot->peer);
@@ -103,6 +104,8 @@ put_link(EntPeerSlot *slot, TimestampTz now, ReturnSetInfo *rsinfo)
 	c++;
 	values[c] = Int64GetDatum((int64) rate);
 	nulls[c++] = rate == 0;
+	if (stale > 0 && (oldest == 0 || stale < oldest))
+		oldest = stale;
 	put_interval(&values[c], &nulls[c],
 				 oldest > 0 ? Max(now - (TimestampTz) oldest, 0) : -1);
 	c++;

@@ -121,4 +121,18 @@ ent_compat_wait_event_set(int nevents)
 #define DATCONNLIMIT_INVALID_DB (-2)
 #endif
 
+/*
+ * An ExecutorRun_hook: its parameters as they are declared and as they are
+ * passed on.
+ */
+#if PG_VERSION_NUM >= 180000
+#define ENT_COMPAT_RUN_PARAMETERS \
+	QueryDesc *query, ScanDirection direction, uint64 count
+#define ENT_COMPAT_RUN_ARGUMENTS query, direction, count
+#else
+#define ENT_COMPAT_RUN_PARAMETERS \
+	QueryDesc *query, ScanDirection direction, uint64 count, bool once
+#define ENT_COMPAT_RUN_ARGUMENTS query, direction, count, once
+#endif
+
 #endif							/* ENT_BASE_COMPAT_H */

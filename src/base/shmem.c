@@ -165,6 +165,25 @@ ent_shmem_wake_senders(void)
 }
 
 void
+ent_shmem_objects_changed(void)
+{
+	if (ent_shared == NULL)
+		return;
+	LWLockAcquire(ent_shared->lock, LW_SHARED);
+	for (int i = 0; i < ent_shared->npeers; i++)
+	{
+		EntPeerSlot *slot = &ent_shared->peers[i];
+		uint64		none = 0;
+
+		if (slot->database == MyDatabaseId &&
+			slot->state != ENT_LINK_CONNECTED)
+			(void) pg_atomic_compare_exchange_u64(&slot->stale_since, &none,
+												  (uint64) GetCurrentTimestamp());
+	}
+	LWLockRelease(ent_shared->lock);
+}
+
+void
 ent_shmem_routes_changed(void)
 {
 	EntDatabaseSlot *database;

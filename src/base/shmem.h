@@ -70,6 +70,9 @@ typedef struct EntPeerSlot
 								 * sent later */
 	pg_atomic_uint64 queued;	/* entries */
 	pg_atomic_uint64 oldest;	/* TimestampTz of the oldest stale copy, 0 none */
+	pg_atomic_uint64 stale_since;	/* TimestampTz of the first change since the
+									 * link went down, until the peer has caught
+									 * up; 0 none */
 	pg_atomic_uint64 round_trip;	/* us, 0 unknown */
 	pg_atomic_uint64 rate;		/* bytes/s */
 	pg_atomic_uint64 bytes_sent;
@@ -218,6 +221,8 @@ extern void ent_shmem_release(EntEnd *end, uint32 generation);
 
 /* Wakes everybody who sends in this database (after ring events). */
 extern void ent_shmem_wake_senders(void);
+/* Objects have changed: copies at peers without a link are stale from now on. */
+extern void ent_shmem_objects_changed(void);
 /* ... and nudges receivers and senders: a table, owner, link changed. */
 extern void ent_shmem_routes_changed(void);
 extern void ent_shmem_wake_collector(void);

@@ -40,6 +40,7 @@ visit_counters(EntPeerSlot *slot,
 	visit(&slot->heard, 0);
 	visit(&slot->queued, 0);
 	visit(&slot->oldest, 0);
+	visit(&slot->stale_since, 0);
 	visit(&slot->round_trip, 0);
 	visit(&slot->rate, 0);
 	visit(&slot->bytes_sent, 0);

@@ -155,6 +155,7 @@ act(void)
 	if (notes.npostings > 0)
 	{
 		post_all();
+		ent_shmem_objects_changed();
 		ent_shmem_wake_senders();
 	}
 	if (notes.wakes & WAKE_REQUESTS)

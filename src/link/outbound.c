@@ -96,6 +96,11 @@ ent_outbound_create(int32 peer, Oid role, EntPeerSlot *slot)
 void
 ent_outbound_destroy(EntOutbound *ob)
 {
+	uint64		oldest = pg_atomic_read_u64(&ob->slot->oldest);
+	uint64		none = 0;
+
+	if (oldest != 0)
+		(void) pg_atomic_compare_exchange_u64(&ob->slot->stale_since, &none, oldest);
 	pg_atomic_write_u64(&ob->slot->acked, 0);
 	pg_atomic_write_u64(&ob->slot->queued, 0);
 	pg_atomic_write_u64(&ob->slot->oldest, 0);
@@ -227,6 +232,15 @@ read_ring(EntOutbound *ob)
 
 /* ---- what is durable at the peer ---- */
 
+/* Has the peer got what it missed before this link? */
+static bool
+caught_up(EntOutbound *ob)
+{
+	return ob->answered_once && ob->scans == 0 &&
+		ent_queue_min_position(ob->queue) > ob->catch_position &&
+		!(ob->in_flight && ob->flight_min <= ob->catch_position);
+}
+
 void
 ent_outbound_show(EntOutbound *ob)
 {
@@ -237,6 +251,8 @@ ent_outbound_show(EntOutbound *ob)
 		oldest = ob->flight_oldest;
 	pg_atomic_write_u64(&slot->queued, ent_queue_length(ob->queue));
 	pg_atomic_write_u64(&slot->oldest, oldest == PG_INT64_MAX ? 0 : oldest);
+	if (caught_up(ob))
+		pg_atomic_write_u64(&slot->stale_since, 0);
 	if (ob->answered_once)
 	{
 		uint64		position = ent_outbound_settled(ob);

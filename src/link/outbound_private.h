@@ -111,6 +111,7 @@ struct EntOutbound
 	bool		looked;			/* at keys that may not be told: there is more */
 	int			scans;			/* owners scanning and arrears not yet queued */
 	uint64		scan_position;	/* least ring position any scan began at */
+	uint64		catch_position; /* greatest ring position any scan began at */
 
 	uint64		number;			/* of the last batch built */
 	bool		in_flight;

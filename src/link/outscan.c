@@ -50,6 +50,7 @@ static EntQuery arrears_query = {
 static void
 scan_begins(EntOutbound *ob, uint64 position)
 {
+	ob->catch_position = Max(ob->catch_position, position);
 	if (ob->scans++ == 0 || position < ob->scan_position)
 		ob->scan_position = position;
 }

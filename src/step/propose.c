@@ -16,6 +16,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "base/compat.h"
 #include "rule/wire.h"
 #include "step/propose.h"
 #include "store/object.h"
@@ -33,7 +34,7 @@ static ExecutorRun_hook_type next_run = NULL;
 static uint64 proposed = 0;		/* rows, by the statement that runs */
 
 static void
-run(QueryDesc *query, ScanDirection direction, uint64 count, bool once)
+run(ENT_COMPAT_RUN_PARAMETERS)
 {
 	uint64		outer = proposed;
 
@@ -41,9 +42,9 @@ run(QueryDesc *query, ScanDirection direction, uint64 count, bool once)
 	PG_TRY();
 	{
 		if (next_run)
-			next_run(query, direction, count, once);
+			next_run(ENT_COMPAT_RUN_ARGUMENTS);
 		else
-			standard_ExecutorRun(query, direction, count, once);
+			standard_ExecutorRun(ENT_COMPAT_RUN_ARGUMENTS);
 		if (proposed > 0 && query->operation != CMD_SELECT)
 			query->estate->es_processed += proposed;
 	}
