@@ -1,7 +1,7 @@
 /*
  * link/inbound_private.h
  *	  What the files of the receiving end share: inbound.c (batches, rows,
- *	  answers), inroute.c (owners, tables).
+ *	  answers), inroute.c (owners), intable.c (tables), inrequest.c (requests).
  */
 #ifndef ENT_LINK_INBOUND_PRIVATE_H
 #define ENT_LINK_INBOUND_PRIVATE_H
@@ -99,13 +99,17 @@ struct EntInbound
 
 /* inroute.c */
 extern void ent_inbound_take_owner(EntInbound *ib, EntReader *body);
-extern void ent_inbound_take_table(EntInbound *ib, EntReader *body);
 /* Maps tables that appeared, reconsiders routes. */
 extern void ent_inbound_reconsider(EntInbound *ib);
 /* WANT, ARREARS, TABLE_STATE sections that are due. */
 extern void ent_inbound_answer_routes(EntInbound *ib, EntWriter *w);
+
+/* intable.c */
+extern void ent_inbound_take_table(EntInbound *ib, EntReader *body);
 /* Rebuilds the map if our table changed. NULL: not known here. */
 extern EntRelation *ent_inbound_relation(EntInbound *ib, EntInTable *t);
+/* Maps tables that appeared or changed here. */
+extern void ent_inbound_reconsider_tables(EntInbound *ib);
 
 /* inrequest.c */
 extern void ent_inbound_take_request(EntInbound *ib, EntReader *body);
