@@ -15,22 +15,17 @@
 #include "miscadmin.h"
 #include "nodes/bitmapset.h"
 #include "nodes/parsenodes.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 
 #include "base/guc.h"
 #include "base/ring.h"
 #include "base/wake.h"
 #include "link/inbound_private.h"
-#include "step/apply.h"
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/value.h"
 
 #define MAX_AGAIN		1000	/* parked objects asked for at a time */
-#define MAX_ASKED		1000000 /* objects of one batch asked for; others of
-								 * it are parked and asked for later */
-#define MAX_ROWS		1000	/* rows read and applied at a time */
 
 static EntQuery parked_query = {
 	"SELECT p.rel, o.id, p.key, p.foreign_key FROM entanglement.parked p "
@@ -173,12 +168,8 @@ hold_owners(EntInbound *ib, EntReader r, bool all)
 			hold_owner(ib, in);
 }
 
-/*
- * The owner behind a number, if this peer may speak for it now: it was
- * advertised here, is not ours, and this peer is its route. Else NULL, reported once.
- */
-static EntInOwner *
-authorized_owner(EntInbound *ib, uint32 number)
+EntInOwner *
+ent_inbound_authorized_owner(EntInbound *ib, uint32 number)
 {
 	EntInOwner *in = hash_search(ib->owners, &number, HASH_FIND, NULL);
 
@@ -201,8 +192,8 @@ authorized_owner(EntInbound *ib, uint32 number)
 	return NULL;
 }
 
-static EntInTable *
-announced_table(EntInbound *ib, uint32 number)
+EntInTable *
+ent_inbound_announced_table(EntInbound *ib, uint32 number)
 {
 	EntInTable *t = hash_search(ib->tables, &number, HASH_FIND, NULL);
 
@@ -212,191 +203,6 @@ announced_table(EntInbound *ib, uint32 number)
 				 errmsg("malformed batch from peer"),
 				 errdetail("Table number %u was never announced.", number)));
 	return t;
-}
-
-/* ---- objects ---- */
-
-/* Reads a row's values into arrays by our columns. */
-static void
-read_values(EntReader *body, EntInTable *t, EntRelation *rel,
-			const EntWireRow *wire, EntApplyRow *row)
-{
-	for (unsigned i = 0; i < t->wire.ncolumns; i++)
-	{
-		const uint8 *data;
-		size_t		len;
-		bool		isnull;
-		int			c;
-
-		if (wire->op == ENT_ROW_DELTA ?
-			!ent_wire_in_set(wire->set, wire->setlen, i) :
-			t->wire.columns[i].in_key_only)
-			continue;
-		data = ent_wire_read_value(body, &len, &isnull);
-		ent_inbound_check(body, "value");
-		if (rel == NULL || (c = t->map[i]) < 0)
-			continue;
-		row->set[c] = true;
-		row->data[c] = isnull ? NULL : (const char *) data;
-		row->len[c] = len;
-	}
-}
-
-/* Reads one row; rel NULL: only checks it. */
-static void
-read_row(EntReader *body, EntInTable *t, EntRelation *rel, EntApplyRow *r,
-		 int64 *last)
-{
-	EntWireRow	wire;
-
-	ent_wire_read_row(body, &wire, last);
-	ent_inbound_check(body, "row");
-	memset(r, 0, sizeof(EntApplyRow));
-	r->op = wire.op;
-	r->flags = wire.flags;
-	r->serial = wire.serial;
-	r->base = wire.base;
-	r->wirekey = wire.key;
-	r->wirekeylen = wire.keylen;
-	if (wire.op == ENT_ROW_DELETE)
-		return;
-	if (rel)
-	{
-		r->set = palloc0(rel->ncolumns * sizeof(bool));
-		r->data = palloc0(rel->ncolumns * sizeof(char *));
-		r->len = palloc0(rel->ncolumns * sizeof(size_t));
-	}
-	read_values(body, t, rel, &wire, r);
-}
-
-static void
-ask_again(EntInbound *ib, EntInTable *t, EntInOwner *in, EntApplyRow *r)
-{
-	MemoryContext old = MemoryContextSwitchTo(ib->batch);
-	EntInAgain *a = palloc(sizeof(EntInAgain));
-
-	a->table = t->number;
-	a->owner = in->number;
-	a->key = r->wirekey;
-	a->keylen = r->wirekeylen;
-	ib->again = lappend(ib->again, a);
-	MemoryContextSwitchTo(old);
-}
-
-static EntApply
-apply_to(EntInbound *ib, EntInTable *t, EntInOwner *in, EntRelation *rel,
-		 int32 epoch)
-{
-	EntApply	a = {
-		.rel = rel, .role = ib->role, .peer = ib->peer, .owner = in->no,
-		.epoch = epoch, .have = in->epoch == epoch ? in->told : 0,
-		.base = in->base_epoch == epoch ? in->base_have : 0,
-		.formats = t->formats, .sender_types = t->sender_types
-	};
-
-	return a;
-}
-
-/* Applies the next rows of the section; a NULL: only checks them. */
-static void
-take_rows(EntInbound *ib, EntReader *body, EntInTable *t, EntInOwner *in,
-		  EntApply *a, int64 *last)
-{
-	EntApplyRow *rows = palloc(MAX_ROWS * sizeof(EntApplyRow));
-	int			n = 0,
-				level;
-
-	CHECK_FOR_INTERRUPTS();
-	while (n < MAX_ROWS && !ent_wire_at_end(body))
-		read_row(body, t, a ? a->rel : NULL, &rows[n++], last);
-	if (a == NULL)
-		return;
-	level = ent_value_enter();
-	ent_apply(a, rows, n);
-	ent_value_leave(level);
-	for (int i = 0; i < n; i++)
-		if (rows[i].again && list_length(ib->again) < MAX_ASKED)
-			ask_again(ib, t, in, &rows[i]);
-	pg_atomic_fetch_add_u64(&ib->slot->objects_received, n);
-}
-
-static void
-take_objects(EntInbound *ib, EntReader *body)
-{
-	EntWireObjects head;
-	EntInTable *t;
-	EntInOwner *in;
-	EntRelation *rel;
-	EntApply	a;
-	MemoryContext chunk = AllocSetContextCreate(CurrentMemoryContext,
-												"entanglement rows",
-												ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old;
-	int64		last = 0;
-
-	ent_wire_read_objects(body, &head);
-	ent_inbound_check(body, "objects");
-	t = announced_table(ib, head.table);
-	in = authorized_owner(ib, head.owner);
-	rel = ent_inbound_relation(ib, t);
-	if (in && (head.epoch == 0 || head.epoch > PG_INT32_MAX ||
-			   (int32) head.epoch < in->epoch))
-		in = NULL;				/* an older epoch has nothing to say */
-	if (in && rel)
-		a = apply_to(ib, t, in, rel, head.epoch);
-	old = MemoryContextSwitchTo(chunk);
-	while (!ent_wire_at_end(body))
-	{
-		take_rows(ib, body, t, in, in && rel ? &a : NULL, &last);
-		MemoryContextReset(chunk);
-	}
-	MemoryContextSwitchTo(old);
-	ent_inbound_check(body, "objects");
-}
-
-static bytea *
-local_key(EntInbound *ib, EntRelation *rel, const uint8 *key, size_t len)
-{
-	Datum		values[ENT_WIRE_MAX_KEYS];
-
-	return ent_key_from_wire(rel, ib->role, key, len, values);
-}
-
-static void
-take_present(EntInbound *ib, EntReader *body)
-{
-	EntWirePresent p;
-	EntInTable *t;
-	EntInOwner *in;
-	EntRelation *rel;
-	EntApply	a;
-	Datum	   *keys;
-	int			n = 0;
-
-	ent_wire_read_present(body, &p);
-	ent_inbound_check(body, "present");
-	t = announced_table(ib, p.table);
-	in = authorized_owner(ib, p.owner);
-	rel = ent_inbound_relation(ib, t);
-	if (in == NULL || rel == NULL)
-		return;
-	keys = palloc(ENT_WIRE_MAX_PRESENT * sizeof(Datum));
-	while (!ent_wire_at_end(body))
-	{
-		size_t		len;
-		const uint8 *key = ent_wire_read_bytes(body, ENT_WIRE_MAX_KEY, &len);
-
-		if (n == ENT_WIRE_MAX_PRESENT)
-			ent_wire_fail(body, ENT_WIRE_LIMIT);
-		ent_inbound_check(body, "present");
-		keys[n++] = PointerGetDatum(local_key(ib, rel, key, len));
-	}
-	ent_inbound_check(body, "present");
-	a = apply_to(ib, t, in, rel, in->sender_epoch);
-	ent_apply_present(&a,
-					  p.has_lo ? local_key(ib, rel, p.lo, p.lolen) : NULL,
-					  p.has_hi ? local_key(ib, rel, p.hi, p.hilen) : NULL,
-					  p.serial, keys, n);
 }
 
 /* ---- haves ---- */
@@ -418,7 +224,7 @@ take_claim(EntInbound *ib, EntReader *body, bool gaps)
 
 	ent_wire_read_claim(body, &c);
 	ent_inbound_check(body, "claim");
-	in = authorized_owner(ib, c.owner);
+	in = ent_inbound_authorized_owner(ib, c.owner);
 	if (in == NULL || c.epoch > PG_INT32_MAX)
 		return;
 	if (newer(c.epoch, c.serial, in->base_epoch, in->base_have))
@@ -450,8 +256,8 @@ take_arrears_done(EntInbound *ib, EntReader *body)
 
 	ent_wire_read_arrears(body, &done);
 	ent_inbound_check(body, "arrears done");
-	in = authorized_owner(ib, done.owner);
-	t = announced_table(ib, done.table);
+	in = ent_inbound_authorized_owner(ib, done.owner);
+	t = ent_inbound_announced_table(ib, done.table);
 	if (in == NULL || !t->known)
 		return;
 	args[0] = Int32GetDatum(in->no);
@@ -482,7 +288,7 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 			ent_inbound_take_table(ib, body);
 			break;
 		case ENT_SECTION_OBJECTS:
-			take_objects(ib, body);
+			ent_inbound_take_objects(ib, body);
 			break;
 		case ENT_SECTION_CLAIM:
 			take_claim(ib, body, false);
@@ -494,7 +300,7 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 			take_arrears_done(ib, body);
 			break;
 		case ENT_SECTION_PRESENT:
-			take_present(ib, body);
+			ent_inbound_take_present(ib, body);
 			break;
 		case ENT_SECTION_REQUEST:
 			ent_inbound_take_request(ib, body);

@@ -1,7 +1,8 @@
 /*
  * link/inbound_private.h
- *	  What the files of the receiving end share: inbound.c (batches, rows,
- *	  answers), inroute.c (owners, tables).
+ *	  What the files of the receiving end share: inbound.c (batches, claims,
+ *	  answers), inroute.c (owners), intable.c (tables), inobject.c (rows),
+ *	  inrequest.c (requests).
  */
 #ifndef ENT_LINK_INBOUND_PRIVATE_H
 #define ENT_LINK_INBOUND_PRIVATE_H
@@ -97,20 +98,37 @@ struct EntInbound
 	pg_uuid_t	node;			/* the peer's id */
 };
 
+/* inbound.c */
+extern void ent_inbound_check(EntReader *r, const char *what);
+/*
+ * The owner behind a number, if this peer may speak for it now: it was
+ * advertised here, is not ours, and this peer is its route. Else NULL, reported
+ * once. Raises ERRCODE_PROTOCOL_VIOLATION when it was never announced.
+ */
+extern EntInOwner *ent_inbound_authorized_owner(EntInbound *ib, uint32 number);
+/* The same is raised for a table; one that does not fit is returned. */
+extern EntInTable *ent_inbound_announced_table(EntInbound *ib, uint32 number);
+
 /* inroute.c */
 extern void ent_inbound_take_owner(EntInbound *ib, EntReader *body);
-extern void ent_inbound_take_table(EntInbound *ib, EntReader *body);
 /* Maps tables that appeared, reconsiders routes. */
 extern void ent_inbound_reconsider(EntInbound *ib);
 /* WANT, ARREARS, TABLE_STATE sections that are due. */
 extern void ent_inbound_answer_routes(EntInbound *ib, EntWriter *w);
+
+/* intable.c */
+extern void ent_inbound_take_table(EntInbound *ib, EntReader *body);
 /* Rebuilds the map if our table changed. NULL: not known here. */
 extern EntRelation *ent_inbound_relation(EntInbound *ib, EntInTable *t);
+/* Maps tables that appeared or changed here. */
+extern void ent_inbound_reconsider_tables(EntInbound *ib);
+
+/* inobject.c */
+extern void ent_inbound_take_objects(EntInbound *ib, EntReader *body);
+extern void ent_inbound_take_present(EntInbound *ib, EntReader *body);
 
 /* inrequest.c */
 extern void ent_inbound_take_request(EntInbound *ib, EntReader *body);
 extern void ent_inbound_take_response(EntInbound *ib, EntReader *body);
-
-extern void ent_inbound_check(EntReader *r, const char *what);
 
 #endif							/* ENT_LINK_INBOUND_PRIVATE_H */

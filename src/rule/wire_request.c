@@ -5,28 +5,9 @@
  * Contract in rule/wire.h, byte tables in docs/protocol.md. A read accepts
  * exactly what the write beside it can produce from meaningful values.
  */
-#include "rule/wire.h"
+#include "rule/wire_private.h"
 
 #include <string.h>
-
-static void
-read_uuid(EntReader *r, EntWireUuid *id)
-{
-	const uint8_t *p = ent_wire_read_raw(r, sizeof(id->bytes));
-
-	if (p != NULL)
-		memcpy(id->bytes, p, sizeof(id->bytes));
-	else
-		memset(id->bytes, 0, sizeof(id->bytes));
-}
-
-static void
-read_name(EntReader *r, char *buf)
-{
-	ent_wire_read_string(r, buf, ENT_WIRE_MAX_NAME);
-	if (buf[0] == '\0')
-		ent_wire_fail(r, ENT_WIRE_MALFORMED);
-}
 
 #define FIELD_MIN_BYTES		3	/* a name of one byte, NULL */
 
@@ -43,8 +24,8 @@ check_count(EntReader *r, unsigned n)
 void
 ent_wire_write_request(EntWriter *w, const EntWireRequest *q)
 {
-	ent_wire_write_raw(w, q->id.bytes, sizeof(q->id.bytes));
-	ent_wire_write_raw(w, q->owner.bytes, sizeof(q->owner.bytes));
+	ent_wire_write_uuid(w, &q->id);
+	ent_wire_write_uuid(w, &q->owner);
 	ent_wire_write_u8(w, q->op);
 	ent_wire_write_varint(w, q->left);
 	ent_wire_write_string(w, q->schema);
@@ -58,14 +39,14 @@ ent_wire_read_request(EntReader *r, EntWireRequest *q)
 {
 	uint8_t		op;
 
-	read_uuid(r, &q->id);
-	read_uuid(r, &q->owner);
+	ent_wire_read_uuid(r, &q->id);
+	ent_wire_read_uuid(r, &q->owner);
 	op = ent_wire_read_u8(r);
 	if (op >= ENT_REQUEST_OPERATIONS)
 		ent_wire_fail(r, ENT_WIRE_MALFORMED);
 	q->left = ent_wire_read_bounded(r, INT64_MAX);
-	read_name(r, q->schema);
-	read_name(r, q->table);
+	ent_wire_read_name(r, q->schema);
+	ent_wire_read_name(r, q->table);
 	q->nkeys = (unsigned) ent_wire_read_bounded(r, ENT_WIRE_MAX_KEYS);
 	q->ncolumns = (unsigned) ent_wire_read_bounded(r, ENT_WIRE_MAX_COLUMNS);
 	if ((op == ENT_REQUEST_CREATE) != (q->nkeys == 0) ||
@@ -90,7 +71,7 @@ ent_wire_read_field(EntReader *r, EntWireField *f)
 {
 	bool		isnull;
 
-	read_name(r, f->name);
+	ent_wire_read_name(r, f->name);
 	f->value = ent_wire_read_value(r, &f->len, &isnull);
 }
 
@@ -99,7 +80,7 @@ ent_wire_read_field(EntReader *r, EntWireField *f)
 void
 ent_wire_write_response(EntWriter *w, const EntWireResponse *s)
 {
-	ent_wire_write_raw(w, s->id.bytes, sizeof(s->id.bytes));
+	ent_wire_write_uuid(w, &s->id);
 	ent_wire_write_u8(w, s->accepted ? 1 : s->on_the_way ? 2 : 0);
 	if (s->accepted)
 	{
@@ -142,7 +123,7 @@ ent_wire_read_response(EntReader *r, EntWireResponse *s)
 	uint8_t		verdict;
 
 	memset(s, 0, sizeof(*s));
-	read_uuid(r, &s->id);
+	ent_wire_read_uuid(r, &s->id);
 	verdict = ent_wire_read_u8(r);
 	if (verdict > 2)
 		ent_wire_fail(r, ENT_WIRE_MALFORMED);

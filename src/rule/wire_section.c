@@ -5,7 +5,7 @@
  * Contract in rule/wire.h, byte tables in docs/protocol.md. A read accepts
  * exactly what the write beside it can produce from meaningful values.
  */
-#include "rule/wire.h"
+#include "rule/wire_private.h"
 
 #include <string.h>
 
@@ -43,14 +43,14 @@ read_bits(EntReader *r, unsigned mask)
 	return bits;
 }
 
-static void
-write_uuid(EntWriter *w, const EntWireUuid *id)
+void
+ent_wire_write_uuid(EntWriter *w, const EntWireUuid *id)
 {
 	ent_wire_write_raw(w, id->bytes, sizeof(id->bytes));
 }
 
-static void
-read_uuid(EntReader *r, EntWireUuid *id)
+void
+ent_wire_read_uuid(EntReader *r, EntWireUuid *id)
 {
 	const uint8_t *p = ent_wire_read_raw(r, sizeof(id->bytes));
 
@@ -60,9 +60,8 @@ read_uuid(EntReader *r, EntWireUuid *id)
 		memset(id->bytes, 0, sizeof(id->bytes));
 }
 
-/* A name that identifies something and so is not empty. */
-static void
-read_name(EntReader *r, char *buf)
+void
+ent_wire_read_name(EntReader *r, char *buf)
 {
 	ent_wire_read_string(r, buf, ENT_WIRE_MAX_NAME);
 	if (buf[0] == '\0')
@@ -101,7 +100,7 @@ ent_wire_write_hello(EntWriter *w, const EntWireHello *h)
 
 	ent_wire_write_varint(w, h->max_version);
 	ent_wire_write_varint(w, h->min_version);
-	write_uuid(w, &h->node);
+	ent_wire_write_uuid(w, &h->node);
 	ent_wire_write_string(w, h->name);
 	ent_wire_write_string(w, h->software);
 	ent_wire_close_section(w, mark);
@@ -114,7 +113,7 @@ ent_wire_read_hello(EntReader *r, EntWireHello *h)
 	h->min_version = (unsigned) ent_wire_read_bounded(r, UINT16_MAX);
 	if (h->min_version == 0 || h->min_version > h->max_version)
 		ent_wire_fail(r, ENT_WIRE_MALFORMED);
-	read_uuid(r, &h->node);
+	ent_wire_read_uuid(r, &h->node);
 	ent_wire_read_string(r, h->name, ENT_WIRE_MAX_NAME);
 	ent_wire_read_string(r, h->software, ENT_WIRE_MAX_NAME);
 }
@@ -127,8 +126,8 @@ ent_wire_write_owner(EntWriter *w, const EntWireOwner *o)
 	size_t		mark = ent_wire_open_section(w, ENT_SECTION_OWNER);
 
 	ent_wire_write_varint(w, o->number);
-	write_uuid(w, &o->id);
-	write_uuid(w, &o->home);
+	ent_wire_write_uuid(w, &o->id);
+	ent_wire_write_uuid(w, &o->home);
 	ent_wire_write_string(w, o->name);
 	ent_wire_write_varint(w, o->epoch);
 	ent_wire_write_varint(w, (uint64_t) o->serial);
@@ -140,9 +139,9 @@ void
 ent_wire_read_owner(EntReader *r, EntWireOwner *o)
 {
 	o->number = read_owner_number(r);
-	read_uuid(r, &o->id);
-	read_uuid(r, &o->home);
-	read_name(r, o->name);
+	ent_wire_read_uuid(r, &o->id);
+	ent_wire_read_uuid(r, &o->home);
+	ent_wire_read_name(r, o->name);
 	o->epoch = read_epoch(r);
 	o->serial = ent_wire_read_serial(r);
 	o->distance = (uint32_t) ent_wire_read_bounded(r, ENT_WIRE_MAX_DISTANCE);
@@ -171,7 +170,7 @@ read_column(EntReader *r, EntWireColumn *c, unsigned nkeys)
 {
 	unsigned	bits;
 
-	read_name(r, c->name);
+	ent_wire_read_name(r, c->name);
 	ent_wire_read_string(r, c->type_schema, ENT_WIRE_MAX_NAME);
 	ent_wire_read_string(r, c->type_name, ENT_WIRE_MAX_NAME);
 	bits = read_bits(r, COLUMN_BINARY | COLUMN_KEY_ONLY);
@@ -230,8 +229,8 @@ ent_wire_read_table(EntReader *r, EntWireTable *t, EntWireAllocator alloc)
 {
 	t->columns = NULL;
 	t->number = read_table_number(r);
-	read_name(r, t->schema);
-	read_name(r, t->name);
+	ent_wire_read_name(r, t->schema);
+	ent_wire_read_name(r, t->name);
 	read_table_counts(r, t);
 	if (r->error == ENT_WIRE_OK)
 		t->columns = alloc.grow(alloc.ctx, NULL,

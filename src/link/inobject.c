@@ -1,0 +1,208 @@
+/*
+ * link/inobject.c
+ *	  The receiving end: objects, and which keys live.
+ *
+ * Rows are read and applied a thousand at a time, so that memory stays
+ * bounded. Those of an owner that this peer may not speak for, or of a table
+ * that does not fit, are read all the same: the batch is checked to its end.
+ * What cannot be stored as it came is asked for again by the answer.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "link/inbound_private.h"
+#include "step/apply.h"
+#include "store/value.h"
+
+#define MAX_ASKED		1000000 /* objects of one batch asked for; others of
+								 * it are parked and asked for later */
+#define MAX_ROWS		1000	/* rows read and applied at a time */
+
+/* ---- rows ---- */
+
+/* Reads a row's values into arrays by our columns. */
+static void
+read_values(EntReader *body, EntInTable *t, EntRelation *rel,
+			const EntWireRow *wire, EntApplyRow *row)
+{
+	for (unsigned i = 0; i < t->wire.ncolumns; i++)
+	{
+		const uint8 *data;
+		size_t		len;
+		bool		isnull;
+		int			c;
+
+		if (wire->op == ENT_ROW_DELTA ?
+			!ent_wire_in_set(wire->set, wire->setlen, i) :
+			t->wire.columns[i].in_key_only)
+			continue;
+		data = ent_wire_read_value(body, &len, &isnull);
+		ent_inbound_check(body, "value");
+		if (rel == NULL || (c = t->map[i]) < 0)
+			continue;
+		row->set[c] = true;
+		row->data[c] = isnull ? NULL : (const char *) data;
+		row->len[c] = len;
+	}
+}
+
+/* Reads one row; rel NULL: only checks it. */
+static void
+read_row(EntReader *body, EntInTable *t, EntRelation *rel, EntApplyRow *r,
+		 int64 *last)
+{
+	EntWireRow	wire;
+
+	ent_wire_read_row(body, &wire, last);
+	ent_inbound_check(body, "row");
+	memset(r, 0, sizeof(EntApplyRow));
+	r->op = wire.op;
+	r->flags = wire.flags;
+	r->serial = wire.serial;
+	r->base = wire.base;
+	r->wirekey = wire.key;
+	r->wirekeylen = wire.keylen;
+	if (wire.op == ENT_ROW_DELETE)
+		return;
+	if (rel)
+	{
+		r->set = palloc0(rel->ncolumns * sizeof(bool));
+		r->data = palloc0(rel->ncolumns * sizeof(char *));
+		r->len = palloc0(rel->ncolumns * sizeof(size_t));
+	}
+	read_values(body, t, rel, &wire, r);
+}
+
+static void
+ask_again(EntInbound *ib, EntInTable *t, EntInOwner *in, EntApplyRow *r)
+{
+	MemoryContext old = MemoryContextSwitchTo(ib->batch);
+	EntInAgain *a = palloc(sizeof(EntInAgain));
+
+	a->table = t->number;
+	a->owner = in->number;
+	a->key = r->wirekey;
+	a->keylen = r->wirekeylen;
+	ib->again = lappend(ib->again, a);
+	MemoryContextSwitchTo(old);
+}
+
+static EntApply
+apply_to(EntInbound *ib, EntInTable *t, EntInOwner *in, EntRelation *rel,
+		 int32 epoch)
+{
+	EntApply	a = {
+		.rel = rel, .role = ib->role, .peer = ib->peer, .owner = in->no,
+		.epoch = epoch, .have = in->epoch == epoch ? in->told : 0,
+		.base = in->base_epoch == epoch ? in->base_have : 0,
+		.formats = t->formats, .sender_types = t->sender_types
+	};
+
+	return a;
+}
+
+/* Applies the next rows of the section; a NULL: only checks them. */
+static void
+take_rows(EntInbound *ib, EntReader *body, EntInTable *t, EntInOwner *in,
+		  EntApply *a, int64 *last)
+{
+	EntApplyRow *rows = palloc(MAX_ROWS * sizeof(EntApplyRow));
+	int			n = 0,
+				level;
+
+	CHECK_FOR_INTERRUPTS();
+	while (n < MAX_ROWS && !ent_wire_at_end(body))
+		read_row(body, t, a ? a->rel : NULL, &rows[n++], last);
+	if (a == NULL)
+		return;
+	level = ent_value_enter();
+	ent_apply(a, rows, n);
+	ent_value_leave(level);
+	for (int i = 0; i < n; i++)
+		if (rows[i].again && list_length(ib->again) < MAX_ASKED)
+			ask_again(ib, t, in, &rows[i]);
+	pg_atomic_fetch_add_u64(&ib->slot->objects_received, n);
+}
+
+void
+ent_inbound_take_objects(EntInbound *ib, EntReader *body)
+{
+	EntWireObjects head;
+	EntInTable *t;
+	EntInOwner *in;
+	EntRelation *rel;
+	EntApply	a;
+	MemoryContext chunk = AllocSetContextCreate(CurrentMemoryContext,
+												"entanglement rows",
+												ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old;
+	int64		last = 0;
+
+	ent_wire_read_objects(body, &head);
+	ent_inbound_check(body, "objects");
+	t = ent_inbound_announced_table(ib, head.table);
+	in = ent_inbound_authorized_owner(ib, head.owner);
+	rel = ent_inbound_relation(ib, t);
+	if (in && (head.epoch == 0 || head.epoch > PG_INT32_MAX ||
+			   (int32) head.epoch < in->epoch))
+		in = NULL;				/* an older epoch has nothing to say */
+	if (in && rel)
+		a = apply_to(ib, t, in, rel, head.epoch);
+	old = MemoryContextSwitchTo(chunk);
+	while (!ent_wire_at_end(body))
+	{
+		take_rows(ib, body, t, in, in && rel ? &a : NULL, &last);
+		MemoryContextReset(chunk);
+	}
+	MemoryContextSwitchTo(old);
+	ent_inbound_check(body, "objects");
+}
+
+/* ---- which keys live ---- */
+
+static bytea *
+local_key(EntInbound *ib, EntRelation *rel, const uint8 *key, size_t len)
+{
+	Datum		values[ENT_WIRE_MAX_KEYS];
+
+	return ent_key_from_wire(rel, ib->role, key, len, values);
+}
+
+void
+ent_inbound_take_present(EntInbound *ib, EntReader *body)
+{
+	EntWirePresent p;
+	EntInTable *t;
+	EntInOwner *in;
+	EntRelation *rel;
+	EntApply	a;
+	Datum	   *keys;
+	int			n = 0;
+
+	ent_wire_read_present(body, &p);
+	ent_inbound_check(body, "present");
+	t = ent_inbound_announced_table(ib, p.table);
+	in = ent_inbound_authorized_owner(ib, p.owner);
+	rel = ent_inbound_relation(ib, t);
+	if (in == NULL || rel == NULL)
+		return;
+	keys = palloc(ENT_WIRE_MAX_PRESENT * sizeof(Datum));
+	while (!ent_wire_at_end(body))
+	{
+		size_t		len;
+		const uint8 *key = ent_wire_read_bytes(body, ENT_WIRE_MAX_KEY, &len);
+
+		if (n == ENT_WIRE_MAX_PRESENT)
+			ent_wire_fail(body, ENT_WIRE_LIMIT);
+		ent_inbound_check(body, "present");
+		keys[n++] = PointerGetDatum(local_key(ib, rel, key, len));
+	}
+	ent_inbound_check(body, "present");
+	a = apply_to(ib, t, in, rel, in->sender_epoch);
+	ent_apply_present(&a,
+					  p.has_lo ? local_key(ib, rel, p.lo, p.lolen) : NULL,
+					  p.has_hi ? local_key(ib, rel, p.hi, p.hilen) : NULL,
+					  p.serial, keys, n);
+}
