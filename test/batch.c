@@ -356,6 +356,7 @@ add_response(EntWriter *w, Random *r, Shape *shapes)
 	s.on_the_way = !s.accepted && random_below(r, 2);
 	if (s.accepted)
 	{
+		random_fill(r, &s.owner, sizeof(s.owner));
 		s.epoch = any_number(r, ENT_WIRE_MAX_EPOCH);
 		s.serial = any_serial(r);
 		s.nkeys = any_count(r, 0, ENT_WIRE_MAX_KEYS);

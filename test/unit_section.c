@@ -151,11 +151,12 @@ write_example_request(EntWriter *w)
 static void
 write_example_accepted(EntWriter *w)
 {
-	EntWireResponse s = {{{0}}, true, false, 7, 300, "", "", "", "", 1};
+	EntWireResponse s = {{{0}}, true, false, {{0}}, 7, 300, "", "", "", "", 1};
 	EntWireField key = {"id", (const uint8_t *) "7", 1};
 	size_t		mark = ent_wire_open_section(w, ENT_SECTION_RESPONSE);
 
 	s.id = node;
+	s.owner = node;
 	ent_wire_write_response(w, &s);
 	ent_wire_write_field(w, &key);
 	ent_wire_close_section(w, mark);
@@ -164,7 +165,7 @@ write_example_accepted(EntWriter *w)
 static void
 write_example_refused(EntWriter *w)
 {
-	EntWireResponse s = {{{0}}, false, false, 0, 0, "23P01", "no", "", "t_x", 0};
+	EntWireResponse s = {{{0}}, false, false, {{0}}, 0, 0, "23P01", "no", "", "t_x", 0};
 	size_t		mark = ent_wire_open_section(w, ENT_SECTION_RESPONSE);
 
 	s.id = node;
@@ -213,7 +214,7 @@ static const struct
 		BYTES("\x0d\x39" NODE NODE "\x01\xac\x02\x06public\x01t\x01\x02"
 			  "\x02id\x02" "7\x01n\x00\x01x\x01")},
 	{"response: accepted", write_example_accepted,
-	BYTES("\x0e\x1a" NODE "\x01\x07\xac\x02\x01\x02id\x02" "7")},
+	BYTES("\x0e\x2a" NODE "\x01" NODE "\x07\xac\x02\x01\x02id\x02" "7")},
 	{"response: refused", write_example_refused,
 	BYTES("\x0e\x1f" NODE "\x00" "23P01\x02no\x00\x03t_x\x00")},
 };
@@ -558,10 +559,10 @@ static const struct
 	{"request with more columns than bytes", read_request, BYTES(ASK("\x01") "\x01\x02" ASKED ASKED), ENT_WIRE_TRUNCATED},
 	{"response neither yes nor no", read_response, BYTES(NODE "\x03\x01\x01\x00"), ENT_WIRE_MALFORMED},
 	{"response of half a request", read_response, BYTES("\x01\x02"), ENT_WIRE_TRUNCATED},
-	{"response with an epoch beyond 31 bits", read_response, BYTES(NODE "\x01\x80\x80\x80\x80\x08\x01\x00"), ENT_WIRE_LIMIT},
-	{"response with a serial beyond 63 bits", read_response, BYTES(NODE "\x01\x01" HUGE "\x00"), ENT_WIRE_OVERFLOW},
-	{"response with 33 keys", read_response, BYTES(NODE "\x01\x01\x01\x21"), ENT_WIRE_LIMIT},
-	{"response with more keys than bytes", read_response, BYTES(NODE "\x01\x01\x01\x02" ASKED), ENT_WIRE_TRUNCATED},
+	{"response with an epoch beyond 31 bits", read_response, BYTES(NODE "\x01" NODE "\x80\x80\x80\x80\x08\x01\x00"), ENT_WIRE_LIMIT},
+	{"response with a serial beyond 63 bits", read_response, BYTES(NODE "\x01" NODE "\x01" HUGE "\x00"), ENT_WIRE_OVERFLOW},
+	{"response with 33 keys", read_response, BYTES(NODE "\x01" NODE "\x01\x01\x21"), ENT_WIRE_LIMIT},
+	{"response with more keys than bytes", read_response, BYTES(NODE "\x01" NODE "\x01\x01\x02" ASKED), ENT_WIRE_TRUNCATED},
 	{"refusal", read_response, BYTES(REFUSAL("0AZ9P") "\x00"), ENT_WIRE_OK},
 	{"refusal with a key", read_response, BYTES(REFUSAL("23505") "\x01" ASKED), ENT_WIRE_MALFORMED},
 	{"refusal with a small letter", read_response, BYTES(REFUSAL("23p01") "\x00"), ENT_WIRE_MALFORMED},

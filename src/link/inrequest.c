@@ -294,6 +294,7 @@ ent_inbound_take_response(EntInbound *ib, EntReader *body)
 	memcpy(id.data, s.id.bytes, UUID_LEN);
 	answer.accepted = s.accepted;
 	answer.on_the_way = s.on_the_way;
+	memcpy(answer.owner.data, s.owner.bytes, UUID_LEN);
 	answer.epoch = s.epoch;
 	answer.serial = s.serial;
 	if (!s.accepted)

@@ -87,7 +87,7 @@ ent_outbound_create(int32 peer, Oid role, EntPeerSlot *slot)
 	ob->ring_position = ent_ring_head();
 	ob->adverts_due = true;
 	ob->owed_due = true;
-	ob->requests_due = true;
+	ob->requests_due = ob->again_due = true;
 	ob->flight_min = UINT64_MAX;
 	pg_atomic_write_u64(&slot->acked, 0);
 	return ob;
@@ -419,7 +419,7 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	{
 		ob->flight_min = Min(ob->adverts_position, ob->ring_position);
 		ent_outbound_advertise(ob, &w);
-		ob->requests_due = true;
+		ob->requests_due = ob->again_due = true;
 	}
 	if (ob->owed_due && ob->answered_once)
 		load_owed(ob);

@@ -125,7 +125,9 @@ struct EntOutbound
 	size_t		row_bytes;		/* moving average of an encoded row */
 
 	bool		requests_due;	/* look for requests and answers to be sent */
-	bool		requests_known; /* this link has sent what it had to again */
+	bool		again_due;		/* routes may have changed: look which requests
+								 * have to be sent again */
+	HTAB	   *requests;		/* ids of those that this link has sent */
 	bool		answers_held;	/* some wait for a claim */
 	List	   *flight_told;	/* of pg_uuid_t *: answers in flight */
 };

@@ -33,14 +33,18 @@
 #define MAX_REQUESTS	ENT_WIRE_MAX_REQUESTS	/* looked at for a batch */
 #define MAX_JOINT		(16 * 1024 * 1024)	/* bytes of values that are joined */
 
+static EntQuery under_way_query = {
+	"SELECT q.id FROM entanglement.request q "
+	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) q.owner "
+	"WHERE o.peer OPERATOR(pg_catalog.=) $1 AND q.state OPERATOR(pg_catalog.=) 'sent' "
+	"AND q.carrier IS NULL AND NOT $1 OPERATOR(pg_catalog.=) ANY (q.peers) "
+	"AND NOT $1 OPERATOR(pg_catalog.=) ANY (q.refused_by)",
+	1, {INT4OID}, NULL
+};
 static EntQuery again_query = {
-	"UPDATE entanglement.request q SET state = 'waiting' FROM entanglement.owner o "
-	"WHERE o.no OPERATOR(pg_catalog.=) q.owner AND o.peer OPERATOR(pg_catalog.=) $1 "
-	"AND NOT $1 OPERATOR(pg_catalog.=) ANY (q.refused_by) "
-	"AND q.state OPERATOR(pg_catalog.=) 'sent' AND q.carrier IS NULL "
-	"AND NOT $1 OPERATOR(pg_catalog.=) ANY (q.peers) "
-	"AND ($2 OR NOT $1 OPERATOR(pg_catalog.=) ANY (q.sent_to))",
-	2, {INT4OID, BOOLOID}, NULL
+	"UPDATE entanglement.request SET state = 'waiting' "
+	"WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND state OPERATOR(pg_catalog.=) 'sent'",
+	1, {UUIDARRAYOID}, NULL
 };
 static EntQuery waiting_query = {
 	"SELECT q.id, q.rel, o.id, q.op, q.key, q.columns, q.values, "
@@ -76,9 +80,11 @@ static EntQuery join_query = {
 	2, {UUIDOID, UUIDARRAYOID}, NULL
 };
 static EntQuery answers_query = {
-	"SELECT id, owner, state OPERATOR(pg_catalog.=) 'accepted', epoch, serial, sqlstate, "
-	"message, detail, constraint_name, rel, on_the_way, CASE WHEN op OPERATOR(pg_catalog.=) 'C' THEN key END "
-	"FROM entanglement.request WHERE $1 OPERATOR(pg_catalog.=) ANY (untold) "
+	"SELECT q.id, q.owner, q.state OPERATOR(pg_catalog.=) 'accepted', q.epoch, q.serial, "
+	"q.sqlstate, q.message, q.detail, q.constraint_name, q.rel, q.on_the_way, "
+	"CASE WHEN q.op OPERATOR(pg_catalog.=) 'C' THEN q.key END, o.id "
+	"FROM entanglement.request q LEFT JOIN entanglement.owner o "
+	"ON o.no OPERATOR(pg_catalog.=) q.owner WHERE $1 OPERATOR(pg_catalog.=) ANY (untold) "
 	"AND untold OPERATOR(pg_catalog.<>) '{}' AND decided_at IS NOT NULL "
 	"AND state OPERATOR(pg_catalog.=) ANY (ARRAY['accepted', 'refused']) "
 	"ORDER BY decided_at LIMIT $2",
@@ -420,7 +426,9 @@ send_request(EntOutbound *ob, EntWriter *w, Leaving *l)
 	s.rel = rel;
 	s.leaving = l;
 	error = ent_outbound_try(mark_and_write, &s, w);
-	if (error)
+	if (error == NULL)
+		(void) hash_search(ob->requests, &l->id, HASH_ENTER, NULL);
+	else
 	{
 		/* too large, or in characters that cannot be sent */
 		EntRequestAnswer a = {
@@ -541,7 +549,8 @@ static void
 read_answer(Answering *a, uint64 row)
 {
 	bool		null;
-	Datum		key;
+	Datum		key,
+				owner;
 
 	a->id = *DatumGetUUIDP(ent_query_datum(row, 1, &null));
 	a->owner = ent_query_int4(row, 2, NULL);
@@ -549,6 +558,9 @@ read_answer(Answering *a, uint64 row)
 	a->s.accepted = ent_query_bool(row, 3);
 	a->s.epoch = ent_query_int4(row, 4, &null);
 	a->s.serial = ent_query_int8(row, 5, &null);
+	owner = ent_query_datum(row, 13, &null);
+	if (!null)
+		memcpy(a->s.owner.bytes, DatumGetUUIDP(owner)->data, UUID_LEN);
 	if (!a->s.accepted)
 		strlcpy(a->s.sqlstate, ent_query_text(row, 6), sizeof(a->s.sqlstate));
 	a->message = ent_query_text(row, 7);
@@ -629,20 +641,55 @@ ent_outbound_settle_requests(EntOutbound *ob)
 	ob->flight_told = NIL;
 }
 
+/*
+ * What is under way and should go by this peer, but was not sent by this link,
+ * may have been lost with another: it waits again.
+ */
+static void
+send_again(EntOutbound *ob)
+{
+	Datum		args[1] = {Int32GetDatum(ob->peer)};
+	HASHCTL		ctl = {.keysize = sizeof(pg_uuid_t),.entrysize = sizeof(pg_uuid_t),
+	.hcxt = ob->context};
+	HTAB	   *known = ob->requests;
+	Datum	   *lost;
+	int			n = 0;
+
+	ob->again_due = false;
+	ob->requests = hash_create("entanglement requests sent", 64, &ctl,
+							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	ent_query_run(&under_way_query, args, NULL, SPI_OK_SELECT, NULL);
+	lost = palloc((SPI_processed + 1) * sizeof(Datum));
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		bool		null;
+		pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+
+		*id = *DatumGetUUIDP(ent_query_datum(row, 1, &null));
+		if (known != NULL && hash_search(known, id, HASH_FIND, NULL) != NULL)
+			(void) hash_search(ob->requests, id, HASH_ENTER, NULL);
+		else
+			lost[n++] = UUIDPGetDatum(id);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	if (known != NULL)
+		hash_destroy(known);
+	if (n == 0)
+		return;
+	args[0] = ent_query_array(UUIDOID, lost, NULL, n);
+	ent_query_run(&again_query, args, NULL, SPI_OK_UPDATE, NULL);
+}
+
 void
 ent_outbound_write_requests(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 {
-	Datum		args[2] = {Int32GetDatum(ob->peer), BoolGetDatum(!ob->requests_known)};
 	List	   *waiting;
 	ListCell   *lc;
 	size_t		start = w->len;
 	int			level;
 
-	if (ob->requests_due)
-	{
-		ent_query_run(&again_query, args, NULL, SPI_OK_UPDATE, NULL);
-		ob->requests_known = true;
-	}
+	if (ob->again_due)
+		send_again(ob);
 	waiting = ob->requests_due ? read_waiting(ob) : NIL;
 	ob->requests_due = list_length(waiting) == MAX_REQUESTS;
 	level = ent_value_enter();

@@ -463,7 +463,8 @@ typedef struct EntWireResponse
 	bool		accepted;
 	bool		on_the_way;		/* refused, but not by the owner's home: it may
 								 * have come there another way */
-	uint32_t	epoch;			/* accepted: the version that carries it */
+	EntWireUuid owner;			/* accepted: who decided, and */
+	uint32_t	epoch;			/* ... the version that carries the result */
 	int64_t		serial;
 	char		sqlstate[6];	/* refused: five of 0-9 and A-Z */
 	char		message[ENT_WIRE_MAX_TEXT + 1];

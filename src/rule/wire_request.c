@@ -84,6 +84,7 @@ ent_wire_write_response(EntWriter *w, const EntWireResponse *s)
 	ent_wire_write_u8(w, s->accepted ? 1 : s->on_the_way ? 2 : 0);
 	if (s->accepted)
 	{
+		ent_wire_write_uuid(w, &s->owner);
 		ent_wire_write_varint(w, s->epoch);
 		ent_wire_write_varint(w, (uint64_t) s->serial);
 	}
@@ -131,6 +132,7 @@ ent_wire_read_response(EntReader *r, EntWireResponse *s)
 	s->on_the_way = verdict == 2;
 	if (s->accepted)
 	{
+		ent_wire_read_uuid(r, &s->owner);
 		s->epoch = (uint32_t) ent_wire_read_bounded(r, ENT_WIRE_MAX_EPOCH);
 		s->serial = ent_wire_read_serial(r);
 	}

@@ -60,13 +60,14 @@ static EntQuery refused_query = {
 static EntQuery decide_query = {
 	"UPDATE entanglement.request SET state = $2, epoch = $3, serial = $4, sqlstate = $5, "
 	"message = $6, detail = $7, constraint_name = $8, on_the_way = $11, "
+	"owner = COALESCE((SELECT no FROM entanglement.owner WHERE id OPERATOR(pg_catalog.=) $12), owner), "
 	"key = CASE op WHEN 'C' THEN COALESCE($9, key) ELSE key END, "
 	"decided_at = pg_catalog.clock_timestamp(), "
 	/* those who were asked in vain learn that it is settled */
 	"untold = pg_catalog.array_remove(pg_catalog.array_cat(untold, sent_to), $10) "
 	"WHERE id OPERATOR(pg_catalog.=) $1 OR carrier OPERATOR(pg_catalog.=) $1 "
 	"RETURNING id::pg_catalog.text, state, role IS NOT NULL",
-	11, {UUIDOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT4OID, BOOLOID}, NULL
+	12, {UUIDOID, TEXTOID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT4OID, BOOLOID, UUIDOID}, NULL
 };
 static EntQuery part_query = {
 	"UPDATE entanglement.request SET state = 'waiting', carrier = NULL, alone = true "
@@ -289,16 +290,17 @@ notify(void)
 static void
 decide(const pg_uuid_t *id, int32 peer, const EntRequestAnswer *a, bytea *key)
 {
-	char		nulls[] = "           ";
-	Datum		args[11] = {
+	char		nulls[] = "            ";
+	Datum		args[12] = {
 		UUIDPGetDatum(id), CStringGetTextDatum(a->accepted ? "accepted" : "refused"),
 		Int32GetDatum(a->epoch), Int64GetDatum(a->serial),
 		text_or_null(a->sqlstate, &nulls[4]), text_or_null(a->message, &nulls[5]),
 		text_or_null(a->detail, &nulls[6]), text_or_null(a->constraint, &nulls[7]),
-		PointerGetDatum(key), Int32GetDatum(peer), BoolGetDatum(a->on_the_way)
+		PointerGetDatum(key), Int32GetDatum(peer), BoolGetDatum(a->on_the_way),
+		UUIDPGetDatum(&a->owner)
 	};
 
-	nulls[2] = nulls[3] = a->accepted ? ' ' : 'n';
+	nulls[2] = nulls[3] = nulls[11] = a->accepted ? ' ' : 'n';
 	nulls[8] = key == NULL ? 'n' : ' ';
 	ent_query_run(&decide_query, args, nulls, SPI_OK_UPDATE_RETURNING, NULL);
 	notify();

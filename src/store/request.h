@@ -43,7 +43,8 @@ typedef struct EntRequestAnswer
 {
 	bool		accepted;
 	bool		on_the_way;		/* refused before it came to the owner's home */
-	int32		epoch;			/* accepted; 0: given out by the next fold */
+	pg_uuid_t	owner;			/* accepted: who decided */
+	int32		epoch;			/* ... 0: given out by the next fold */
 	int64		serial;
 	const char *sqlstate;		/* refused */
 	const char *message;
