@@ -336,6 +336,21 @@ SQL
 	$bob->sql('DROP TRIGGER zone ON item');
 };
 
+subtest 'without its trigger nothing gets past the owner either' => sub {
+	foreach my $how ('DISABLE TRIGGER entanglement_request', 'ENABLE REPLICA TRIGGER entanglement_request')
+	{
+		$alice->sql("ALTER TABLE item $how");
+		$alice->fails('UPDATE item SET a = 0 WHERE id = 110', '55000', 'is owned by "bob"', $how);
+		$alice->fails('DELETE FROM item WHERE id = 110', '55000', 'is owned by "bob"', "$how: DELETE");
+	}
+	$alice->sql('ALTER TABLE item ENABLE TRIGGER entanglement_request');
+	$alice->sql('ALTER TABLE item ENABLE ALWAYS TRIGGER entanglement_capture');
+	$alice->fails("SET session_replication_role = replica; UPDATE item SET a = 0 WHERE id = 110",
+		'55000', 'is owned by "bob"', 'captured as a replica');
+	$alice->sql('ALTER TABLE item ENABLE TRIGGER entanglement_capture');
+	is(ask($alice, 'UPDATE item SET a = 5 WHERE id = 110'), 'accepted', 'with it, it is asked for');
+};
+
 subtest 'done once' => sub {
 	$bob->sql(<<'SQL');
 CREATE TABLE done (n serial, id int);

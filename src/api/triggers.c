@@ -39,7 +39,7 @@ static const OurTrigger row_trigger = {
 	"ROW EXECUTE FUNCTION entanglement.capture_trigger()"
 };
 static const OurTrigger request_trigger = {
-	"entanglement_request", "BEFORE INSERT OR UPDATE OR DELETE",
+	ENT_REQUEST_TRIGGER, "BEFORE INSERT OR UPDATE OR DELETE",
 	"ROW EXECUTE FUNCTION entanglement.request_trigger()"
 };
 static const OurTrigger truncate_trigger = {

@@ -73,8 +73,9 @@ write_change(EntTriggered *t, int32 owner, char op, bytea *key, bytea *columns)
 /* ---- one row ---- */
 
 /*
- * Promise one: nobody but its owner changes an object. What is done to a row of a
- * remote owner ends here.
+ * Promise one: nobody but its owner changes an object. Where the trigger that
+ * makes requests has not seen to it, what is done to a row of a remote owner ends
+ * here.
  */
 static void
 check_ours(EntTriggered *t, bytea *key)
@@ -107,17 +108,18 @@ capture_insert(EntTriggered *t, TupleTableSlot *slot, int32 owner)
 }
 
 static void
-capture_delete(EntTriggered *t, TupleTableSlot *slot)
+capture_delete(EntTriggered *t, TupleTableSlot *slot, bool guarded)
 {
 	bytea	   *key = ent_triggered_key(t, slot);
 
-	check_ours(t, key);
+	if (!guarded)
+		check_ours(t, key);
 	write_change(t, 0, ENT_CHANGE_DELETE, key, NULL);
 }
 
 static void
 capture_update(EntTriggered *t, TupleDesc desc, TupleTableSlot *old,
-			   TupleTableSlot *new)
+			   TupleTableSlot *new, bool guarded)
 {
 	bytea	   *columns = ent_triggered_changed(t, desc, old, new);
 	bytea	   *key;
@@ -125,7 +127,8 @@ capture_update(EntTriggered *t, TupleDesc desc, TupleTableSlot *old,
 	if (columns == NULL)
 		return;
 	key = ent_triggered_key(t, old);
-	check_ours(t, key);
+	if (!guarded)
+		check_ours(t, key);
 	if (ent_triggered_touches_key(t, columns) && !ent_triggered_same_key(key, ent_triggered_key(t, new)))
 	{
 		write_change(t, 0, ENT_CHANGE_DELETE, key, NULL);
@@ -140,6 +143,7 @@ ent_sql_capture_trigger(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
 	EntTriggered *t;
+	bool		guarded;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(data->tg_event))
@@ -152,13 +156,15 @@ ent_sql_capture_trigger(PG_FUNCTION_ARGS)
 	t = ent_triggered(data->tg_relation);
 	if (t == NULL)
 		PG_RETURN_POINTER(NULL);
+	guarded = t->guarded &&
+		SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA;
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 		capture_insert(t, data->tg_trigslot, ent_owner_current());
 	else if (TRIGGER_FIRED_BY_UPDATE(data->tg_event))
 		capture_update(t, RelationGetDescr(data->tg_relation),
-					   data->tg_trigslot, data->tg_newslot);
+					   data->tg_trigslot, data->tg_newslot, guarded);
 	else
-		capture_delete(t, data->tg_trigslot);
+		capture_delete(t, data->tg_trigslot, guarded);
 	PG_RETURN_POINTER(NULL);
 }
 
@@ -185,7 +191,7 @@ capture_row(EntTriggered *t, TupleTableSlot *slot, char op, int32 owner,
 	if (op == ENT_CHANGE_INSERT)
 		capture_insert(t, slot, owner);
 	else if (op == ENT_CHANGE_DELETE)
-		capture_delete(t, slot);
+		capture_delete(t, slot, false);
 	else
 	{
 		key = ent_triggered_key(t, slot);

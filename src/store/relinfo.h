@@ -132,6 +132,8 @@ extern Oid	ent_relinfo_protected_index(Oid relid);
 
 /* Name of the trigger that captures a synchronized table's rows. */
 #define ENT_CAPTURE_TRIGGER		"entanglement_capture"
+/* ... of the one that makes requests of what is done to others' rows. */
+#define ENT_REQUEST_TRIGGER		"entanglement_request"
 
 extern void ent_relinfo_init(void); /* registers callbacks, from _PG_init */
 

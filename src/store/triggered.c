@@ -10,6 +10,7 @@
 
 #include "access/detoast.h"
 #include "catalog/partition.h"
+#include "commands/trigger.h"
 #include "utils/datum.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
@@ -108,6 +109,20 @@ map_columns(EntTriggered *t, TupleDesc desc)
 	}
 }
 
+/* Fires our trigger BEFORE ROW in sessions that are no replicas? */
+static bool
+is_guarded(Relation rel)
+{
+	TriggerDesc *desc = rel->trigdesc;
+
+	for (int i = 0; desc != NULL && i < desc->numtriggers; i++)
+		if (strcmp(desc->triggers[i].tgname, ENT_REQUEST_TRIGGER) == 0 &&
+			(desc->triggers[i].tgenabled == TRIGGER_FIRES_ON_ORIGIN ||
+			 desc->triggers[i].tgenabled == TRIGGER_FIRES_ALWAYS))
+			return true;
+	return false;
+}
+
 /* Reads an entry anew. root: NULL to find out. */
 static void
 read_table(EntTriggered *t, Relation rel, int32 root)
@@ -127,6 +142,7 @@ read_table(EntTriggered *t, Relation rel, int32 root)
 	if (t->root != NULL)
 	{
 		map_columns(t, RelationGetDescr(rel));
+		t->guarded = is_guarded(rel);
 		if (t->root->relid != t->relid)
 			find_table(t->root->relid)->is_root = true;
 	}

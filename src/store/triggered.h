@@ -28,6 +28,8 @@ typedef struct EntTriggered
 	AttrNumber *root_attnum;	/* by attnum - 1; 0: no column of ours */
 	AttrNumber	keys[ENT_WIRE_MAX_KEYS];	/* attnums here, in key order */
 	AttrNumber	last_key;		/* the greatest of them */
+	bool		guarded;		/* the trigger that makes requests is enabled: no
+								 * row of a remote owner gets past it */
 } EntTriggered;
 
 /*
