@@ -36,6 +36,8 @@
 #include "worker/dialer.h"
 #include "worker/prune.h"
 
+#define REST_US			2000	/* after a fold, which costs about as much for one
+								 * change as for a hundred */
 #define RETRY_MS	1000		/* pause after a failed round */
 #define VACUUM_EVERY 20000		/* changes consumed */
 
@@ -272,6 +274,7 @@ ent_collector_main(Datum arg)
 	for (;;)
 	{
 		bool		ok;
+		uint64		folded;
 
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
@@ -280,7 +283,10 @@ ent_collector_main(Datum arg)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
+		folded = pg_atomic_read_u64(&c.slot->folded);
 		ok = try_work(&c);
+		if (pg_atomic_read_u64(&c.slot->folded) != folded)
+			pg_usleep(REST_US);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 ok ? Min(ent_fold_fallback, ent_dead_after) : RETRY_MS,
