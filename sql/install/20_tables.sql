@@ -80,14 +80,14 @@ BEGIN
     IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects()
                 WHERE classid = 'pg_trigger'::regclass) THEN
         SELECT c.relname INTO bare
-          FROM (SELECT r.relid, 2 FROM entanglement.relation r
+          FROM (SELECT r.relid, 3 FROM entanglement.relation r
                 UNION ALL
                 SELECT p.relid, 1 FROM entanglement.partition p) x (relid, needs)
           JOIN pg_class c ON c.oid = x.relid
          WHERE x.needs > (SELECT count(*) FROM pg_trigger t
                            WHERE t.tgrelid = x.relid
                              AND (t.tgname = 'entanglement_truncate' OR
-                                  t.tgname = 'entanglement_capture' AND x.needs = 2))
+                                  t.tgname IN ('entanglement_capture', 'entanglement_request') AND x.needs = 3))
          LIMIT 1;
         IF FOUND THEN
             RAISE object_in_use USING

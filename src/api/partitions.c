@@ -62,6 +62,14 @@ static EntQuery forget_query = {
 	1, {INT4OID}, NULL
 };
 
+static EntQuery unlogged_query = {
+	"SELECT c.relname::pg_catalog.text FROM (SELECT relid FROM entanglement.relation "
+	"UNION ALL SELECT relid FROM entanglement.partition) x "
+	"JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) x.relid "
+	"WHERE c.relpersistence OPERATOR(pg_catalog.=) 'u'::pg_catalog.\"char\" LIMIT 1",
+	0, {0}, NULL
+};
+
 /* Runs it; what it returned, copied. */
 static Partition *
 run(EntQuery *query, int expected, Datum *args, uint64 *n)
@@ -133,7 +141,22 @@ settle_dropped(void)
 	}
 }
 
-/* Can partitions come or go with that statement? */
+/* A crash empties unlogged tables, and nobody would hear of it. */
+static void
+refuse_unlogged(void)
+{
+	ent_query_run(&unlogged_query, NULL, NULL, SPI_OK_SELECT, NULL);
+	if (SPI_processed > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("table \"%s\" is synchronized and cannot be unlogged",
+						ent_query_text(0, 1)),
+				 errdetail("Its rows would not survive a crash."),
+				 errhint("End its synchronization first, with entanglement.desynchronize.")));
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Can partitions come or go, or become unlogged, with that statement? */
 static bool
 moves_partitions(Node *stmt)
 {
@@ -148,7 +171,7 @@ moves_partitions(Node *stmt)
 		AlterTableType type = lfirst_node(AlterTableCmd, lc)->subtype;
 
 		if (type == AT_AttachPartition || type == AT_DetachPartition ||
-			type == AT_DetachPartitionFinalize)
+			type == AT_DetachPartitionFinalize || type == AT_SetUnLogged)
 			return true;
 	}
 	return false;
@@ -173,7 +196,10 @@ ent_sql_partitions_changed(PG_FUNCTION_ARGS)
 	if (dropped)
 		settle_dropped();
 	else
+	{
 		ent_partitions_settle(true);
+		refuse_unlogged();
+	}
 	SPI_finish();
 	PG_RETURN_NULL();
 }

@@ -2,8 +2,8 @@
  * link/outbound_private.h
  *	  What the files of the sending end share: outbound.c (life, ring, batch),
  *	  outscan.c (adverts, catching up), outdata.c (objects, claims),
- *	  outpresent.c (which keys live), outrequest.c (requests and their
- *	  answers), outanswer.c (what the receiver answers).
+ *	  outpresent.c (which keys live), outrequest.c (requests),
+ *	  outresponse.c (their answers), outanswer.c (what the receiver answers).
  */
 #ifndef ENT_LINK_OUTBOUND_PRIVATE_H
 #define ENT_LINK_OUTBOUND_PRIVATE_H
@@ -180,6 +180,12 @@ extern bool ent_outbound_presents_left(EntOutbound *ob, int32 owner);
 /* outrequest.c */
 extern void ent_outbound_write_requests(EntOutbound *ob, EntWriter *w,
 										size_t max_bytes);
+/* A key's columns and values. Needs ent_value_enter. */
+extern void ent_outbound_write_key(EntWriter *w, EntRelation *rel, bytea *key);
+
+/* outresponse.c */
+extern void ent_outbound_send_answers(EntOutbound *ob, EntWriter *w,
+									  size_t max_bytes);
 /* The answers in flight have arrived. */
 extern void ent_outbound_settle_requests(EntOutbound *ob);
 
