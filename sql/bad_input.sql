@@ -72,6 +72,8 @@ SELECT pg_temp.cases('entanglement.wait_for(uuid, interval)', 'NULL', '''x''', '
     '''00000000-0000-0000-0000-000000000000''', '''00000000-0000-0000-0000-000000000000'', ''soon''', '');
 SELECT pg_temp.cases('entanglement.cancel_request(uuid)', 'NULL', '''x''',
     '''00000000-0000-0000-0000-000000000000''', '');
+SELECT pg_temp.cases('entanglement.transfer(record, text)', 'NULL, ''red''', 'ROW(1), ''red''', 'ROW(1)::plain, ''red''',
+    'jsonb_populate_record(NULL::item, ''{"id": 1}''), NULL', 'jsonb_populate_record(NULL::item, ''{"id": 1}''), ''missing''', 'jsonb_populate_record(NULL::item, ''{"id": 1}''), ''here''', 'jsonb_populate_record(NULL::item, ''{}''), ''here''', '');
 SELECT pg_temp.cases('entanglement.table_dropped()', '', '1');
 SELECT pg_temp.cases('entanglement.partitions_changed()', '', '1');
 

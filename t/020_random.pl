@@ -19,6 +19,7 @@ use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use Entanglement::Agreement;
 use Entanglement::Node;
 use Entanglement::Proxy;
 
@@ -310,54 +311,11 @@ sub heal
 
 # ---- what must be true ----
 
-my $tables = join ' UNION ALL ', map { "SELECT '$_: ' || t::text FROM $_ t" } 'item',
-  map { "only_$_" } @names;
-my $state = <<"SQL";
-SELECT string_agg(line, E'\\n' ORDER BY line COLLATE "C") FROM (
-	$tables
-	UNION ALL
-	SELECT 'object: ' || concat_ws(' ', r.relid, encode(o.key, 'hex'), w.name, o.epoch, o.serial)
-	  FROM entanglement.object o
-	  JOIN entanglement.owner w ON w.no = o.owner
-	  JOIN entanglement.relation r ON r.no = o.rel
-	UNION ALL
-	SELECT 'owner: ' || concat_ws(' ', name, id, epoch, serial)
-	  FROM entanglement.owner) AS s(line)
-SQL
-my $left = join ' UNION ALL ',
-  map { /^(\w+)/; "SELECT '$1', count(*) FROM entanglement.$_ HAVING count(*) > 0" }
-  qw(change owed parked arrears),
-  q(request WHERE state IN ('waiting', 'sent', 'applied') OR untold <> '{}');
-
-# What differs between the first node and others, and what is left over.
-sub differences
-{
-	my @texts = map { $_->sql($state) } @nodes;
-	my @lines = map { { map { $_ => 1 } split /\n/, $_ } } @texts;
-	my $all = '';
-
-	foreach my $i (1 .. $#nodes)
-	{
-		my @less = grep { !$lines[$i]{$_} } sort keys %{ $lines[0] };
-		my @more = grep { !$lines[0]{$_} } sort keys %{ $lines[$i] };
-
-		$all .= $nodes[$i]->name . " lacks $_\n" foreach @less;
-		$all .= $nodes[$i]->name . " has $_\n" foreach @more;
-	}
-	foreach my $node (@nodes)
-	{
-		my $rest = $node->sql($left);
-
-		$all .= $node->name . " has left: $rest\n" if $rest ne '';
-	}
-	return $all;
-}
-
 sub agree
 {
 	my ($round) = @_;
 	my $text;
-	my $ok = eval { wait_for("agreement in round $round", sub { ($text = differences()) eq '' }) };
+	my $ok = eval { wait_for("agreement in round $round", sub { ($text = differences(\@nodes, 'item', map { "only_$_" } @names)) eq '' }) };
 
 	return ok(1, "round $round: all agree, nothing is left over") if $ok;
 	diag "ENT_SEED=$seed\n$text";

@@ -156,6 +156,12 @@ add_row(EntWriter *w, Random *r, const Shape *shape, int64_t *last)
 		row.base = (int64_t) random_below(r, (uint64_t) row.serial + 1);
 		row.set = any_bytes(r, ENT_WIRE_MAX_SET, &row.setlen, 1);
 	}
+	else if (random_below(r, 4) == 0)
+	{
+		row.flags |= ENT_ROW_HEIR;
+		row.heir_epoch = 3;
+		row.heir_serial = any_serial(r);
+	}
 	ent_wire_write_row(w, &row, last);
 	for (unsigned i = 0; i < shape->ncolumns; i++)
 	{

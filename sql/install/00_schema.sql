@@ -56,7 +56,7 @@ CREATE TABLE entanglement.change (
     key bytea,
     columns bytea
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
-COMMENT ON TABLE entanglement.change IS 'Captured changes not yet folded: operation I, U, D or T, key image, bitmap of changed columns by attribute number.';
+COMMENT ON TABLE entanglement.change IS 'Captured changes not yet folded: operation I, U, D, T or H (handed over), key image, bitmap of changed columns by attribute number.';
 
 CREATE TABLE entanglement.object (
     rel integer NOT NULL,
@@ -70,7 +70,7 @@ CREATE TABLE entanglement.object (
     PRIMARY KEY (rel, key)
 ) WITH (fillfactor = 80);
 CREATE INDEX object_owner_serial ON entanglement.object (owner, serial);
-COMMENT ON TABLE entanglement.object IS 'State of every live object: owner, version, birth, and the serial at which each column last changed.';
+COMMENT ON TABLE entanglement.object IS 'State of every live object: owner, version, birth, and the serial at which each column last changed. born 0: it has been handed over to this owner, who has not confirmed it yet by a version of his.';
 
 CREATE TABLE entanglement.tombstone (
     rel integer NOT NULL,
@@ -79,10 +79,23 @@ CREATE TABLE entanglement.tombstone (
     serial bigint NOT NULL,
     changed_at timestamptz NOT NULL,
     key bytea NOT NULL,
+    heir integer,
+    heir_epoch integer,
+    heir_serial bigint,
     PRIMARY KEY (owner, rel, key)
 );
 CREATE INDEX tombstone_owner_serial ON entanglement.tombstone (owner, serial);
-COMMENT ON TABLE entanglement.tombstone IS 'What remains of deleted objects until every peer has heard.';
+COMMENT ON TABLE entanglement.tombstone IS 'What remains of deleted objects until every peer has heard, and of those handed over to an heir, whose first version of it is newer than heir_epoch, heir_serial.';
+
+-- Objects whose owner has handed them over, until the fold does it; the newest counts.
+CREATE TABLE entanglement.handover (
+    no bigint GENERATED ALWAYS AS IDENTITY,
+    rel integer NOT NULL,
+    key bytea NOT NULL,
+    heir integer NOT NULL
+);
+CREATE INDEX handover_key ON entanglement.handover (rel, key);
+COMMENT ON TABLE entanglement.handover IS 'Objects handed over by a committed transaction and not folded yet: from then on their owner is the heir.';
 
 CREATE TABLE entanglement.peer (
     no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -151,6 +164,7 @@ CREATE TABLE entanglement.parked (
 );
 COMMENT ON TABLE entanglement.parked IS 'Objects that could not be stored here, and why; asked for again from time to time. foreign_key: the key is as the peer sent it, since it has no equivalent in the encoding of this database.';
 
+COMMENT ON SEQUENCE entanglement.handover_no_seq IS 'Order of hand-overs.';
 COMMENT ON SEQUENCE entanglement.owner_no_seq IS 'Local numbers of owners.';
 COMMENT ON SEQUENCE entanglement.relation_no_seq IS 'Local numbers of synchronized tables.';
 COMMENT ON SEQUENCE entanglement.peer_no_seq IS 'Local numbers of peers.';

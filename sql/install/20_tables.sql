@@ -36,6 +36,13 @@ GRANT EXECUTE ON FUNCTION entanglement.owner_of(record) TO PUBLIC;
 COMMENT ON FUNCTION entanglement.owner_of(record) IS
 'Name of the owner of a row of a synchronized table: SELECT entanglement.owner_of(t) FROM t. NULL when the row is no object.';
 
+CREATE FUNCTION entanglement.transfer("row" record, owner text) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'ent_sql_transfer';
+REVOKE ALL ON FUNCTION entanglement.transfer(record, text) FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.transfer(record, text) IS
+'Hands a row of an owner at home here over to another owner, given by name or id: SELECT entanglement.transfer(t, ''red'') FROM t WHERE .... From commit on writes here become requests to that owner if he is elsewhere. Needs the right to UPDATE the row. Refused for a row that is owned elsewhere (55000), an owner unknown here (42704) and one who is reached through a peer that may not see the row (42501).';
+
 CREATE VIEW entanglement.tables AS
 SELECT r.relid AS relation,
        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i
@@ -103,6 +110,7 @@ BEGIN
     DELETE FROM entanglement.change WHERE rel = ANY (gone);
     DELETE FROM entanglement.object WHERE rel = ANY (gone);
     DELETE FROM entanglement.tombstone WHERE rel = ANY (gone);
+    DELETE FROM entanglement.handover WHERE rel = ANY (gone);
     DELETE FROM entanglement.arrears WHERE rel = ANY (gone);
     DELETE FROM entanglement.owed WHERE rel = ANY (gone);
     DELETE FROM entanglement.parked WHERE rel = ANY (gone);

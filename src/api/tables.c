@@ -1,6 +1,6 @@
 /*
  * api/tables.c
- *	  Which tables are synchronized: synchronize, desynchronize, owner_of.
+ *	  Which tables are synchronized: synchronize and desynchronize.
  *
  * DDL runs with the caller's rights (who must own the table); the registry is
  * written as the extension's owner.
@@ -45,7 +45,6 @@
 
 PG_FUNCTION_INFO_V1(ent_sql_synchronize);
 PG_FUNCTION_INFO_V1(ent_sql_desynchronize);
-PG_FUNCTION_INFO_V1(ent_sql_owner_of);
 
 static EntQuery add_query = {
 	"INSERT INTO entanglement.relation (relid, key_index, capture, priority, keys_from_others) "
@@ -59,6 +58,7 @@ static EntQuery arrears_query = {
 	1, {INT4OID}, NULL
 };
 static EntQuery remove_queries[] = {
+	{"DELETE FROM entanglement.handover WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.relation WHERE no OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.change WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.object WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
@@ -68,13 +68,6 @@ static EntQuery remove_queries[] = {
 	{"DELETE FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.request WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL}
 };
-static EntQuery pending_query = {
-	"SELECT o.name FROM entanglement.change c JOIN entanglement.owner o "
-	"ON o.no OPERATOR(pg_catalog.=) c.owner WHERE c.rel OPERATOR(pg_catalog.=) $1 "
-	"AND c.key OPERATOR(pg_catalog.=) $2 AND c.op OPERATOR(pg_catalog.=) 'I'::pg_catalog.\"char\"",
-	2, {INT4OID, BYTEAOID}, NULL
-};
-
 static void
 refuse_null(FunctionCallInfo fcinfo, int i, const char *argument)
 {
@@ -337,100 +330,4 @@ ent_sql_desynchronize(PG_FUNCTION_ARGS)
 	ent_relinfo_invalidate();
 	ent_wake_routes_at_commit();
 	PG_RETURN_VOID();
-}
-
-/*
- * A row given to owner_of may be made up: nobody learns so of a key what the
- * table would not tell. Policies may themselves ask who owns a row: what the
- * look asks for is not looked for again.
- */
-static bool
-may_know(EntRelation *rel, const Datum *key)
-{
-	static bool looking = false;
-	bool		visible = true;
-
-	if (check_enable_rls(rel->relid, InvalidOid, true) != RLS_ENABLED)
-	{
-		if (pg_class_aclcheck(rel->relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK)
-			return true;
-		for (int i = 0; i < rel->nkeys; i++)
-			if (pg_attribute_aclcheck(rel->relid, rel->columns[rel->keys[i]].attnum,
-									  GetUserId(), ACL_SELECT) != ACLCHECK_OK)
-				aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, rel->name);
-		return true;
-	}
-	if (looking)
-		return true;
-	looking = true;
-	PG_TRY();
-	{
-		if (SPI_connect() != SPI_OK_CONNECT)
-			elog(ERROR, "SPI_connect failed");
-		visible = ent_rowquery_visible(rel, key);
-		SPI_finish();
-	}
-	PG_FINALLY();
-	{
-		looking = false;
-	}
-	PG_END_TRY();
-	return visible;
-}
-
-/* The owner of a row, given as its table's row type. */
-Datum
-ent_sql_owner_of(PG_FUNCTION_ARGS)
-{
-	MemoryContext context = CurrentMemoryContext;
-	HeapTupleHeader row = PG_GETARG_HEAPTUPLEHEADER(0);
-	TupleDesc	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(row),
-											  HeapTupleHeaderGetTypMod(row));
-	Oid			relid = get_typ_typrelid(HeapTupleHeaderGetTypeId(row));
-	EntRelation *rel;
-	Datum		values[ENT_WIRE_MAX_KEYS];
-	Datum		args[2];
-	EntObject	object;
-	bytea	   *key;
-	char	   *name = NULL;
-
-	rel = OidIsValid(relid) ? ent_relinfo_read_by_oid(relid) : NULL;
-	if (rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("the row is not of a synchronized table"),
-				 errhint("Use it as: SELECT entanglement.owner_of(t) FROM synchronized_table t.")));
-	for (int i = 0; i < rel->nkeys; i++)
-	{
-		bool		null;
-
-		values[i] = GetAttributeByName(row, rel->columns[rel->keys[i]].name, &null);
-		if (null)
-		{
-			ReleaseTupleDesc(desc);
-			PG_RETURN_NULL();
-		}
-	}
-	ReleaseTupleDesc(desc);
-	if (!may_know(rel, values))
-		PG_RETURN_NULL();
-	key = ent_key_image(rel, values);
-	if (ent_object_find(rel->no, key, &object))
-		name = ent_object_owner_name(object.owner);
-	else
-	{
-		args[0] = Int32GetDatum(rel->no);
-		args[1] = PointerGetDatum(key);
-		if (SPI_connect() != SPI_OK_CONNECT)
-			elog(ERROR, "SPI_connect failed");
-		MemoryContextSwitchTo(context);
-		ent_query_run(&pending_query, args, NULL, SPI_OK_SELECT,
-					  GetActiveSnapshot());
-		if (SPI_processed > 0)
-			name = ent_query_text(SPI_processed - 1, 1);
-		SPI_finish();
-	}
-	if (name == NULL)
-		PG_RETURN_NULL();
-	PG_RETURN_TEXT_P(cstring_to_text(name));
 }

@@ -14,6 +14,7 @@
 
 #include "link/inbound_private.h"
 #include "step/apply.h"
+#include "store/owner.h"
 #include "store/value.h"
 
 #define MAX_ASKED		1000000 /* objects of one batch asked for; others of
@@ -48,6 +49,21 @@ read_values(EntReader *body, EntInTable *t, EntRelation *rel,
 	}
 }
 
+static EntHeir
+heir_of(const EntWireRow *wire)
+{
+	EntHeir		heir = {.epoch = wire->heir_epoch,.serial = wire->heir_serial};
+	EntOwner   *owner;
+	pg_uuid_t	id;
+
+	memcpy(id.data, wire->heir.bytes, UUID_LEN);
+	owner = ent_owner_by_id(&id);
+	/* in an epoch of which we have not heard he is not known here */
+	if (owner != NULL && heir.epoch > 0 && heir.epoch <= owner->epoch)
+		heir.owner = owner->no;
+	return heir;
+}
+
 /* Reads one row; rel NULL: only checks it. */
 static void
 read_row(EntReader *body, EntInTable *t, EntRelation *rel, EntApplyRow *r,
@@ -64,6 +80,8 @@ read_row(EntReader *body, EntInTable *t, EntRelation *rel, EntApplyRow *r,
 	r->base = wire.base;
 	r->wirekey = wire.key;
 	r->wirekeylen = wire.keylen;
+	if (rel && (wire.flags & ENT_ROW_HEIR))
+		r->heir = heir_of(&wire);
 	if (wire.op == ENT_ROW_DELETE)
 		return;
 	if (rel)

@@ -101,29 +101,31 @@ read_as_peer(EntInbound *ib, Arrival *a, EntRequestAnswer *answer)
 	return ok;
 }
 
-/* The owner that decides: the row's, if it has gone to another one here. */
-static bool
-settle_owner(Arrival *a, EntOwner *owner, EntRequestAnswer *answer)
+/* Who decides is the row's owner, if it has gone to another one. */
+static EntOwner *
+deciding_owner(Arrival *a, EntOwner *owner)
 {
-	EntObject	object;
-	bool		found;
+	int32		no;
 
-	a->asked.owner = owner->no;
-	if (a->q.key == NULL)
-		return true;
+	if (a->q.key == NULL || !owner->local)
+		return owner;
 	PushActiveSnapshot(GetLatestSnapshot());
-	found = ent_object_find(a->asked.rel->no, a->q.key, &object);
+	no = ent_object_owner(a->asked.rel->no, a->q.key);
 	PopActiveSnapshot();
-	if (!found || object.owner == owner->no)
-		return true;
-	if (ent_object_owner_is_local(object.owner))
-	{
-		a->asked.owner = a->q.owner = object.owner;
-		return true;
-	}
+	if (no == 0 || no == owner->no)
+		return owner;
+	return ent_owner_get(no);
+}
+
+/* To be passed on? The one it was handed over to may be where it comes from. */
+static bool
+pass_on(EntInbound *ib, Arrival *a, EntOwner *owner, EntRequestAnswer *answer)
+{
+	if (a->on_the_way || owner->peer != ib->peer)
+		return ent_decide_rehearse(&a->asked, answer);
 	answer->sqlstate = "55000";
-	answer->message = psprintf("the row of table \"%s\" belongs to another owner, \"%s\"",
-							   a->asked.rel->name, ent_object_owner_name(object.owner));
+	answer->message = psprintf("the row of table \"%s\" has been handed over to owner \"%s\"",
+							   a->asked.rel->name, owner->name);
 	return false;
 }
 
@@ -160,10 +162,16 @@ judge(EntInbound *ib, Arrival *a, const char **state)
 	}
 	if (!read_as_peer(ib, a, answer))
 		return answer;
+	owner = deciding_owner(a, owner);
+	a->asked.owner = a->q.owner = owner->no;
 	if (!owner->local)
-		return ent_decide_rehearse(&a->asked, answer) ? NULL : answer;
-	if (!settle_owner(a, owner, answer) ||
-		!ent_decide(&a->asked, a->q.op == ENT_REQUEST_OP_CREATE ? &a->q.key : NULL,
+	{
+		bool		passed = pass_on(ib, a, owner, answer);
+
+		a->on_the_way = true;
+		return passed ? NULL : answer;
+	}
+	if (!ent_decide(&a->asked, a->q.op == ENT_REQUEST_OP_CREATE ? &a->q.key : NULL,
 					answer))
 		return answer;
 	*state = "applied";

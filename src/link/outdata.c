@@ -19,6 +19,7 @@
 #include "link/outbound_private.h"
 #include "step/extract.h"
 #include "store/object.h"
+#include "store/owner.h"
 #include "store/query.h"
 #include "store/value.h"
 
@@ -174,6 +175,23 @@ write_values(EntWriter *w, EntRelation *rel, EntExtract *x)
 	}
 }
 
+/* An heir who is no more has taken the object along. */
+static void
+name_heir(EntWireRow *row, EntExtract *x)
+{
+	EntOwner   *heir = ent_owner_get(x->heir.owner);
+
+	if (heir == NULL)
+	{
+		row->op = ENT_ROW_DELETE;
+		return;
+	}
+	row->flags |= ENT_ROW_HEIR;
+	memcpy(row->heir.bytes, heir->id.data, UUID_LEN);
+	row->heir_epoch = x->heir.epoch;
+	row->heir_serial = x->heir.serial;
+}
+
 static void
 write_row(EntWriter *w, EntRelation *rel, EntOutTable *t, Taken *taken,
 		  int64 *last)
@@ -193,6 +211,8 @@ write_row(EntWriter *w, EntRelation *rel, EntOutTable *t, Taken *taken,
 		row.set = bitmap;
 		row.setlen = wire_set(t, rel, x, bitmap);
 	}
+	if (x->heir.owner != 0)
+		name_heir(&row, x);
 	ent_wire_write_row(w, &row, last);
 	if (row.op != ENT_ROW_DELETE)
 		write_values(w, rel, x);

@@ -51,7 +51,14 @@ static EntQuery waiting_query = {
 	"WHERE q.state OPERATOR(pg_catalog.=) 'waiting' AND o.peer OPERATOR(pg_catalog.=) $1 "
 	"AND NOT $1 OPERATOR(pg_catalog.=) ANY (q.peers) "
 	"AND q.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() "
-	"AND q.rel OPERATOR(pg_catalog.=) ANY ($3) ORDER BY q.no LIMIT $2 "
+	"AND q.rel OPERATOR(pg_catalog.=) ANY ($3) "
+	/* who has been handed a row over may not know it yet */
+	"AND NOT EXISTS (SELECT 1 FROM entanglement.object b "
+	"WHERE b.rel OPERATOR(pg_catalog.=) q.rel AND b.key OPERATOR(pg_catalog.=) q.key "
+	"AND b.owner OPERATOR(pg_catalog.=) q.owner AND b.born OPERATOR(pg_catalog.=) 0) "
+	"AND NOT EXISTS (SELECT 1 FROM entanglement.handover h "
+	"WHERE h.rel OPERATOR(pg_catalog.=) q.rel AND h.key OPERATOR(pg_catalog.=) q.key "
+	"AND h.heir OPERATOR(pg_catalog.=) q.owner) ORDER BY q.no LIMIT $2 "
 	"FOR UPDATE OF q SKIP LOCKED",
 	3, {INT4OID, INT8OID, INT4ARRAYOID}, NULL
 };

@@ -37,8 +37,8 @@ static EntQuery objects_query = {
 static EntQuery graves_query = {
 	"SELECT rel, key, serial, changed_at FROM entanglement.tombstone "
 	"WHERE owner OPERATOR(pg_catalog.=) $1 AND serial OPERATOR(pg_catalog.>) $2 "
-	"ORDER BY serial LIMIT $3",
-	3, {INT4OID, INT8OID, INT8OID}, NULL
+	"AND ($4 OR heir IS NOT NULL) ORDER BY serial LIMIT $3",
+	4, {INT4OID, INT8OID, INT8OID, BOOLOID}, NULL
 };
 static EntQuery arrears_query = {
 	"SELECT rel, key, serial, changed_at FROM entanglement.object "
@@ -316,8 +316,8 @@ complete_upto(uint64 limit)
 static void
 scan_owner(EntOutbound *ob, EntOutOwner *o, Snapshot snapshot)
 {
-	Datum		args[3] = {Int32GetDatum(o->no), Int64GetDatum(o->scanned),
-	Int64GetDatum(ent_scan_chunk)};
+	Datum		args[4] = {Int32GetDatum(o->no), Int64GetDatum(o->scanned),
+	Int64GetDatum(ent_scan_chunk), BoolGetDatum(o->floor > 0)};
 	Datum		state_args[1] = {Int32GetDatum(o->no)};
 	int64		serial = 0,
 				upto = PG_INT64_MAX;
@@ -335,13 +335,11 @@ scan_owner(EntOutbound *ob, EntOutOwner *o, Snapshot snapshot)
 	objects = SPI_tuptable;
 	nobjects = SPI_processed;
 	upto = complete_upto(ent_scan_chunk);
-	if (o->floor > 0)
-	{
-		ent_query_run(&graves_query, args, NULL, SPI_OK_SELECT, snapshot);
-		upto = Min(upto, complete_upto(ent_scan_chunk));
-		queue_rows(ob, o->no, o->floor, 0, o->position, upto);
-		SPI_freetuptable(SPI_tuptable);
-	}
+	/* who has nothing needs no deaths, but an heir what he has inherited */
+	ent_query_run(&graves_query, args, NULL, SPI_OK_SELECT, snapshot);
+	upto = Min(upto, complete_upto(ent_scan_chunk));
+	queue_rows(ob, o->no, o->floor, 0, o->position, upto);
+	SPI_freetuptable(SPI_tuptable);
 	SPI_tuptable = objects;
 	SPI_processed = nobjects;
 	queue_rows(ob, o->no, o->floor, 0, o->position, upto);

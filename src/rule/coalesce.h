@@ -19,6 +19,8 @@
 #define ENT_CHANGE_UPDATE	'U'
 #define ENT_CHANGE_DELETE	'D'
 #define ENT_CHANGE_TRUNCATE	'T'		/* of the whole table; key is empty */
+#define ENT_CHANGE_HANDOVER	'H'		/* entanglement.handover says to whom; not
+									 * for ent_coalesce_add */
 
 #define ENT_SET_MAX_BYTES	200		/* 1600 columns */
 

@@ -276,7 +276,8 @@ extern void ent_wire_read_table(EntReader *r, EntWireTable *t,
  * A row is: flags and operation (one byte), serial (zigzag difference from
  * the row before; the first from 0), key; for a delta: serial minus base, and
  * the column set (a bitmap with a length in bytes, bit i is column i of the
- * table's announcement); for full and delta: the values, in announcement
+ * table's announcement); with HEIR: the heir's id, an epoch and a serial; for
+ * full and delta: the values, in announcement
  * order, of the columns of the set (full: all that are not in_key_only), each
  * as varint length + 1 then the bytes, or 0 for NULL.
  */
@@ -293,6 +294,9 @@ typedef enum EntRowOp
 									 * already (arrears, again) */
 #define ENT_ROW_LATE		0x08	/* with REFRESH: answers AGAIN or a debt, pass
 									 * on to peers that are ahead of it */
+#define ENT_ROW_HEIR		0x10	/* no delta: the object is another owner's from
+									 * now on; full: with what it was last,
+									 * delete: the receiver keeps what it has */
 
 typedef struct EntWireObjects
 {
@@ -307,13 +311,16 @@ extern void ent_wire_read_objects(EntReader *r, EntWireObjects *o);
 typedef struct EntWireRow
 {
 	EntRowOp	op;
-	unsigned	flags;			/* ENT_ROW_REFRESH, ENT_ROW_LATE */
+	unsigned	flags;			/* ENT_ROW_REFRESH, ENT_ROW_LATE, ENT_ROW_HEIR */
 	int64_t		serial;
 	int64_t		base;			/* delta: oldest copy it fits on */
 	const uint8_t *key;			/* reading: points into the batch */
 	size_t		keylen;
 	const uint8_t *set;			/* delta: column set */
 	size_t		setlen;			/* bytes */
+	EntWireUuid heir;			/* with ENT_ROW_HEIR: the new owner, */
+	uint32_t	heir_epoch;		/* ... whose first version is newer than this */
+	int64_t		heir_serial;
 } EntWireRow;
 
 /* *last is the serial of the row before in the section (0 at its start). */

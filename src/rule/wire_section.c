@@ -272,6 +272,12 @@ ent_wire_write_row(EntWriter *w, const EntWireRow *row, int64_t *last)
 		ent_wire_write_varint(w, (uint64_t) (row->serial - row->base));
 		ent_wire_write_bytes(w, row->set, row->setlen);
 	}
+	if (row->flags & ENT_ROW_HEIR)
+	{
+		ent_wire_write_uuid(w, &row->heir);
+		ent_wire_write_varint(w, row->heir_epoch);
+		ent_wire_write_varint(w, (uint64_t) row->heir_serial);
+	}
 	*last = row->serial;
 }
 
@@ -301,11 +307,21 @@ read_row_delta(EntReader *r, EntWireRow *row)
 		row->base = row->serial - behind;
 }
 
+static void
+read_row_heir(EntReader *r, EntWireRow *row)
+{
+	if (row->op == ENT_ROW_DELTA)
+		ent_wire_fail(r, ENT_WIRE_MALFORMED);
+	ent_wire_read_uuid(r, &row->heir);
+	row->heir_epoch = read_epoch(r);
+	row->heir_serial = ent_wire_read_serial(r);
+}
+
 void
 ent_wire_read_row(EntReader *r, EntWireRow *row, int64_t *last)
 {
 	unsigned	bits = read_bits(r, ENT_ROW_OP_MASK | ENT_ROW_REFRESH |
-								 ENT_ROW_LATE);
+								 ENT_ROW_LATE | ENT_ROW_HEIR);
 
 	memset(row, 0, sizeof(*row));
 	if ((bits & ENT_ROW_OP_MASK) >= ENT_ROW_OPS)
@@ -316,6 +332,8 @@ ent_wire_read_row(EntReader *r, EntWireRow *row, int64_t *last)
 	row->key = ent_wire_read_bytes(r, ENT_WIRE_MAX_KEY, &row->keylen);
 	if (row->op == ENT_ROW_DELTA)
 		read_row_delta(r, row);
+	if (row->flags & ENT_ROW_HEIR)
+		read_row_heir(r, row);
 	if (r->error != ENT_WIRE_OK)
 		memset(row, 0, sizeof(*row));
 	*last = row->serial;

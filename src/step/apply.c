@@ -47,38 +47,6 @@ static EntQuery find_query = {
 	"AND t.key OPERATOR(pg_catalog.=) u.key OFFSET 0) t ON true",
 	3, {INT4OID, BYTEAARRAYOID, INT4OID}, NULL
 };
-static EntQuery park_query = {
-	"INSERT INTO entanglement.parked AS p "
-	"(rel, key, owner, peer, serial, sqlstate, message, detail, foreign_key, epoch) "
-	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
-	"ON CONFLICT (rel, key, owner) DO UPDATE SET peer = EXCLUDED.peer, "
-	"epoch = EXCLUDED.epoch, serial = EXCLUDED.serial, "
-	"sqlstate = EXCLUDED.sqlstate, "
-	"message = EXCLUDED.message, detail = EXCLUDED.detail, "
-	"tries = p.tries OPERATOR(pg_catalog.+) 1 "
-	"WHERE (p.epoch, p.serial) OPERATOR(pg_catalog.<=) (EXCLUDED.epoch, EXCLUDED.serial)",
-	10, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, INT4OID}, NULL
-};
-/* An older version, by another way, is not the one that is missed. */
-static EntQuery unpark_query = {
-	"DELETE FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1 "
-	"AND key OPERATOR(pg_catalog.=) $2 AND owner OPERATOR(pg_catalog.=) $3 "
-	"AND (epoch, serial) OPERATOR(pg_catalog.<=) ($4, $5)",
-	5, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID}, NULL
-};
-static EntQuery freed_query = {
-	"SELECT owner FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1 "
-	"AND key OPERATOR(pg_catalog.=) $2",
-	2, {INT4OID, BYTEAOID}, NULL
-};
-static EntQuery owe_query = {
-	"INSERT INTO entanglement.owed AS d (peer, rel, owner, key, serial) "
-	"SELECT p.no, $2, $3, $4, $5 FROM entanglement.peer p "
-	"WHERE p.no OPERATOR(pg_catalog.<>) $1 "
-	"ON CONFLICT (owner, rel, key, peer) DO UPDATE SET serial = EXCLUDED.serial "
-	"WHERE d.serial OPERATOR(pg_catalog.<) EXCLUDED.serial",
-	5, {INT4OID, INT4OID, INT4OID, BYTEAOID, INT8OID}, NULL
-};
 static EntQuery pending_query = {
 	"SELECT 1 FROM entanglement.change WHERE rel OPERATOR(pg_catalog.=) $1 "
 	"AND key OPERATOR(pg_catalog.=) $2 LIMIT 1",
@@ -90,15 +58,11 @@ static EntQuery absent_query = {
 	"AND ($3 IS NULL OR o.key OPERATOR(pg_catalog.>) $3) "
 	"AND ($4 IS NULL OR o.key OPERATOR(pg_catalog.<=) $4) "
 	"AND (o.epoch OPERATOR(pg_catalog.<) $7 OR o.serial OPERATOR(pg_catalog.<=) $5) "
+	/* what its owner was handed over he may not have yet */
+	"AND o.born OPERATOR(pg_catalog.>) 0 "
 	"AND o.key OPERATOR(pg_catalog.<>) ALL ($6)",
 	7, {INT4OID, INT4OID, BYTEAOID, BYTEAOID, INT8OID, BYTEAARRAYOID, INT4OID}, NULL
 };
-
-static bool
-newer(int32 epoch, int64 serial, int32 than_epoch, int64 than_serial)
-{
-	return epoch > than_epoch || (epoch == than_epoch && serial > than_serial);
-}
 
 /* Fills in copies whose key is known. */
 static void
@@ -145,23 +109,14 @@ find_copies(EntApply *a, Copy *copies, int n)
 
 /* ---- writing our own tables ---- */
 
-/*
- * Does it come so late that our have, and so perhaps those of our other peers,
- * covers it already? Then they would not get it by its serial.
- */
-static bool
-late(EntApply *a, EntApplyRow *r)
-{
-	return (r->flags & ENT_ROW_LATE) != 0 || r->serial <= a->have;
-}
-
 static void
 post(EntApply *a, Copy *c, EntApplyRow *r, int64 since)
 {
 	EntEvent	ev = {
 		.kind = ENT_EVENT_OBJECT, .owner = a->owner, .rel = a->rel->no,
 		.serial = r->serial, .since = since,
-		.flags = late(a, r) ? ENT_ROW_REFRESH | ENT_ROW_LATE : r->flags,
+		.flags = ent_apply_late(a, r) ? ENT_ROW_REFRESH | ENT_ROW_LATE :
+		r->flags & ENT_ROW_REFRESH,
 		.keylen = VARSIZE_ANY_EXHDR(c->key), .key = (uint8 *) VARDATA_ANY(c->key)
 	};
 
@@ -194,87 +149,6 @@ new_columns(EntApply *a, Copy *c, EntApplyRow *r)
 	return out;
 }
 
-static void
-unpark(EntApply *a, Copy *c, EntApplyRow *r)
-{
-	Datum		args[5] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
-		Int32GetDatum(a->owner), Int32GetDatum(a->epoch),
-	Int64GetDatum(r->serial)};
-
-	if (!c->parked)
-		return;
-	ent_query_run(&unpark_query, args, NULL, SPI_OK_DELETE, NULL);
-}
-
-static char *
-key_text(EntApply *a, Copy *c)
-{
-	if (c->foreign_key)
-		return TextDatumGetCString(DirectFunctionCall2(binary_encode,
-													   PointerGetDatum(c->key),
-													   CStringGetTextDatum("hex")));
-	return ent_key_text(a->rel, (uint8 *) VARDATA_ANY(c->key),
-						VARSIZE_ANY_EXHDR(c->key));
-}
-
-/* Notes that the object has to be asked for again. */
-static void
-note_parked(EntApply *a, Copy *c, EntApplyRow *r, const char *sqlstate,
-	 const char *message, const char *detail)
-{
-	Datum		args[10] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
-		Int32GetDatum(a->owner), Int32GetDatum(a->peer),
-		Int64GetDatum(r->serial), CStringGetTextDatum(sqlstate),
-		CStringGetTextDatum(message), (Datum) 0, BoolGetDatum(c->foreign_key),
-	Int32GetDatum(a->epoch)};
-	char		nulls[] = "          ";
-
-	if (detail)
-		args[7] = CStringGetTextDatum(detail);
-	else
-		nulls[7] = 'n';
-	ent_query_run(&park_query, args, nulls, SPI_OK_INSERT, NULL);
-	c->parked = true;
-}
-
-/* A refused value must not be lost nor hold up others: note it, ask later. */
-static void
-park(EntApply *a, Copy *c, EntApplyRow *r, const char *sqlstate,
-	 const char *message, const char *detail)
-{
-	bool		was_parked = c->parked;
-
-	note_parked(a, c, r, sqlstate, message, detail);
-	if (!was_parked)
-		ereport(LOG,
-				(errmsg("object %s of table \"%s.%s\" could not be stored: %s",
-						key_text(a, c), a->rel->schema, a->rel->name,
-						message),
-				 errhint("See entanglement.parked_rows; it will be tried again.")));
-}
-
-/* The object's place is free: others parked for the same key may come. */
-static void
-wake_parked(EntApply *a, Copy *c)
-{
-	Datum		args[2] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key)};
-
-	ent_query_run(&freed_query, args, NULL, SPI_OK_SELECT, NULL);
-	if (SPI_processed > 0)
-		ent_wake_routes_at_commit();
-	SPI_freetuptable(SPI_tuptable);
-}
-
-static void
-owe_others(EntApply *a, Copy *c, EntApplyRow *r)
-{
-	Datum		args[5] = {Int32GetDatum(a->peer), Int32GetDatum(a->rel->no),
-		Int32GetDatum(a->owner), PointerGetDatum(c->key),
-	Int64GetDatum(r->serial)};
-
-	ent_query_run(&owe_query, args, NULL, SPI_OK_INSERT, NULL);
-}
-
 /* ---- one row ---- */
 
 /*
@@ -293,17 +167,16 @@ pending_locally(EntApply *a, Copy *c)
 	return found;
 }
 
-/* Has the copy here that version already (or a newer one)? */
-static bool
-stale(EntApply *a, Copy *c, EntApplyRow *r)
+bool
+ent_apply_stale(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
 {
 	bool		refresh = (r->flags & ENT_ROW_REFRESH) != 0;
 
 	if (c->exists)
-		return !newer(a->epoch, r->serial, c->epoch, c->serial) &&
+		return !ent_apply_newer(a->epoch, r->serial, c->epoch, c->serial) &&
 			!(refresh && r->op == ENT_ROW_FULL &&
 			  a->epoch == c->epoch && r->serial == c->serial);
-	if (c->buried && !newer(a->epoch, r->serial, c->grave_epoch, c->grave_serial))
+	if (c->buried && !ent_apply_newer(a->epoch, r->serial, c->grave_epoch, c->grave_serial))
 		return true;
 	/* not here although the peer knew that we had it: it was deleted since */
 	return !refresh && !c->parked && r->serial <= a->base;
@@ -318,7 +191,7 @@ static void
 ask_again(EntApply *a, Copy *c, EntApplyRow *r)
 {
 	r->again = true;
-	note_parked(a, c, r, "55000", "the object came in part, its copy here is missing or too old",
+	ent_apply_note_parked(a, c, r, "55000", "the object came in part, its copy here is missing or too old",
 				NULL);
 }
 
@@ -333,11 +206,14 @@ acceptable(EntApply *a, Copy *c, EntApplyRow *r)
 	{
 		if (r->op == ENT_ROW_DELETE)
 			return true;		/* concerns only tombstone and parked row */
-		park(a, c, r, "23505", "another owner has an object with this key here",
+		if (c->buried && !ent_apply_newer(a->epoch, r->serial, c->grave_epoch,
+										  c->grave_serial))
+			return false;		/* it was, before it became the other one's */
+		ent_apply_park(a, c, r, "23505", "another owner has an object with this key here",
 			 NULL);
 		return false;
 	}
-	if (stale(a, c, r))
+	if (ent_apply_stale(a, c, r))
 		return false;
 	if (r->op == ENT_ROW_DELTA &&
 		(!c->exists || c->parked || c->epoch != a->epoch || c->serial < r->base))
@@ -348,6 +224,14 @@ acceptable(EntApply *a, Copy *c, EntApplyRow *r)
 	return true;
 }
 
+/* He knows that it was handed over to him: requests for it may go. */
+static void
+confirm(Copy *c)
+{
+	if (c->exists && c->born == 0)
+		ent_wake_requests_at_commit();
+}
+
 static void
 note_deleted(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 {
@@ -356,24 +240,26 @@ note_deleted(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 	if (mine)
 		ent_versions_drop(versions, a->rel->no, c->key);
 	ent_versions_bury(versions, a->rel->no, a->owner, a->epoch, r->serial,
-					  c->key);
-	unpark(a, c, r);
+					  c->key, NULL);
+	confirm(c);
+	ent_apply_unpark(a, c, r);
 	if (mine)
-		wake_parked(a, c);
-	if (mine && late(a, r))
-		owe_others(a, c, r);
+		ent_apply_wake_parked(a, c);
+	if (mine && ent_apply_late(a, r))
+		ent_apply_owe_others(a, c, r);
 }
 
 static void
 note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 {
-	if (!c->exists || newer(a->epoch, r->serial, c->epoch, c->serial))
+	if (!c->exists || ent_apply_newer(a->epoch, r->serial, c->epoch, c->serial))
 		ent_versions_put(versions, a->rel->no, a->owner, a->epoch, r->serial,
 						 r->op == ENT_ROW_DELTA ? c->born : r->serial, c->key,
 						 new_columns(a, c, r));
-	unpark(a, c, r);
-	if (late(a, r))
-		owe_others(a, c, r);
+	confirm(c);
+	ent_apply_unpark(a, c, r);
+	if (ent_apply_late(a, r))
+		ent_apply_owe_others(a, c, r);
 }
 
 /* Stores one row; true when it was. Errors are the row's or the server's. */
@@ -383,6 +269,8 @@ apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 {
 	EntApplyWrite w = {.a = a, .c = c, .r = r, .careful = careful};
 
+	if (r->flags & ENT_ROW_HEIR)
+		return ent_apply_inherit(&w, versions);
 	if (!acceptable(a, c, r))
 		return false;
 	if (r->op != ENT_ROW_DELETE || (c->exists && c->owner == a->owner))
@@ -393,7 +281,7 @@ apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 			ask_again(a, c, r);
 			return false;
 		case ENT_APPLY_INVISIBLE:
-			park(a, c, r, "42501", "the row exists but the peer's role may not change it",
+			ent_apply_park(a, c, r, "42501", "the row exists but the peer's role may not change it",
 				 NULL);
 			return false;
 		case ENT_APPLY_STORED:
@@ -533,10 +421,10 @@ park_failed(Section *s, int i, ErrorData *error)
 	}
 	if (c->foreign_key && s->rows[i].op == ENT_ROW_DELETE)
 	{
-		unpark(s->a, c, &s->rows[i]);		/* all that can be here of it */
+		ent_apply_unpark(s->a, c, &s->rows[i]);		/* all that can be here of it */
 		return;
 	}
-	park(s->a, c, &s->rows[i],
+	ent_apply_park(s->a, c, &s->rows[i],
 		 c->foreign_key && s->rows[i].wirekeylen > ENT_KEY_MAX ? "54000" :
 		 unpack_sql_state(error->sqlerrcode), error->message, error->detail);
 }
@@ -556,7 +444,7 @@ apply_alone(Section *s, int i)
 	{
 		if (pending_locally(s->a, &s->copies[i]))
 		{
-			park(s->a, &s->copies[i], &s->rows[i], "23505",
+			ent_apply_park(s->a, &s->copies[i], &s->rows[i], "23505",
 				 "a row of this node has the same key", NULL);
 			return NULL;
 		}

@@ -14,11 +14,12 @@
 
 #include "rule/wire.h"
 #include "store/relinfo.h"
+#include "store/version.h"
 
 typedef struct EntApplyRow
 {
 	EntRowOp	op;
-	unsigned	flags;			/* ENT_ROW_REFRESH, ENT_ROW_LATE */
+	unsigned	flags;			/* ENT_ROW_REFRESH, ENT_ROW_LATE, ENT_ROW_HEIR */
 	int64		serial;
 	int64		base;
 	const uint8 *wirekey;
@@ -27,6 +28,7 @@ typedef struct EntApplyRow
 	bool	   *set;			/* column is given */
 	const char **data;			/* NULL: SQL NULL */
 	size_t	   *len;
+	EntHeir		heir;			/* with ENT_ROW_HEIR; owner 0: not known here */
 	/* answered */
 	bool		again;			/* ask the sender for it in full */
 } EntApplyRow;

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "step/apply.h"
+#include "store/version.h"
 
 /* What is here of one row's object. */
 typedef struct EntApplyCopy
@@ -58,5 +59,44 @@ extern void ent_apply_write(EntApplyWrite *w);
  * fails if that does not come about. Nothing happens if the role does not see it.
  */
 extern void ent_apply_take_out(EntApplyWrite *w);
+
+static inline bool
+ent_apply_newer(int32 epoch, int64 serial, int32 than_epoch, int64 than_serial)
+{
+	return epoch > than_epoch || (epoch == than_epoch && serial > than_serial);
+}
+
+/*
+ * Has the copy here that version already, or a newer one? Of a copy that is
+ * this owner's or not here.
+ */
+extern bool ent_apply_stale(EntApply *a, EntApplyCopy *c, EntApplyRow *r);
+
+/*
+ * The object has been handed over to another owner: it becomes his, with what
+ * comes along or else as it is here. True when that was noted.
+ */
+extern bool ent_apply_inherit(EntApplyWrite *w, EntVersions *versions);
+
+/* apply_note.c */
+/*
+ * Does it come so late that our have, and so perhaps those of our other peers,
+ * covers it already?
+ */
+extern bool ent_apply_late(EntApply *a, EntApplyRow *r);
+/* Notes that the object has to be asked for again. */
+extern void ent_apply_note_parked(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
+								  const char *sqlstate, const char *message,
+								  const char *detail);
+/* The same, and tells the log the first time. */
+extern void ent_apply_park(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
+						   const char *sqlstate, const char *message,
+						   const char *detail);
+/* That version is not missed any more. */
+extern void ent_apply_unpark(EntApply *a, EntApplyCopy *c, EntApplyRow *r);
+/* The object's place is free: others parked for the same key may come. */
+extern void ent_apply_wake_parked(EntApply *a, EntApplyCopy *c);
+/* Our other peers would not get it by its serial. */
+extern void ent_apply_owe_others(EntApply *a, EntApplyCopy *c, EntApplyRow *r);
 
 #endif							/* ENT_STEP_APPLY_PRIVATE_H */

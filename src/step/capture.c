@@ -80,7 +80,7 @@ write_change(EntTriggered *t, int32 owner, char op, bytea *key, bytea *columns)
 static void
 check_ours(EntTriggered *t, bytea *key)
 {
-	int32		owner = ent_triggered_remote_owner(t, key);
+	int32		owner = ent_object_remote_owner(t->root->no, key);
 	const char *name;
 
 	if (owner == 0)
@@ -195,7 +195,7 @@ capture_row(EntTriggered *t, TupleTableSlot *slot, char op, int32 owner,
 	else
 	{
 		key = ent_triggered_key(t, slot);
-		if (ent_triggered_remote_owner(t, key) == 0)
+		if (ent_object_remote_owner(t->root->no, key) == 0)
 			write_change(t, 0, ENT_CHANGE_UPDATE, key, columns);
 	}
 }

@@ -233,6 +233,23 @@ fail_not_done(EntAsked *asked)
 					   GetUserNameFromId(asked->role, false))));
 }
 
+/*
+ * Handed over between our look at its owner and the row's lock? Then what was
+ * done became a request of ours, or nothing.
+ */
+static void
+check_still_ours(EntAsked *asked)
+{
+	int32		owner = ent_object_remote_owner(asked->rel->no,
+												ent_key_image(asked->rel, asked->key));
+
+	if (owner != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the row of table \"%s\" is being handed over to owner \"%s\"",
+						asked->rel->name, ent_object_owner_name(owner))));
+}
+
 static void
 create_row(Deed *d)
 {
@@ -269,6 +286,8 @@ do_it(void *arg)
 	{
 		if (ent_rowquery_delete(asked->rel, asked->key) == 0)
 			fail_not_done(asked);
+		if (!d->rehearsal)
+			check_still_ours(asked);
 	}
 	else
 	{
@@ -281,6 +300,8 @@ do_it(void *arg)
 		if (ent_rowquery_update(asked->rel, asked->set, asked->key,
 								asked->values, asked->nulls) == 0)
 			fail_not_done(asked);
+		if (!d->rehearsal)
+			check_still_ours(asked);
 	}
 	if (d->rehearsal)
 		ereport(ERROR, (errcode(MAKE_SQLSTATE('E', 'N', 'T', 'R', 'H')),

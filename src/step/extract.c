@@ -28,9 +28,9 @@ static EntQuery version_query = {
 	2, {INT4OID, BYTEAARRAYOID}, NULL
 };
 static EntQuery grave_query = {
-	"SELECT u.n, t.epoch, t.serial "
+	"SELECT u.n, t.epoch, t.serial, t.heir, t.heir_epoch, t.heir_serial "
 	"FROM unnest($2, $3) WITH ORDINALITY AS u(key, owner, n), LATERAL ("
-	"SELECT t.epoch, t.serial FROM entanglement.tombstone t "
+	"SELECT t.* FROM entanglement.tombstone t "
 	"WHERE t.owner OPERATOR(pg_catalog.=) u.owner AND t.rel OPERATOR(pg_catalog.=) $1 "
 	"AND t.key OPERATOR(pg_catalog.=) u.key OFFSET 0) t",
 	3, {INT4OID, BYTEAARRAYOID, INT4ARRAYOID}, NULL
@@ -46,6 +46,7 @@ static EntQuery pending_query = {
 typedef struct Version
 {
 	bool		found;
+	int32		unconfirmed;	/* of this owner, who got it handed over */
 	int64		born;
 	bytea	   *columns;
 } Version;
@@ -71,18 +72,42 @@ read_versions(Job *j)
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
 		int			i = ent_query_int8(row, 1, NULL) - 1;
+		int32		owner = ent_query_int4(row, 2, NULL);
+		int64		born = ent_query_int8(row, 5, NULL);
 		bool		null;
 
-		if (ent_query_int4(row, 2, NULL) != j->items[i].owner)
+		/* what he was handed over is told by who did it, until he confirms it */
+		if (born == 0)
+			j->versions[i].unconfirmed = owner;
+		if (born == 0 || owner != j->items[i].owner)
 			continue;
 		j->versions[i].found = true;
 		j->items[i].epoch = ent_query_int4(row, 3, NULL);
 		j->items[i].serial = ent_query_int8(row, 4, NULL);
-		j->versions[i].born = ent_query_int8(row, 5, NULL);
+		j->versions[i].born = born;
 		j->versions[i].columns =
 			DatumGetByteaPCopy(ent_query_datum(row, 6, &null));
 	}
 	SPI_freetuptable(SPI_tuptable);
+}
+
+/* The object lives on as somebody else's. */
+static void
+read_heir(Job *j, EntExtract *x, uint64 row)
+{
+	bool		none;
+
+	x->heir.owner = ent_query_int4(row, 4, &none);
+	if (none)
+	{
+		x->heir.owner = 0;
+		return;
+	}
+	x->heir.epoch = ent_query_int4(row, 5, NULL);
+	x->heir.serial = ent_query_int8(row, 6, NULL);
+	/* what the row holds is what it was last, until the heir makes it his */
+	if (j->versions[x - j->items].unconfirmed == x->heir.owner)
+		x->kind = ENT_EXTRACT_FULL;
 }
 
 /*
@@ -114,6 +139,7 @@ read_graves(Job *j)
 		x->epoch = ent_query_int4(row, 2, NULL);
 		x->serial = ent_query_int8(row, 3, NULL);
 		x->kind = ENT_EXTRACT_DEAD;
+		read_heir(j, x, row);
 	}
 	SPI_freetuptable(SPI_tuptable);
 }
@@ -130,6 +156,8 @@ decide(Job *j, int i)
 	x->set = palloc0(rel->ncolumns * sizeof(bool));
 	x->values = palloc0(rel->ncolumns * sizeof(Datum));
 	x->nulls = palloc0(rel->ncolumns * sizeof(bool));
+	if (!v->found)
+		return;
 	if (x->since <= 0 || v->born > x->since)
 	{
 		x->kind = ENT_EXTRACT_FULL;
@@ -167,6 +195,8 @@ add_pending(Job *j, EntExtract *x, char op, int32 owner, const uint8 *set,
 			size_t setlen)
 {
 	if (x->kind != ENT_EXTRACT_DELTA && x->kind != ENT_EXTRACT_FULL)
+		return;
+	if (op == ENT_CHANGE_HANDOVER || x->heir.owner != 0)
 		return;
 	if (op == ENT_CHANGE_INSERT && owner != x->owner)
 		x->passed = true;
@@ -272,7 +302,7 @@ ent_extract(EntRelation *rel, Oid role, const bool *may, Snapshot snapshot,
 	read_versions(&j);
 	read_graves(&j);
 	for (int i = 0; i < n; i++)
-		if (j.versions[i].found)
+		if (j.versions[i].found || items[i].kind == ENT_EXTRACT_FULL)
 			decide(&j, i);
 	pending = read_pending(&j);
 	ent_query_as(role, read_rows, &j);

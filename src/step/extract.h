@@ -14,13 +14,14 @@
 #include "utils/snapshot.h"
 
 #include "store/relinfo.h"
+#include "store/version.h"
 
 typedef enum EntExtractKind
 {
 	ENT_EXTRACT_NOTHING = 0,	/* gone without trace, or not for this role */
-	ENT_EXTRACT_DEAD,			/* tombstone */
+	ENT_EXTRACT_DEAD,			/* tombstone; with an heir it lives on as his */
 	ENT_EXTRACT_DELTA,
-	ENT_EXTRACT_FULL
+	ENT_EXTRACT_FULL			/* with an heir: what it was last */
 } EntExtractKind;
 
 typedef struct EntExtract
@@ -37,6 +38,7 @@ typedef struct EntExtract
 	int32		epoch;
 	int64		serial;
 	int64		base;			/* delta: oldest copy it fits on */
+	EntHeir		heir;			/* handed over; owner 0: no */
 	bool	   *set;			/* by column: to be sent */
 	Datum	   *values;			/* by column */
 	bool	   *nulls;

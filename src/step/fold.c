@@ -25,6 +25,7 @@
 #include "rule/coalesce.h"
 #include "rule/colserial.h"
 #include "step/fold.h"
+#include "store/handover.h"
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/relinfo.h"
@@ -57,6 +58,9 @@ typedef struct FoldEntry
 	bytea	   *columns;		/* packed column serials */
 	int32		old_owner;		/* birth under another owner: whose tombstone
 								 * stays; else 0 */
+	bool		handed;			/* a hand-over is among the changes: */
+	bool		heir_local;
+	EntHeir		heir;			/* owner 0: to nobody, after all */
 } FoldEntry;
 
 /* A local owner touched by this fold. */
@@ -79,6 +83,7 @@ typedef struct Fold
 	bool		doubt;			/* an earlier fold may have taken a death */
 	bool		gone;			/* this one has: an object was found gone,
 								 * or a table truncated */
+	int			handed;			/* how many were handed over */
 	int32		default_owner;	/* of rows written before they were objects */
 } Fold;
 
@@ -249,6 +254,13 @@ take_changes(Fold *f, int limit)
 			continue;
 		}
 		k = DatumGetByteaPP(key);
+		if (op == ENT_CHANGE_HANDOVER)
+		{
+			find_entry(f, rel, (uint8 *) VARDATA_ANY(k),
+					   VARSIZE_ANY_EXHDR(k))->handed = true;
+			f->handed++;
+			continue;
+		}
 		set = SPI_getbinval(tup, desc, 6, &null);
 		if (!null)
 			s = DatumGetByteaPP(set);
@@ -302,6 +314,67 @@ find_existing(Fold *f)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/* The entries that were handed over, and their keys as arrays. */
+static int
+gather_handed(Fold *f, FoldEntry **entries, Datum *rels, Datum *keys)
+{
+	Datum	   *r = palloc((f->handed + 1) * sizeof(Datum));
+	Datum	   *k = palloc((f->handed + 1) * sizeof(Datum));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, f->entries)
+	{
+		FoldEntry  *e = lfirst(lc);
+
+		if (!e->handed)
+			continue;
+		entries[n] = e;
+		r[n] = Int32GetDatum(e->k.rel);
+		k[n++] = PointerGetDatum(e->image);
+	}
+	*rels = ent_query_array(INT4OID, r, NULL, n);
+	*keys = ent_query_array(BYTEAOID, k, NULL, n);
+	return n;
+}
+
+/*
+ * To whom were objects handed over? What was done to them before may still be
+ * in a log that was read in part: then that comes first.
+ */
+static void
+find_heirs(Fold *f)
+{
+	FoldEntry **entries = palloc((f->handed + 1) * sizeof(FoldEntry *));
+	Datum		rels,
+				keys;
+	int			n;
+	EntHandover *found;
+
+	if (f->handed == 0)
+		return;
+	n = gather_handed(f, entries, &rels, &keys);
+	if (!f->complete)
+	{
+		bool	   *off = palloc0(n * sizeof(bool));
+
+		ent_handover_put_off(rels, keys, off);
+		for (int i = 0; i < n; i++)
+			entries[i]->handed = !off[i];
+		n = gather_handed(f, entries, &rels, &keys);
+	}
+	n = n == 0 ? 0 : ent_handover_take(rels, keys, &found);
+	for (int i = 0; i < n; i++)
+	{
+		FoldEntry  *e = entries[found[i].n];
+
+		e->heir.owner = found[i].heir;
+		e->heir.epoch = found[i].epoch;
+		e->heir.serial = found[i].serial;
+		e->heir_local = found[i].local;
+	}
+}
+
 /* Is the row there, in this transaction's snapshot? */
 static bool
 row_exists(FoldEntry *e)
@@ -323,6 +396,26 @@ find_owner(Fold *f, int32 no)
 	return o;
 }
 
+/* Has it been handed over to an owner who is not at home here? */
+static bool
+abroad(FoldEntry *e)
+{
+	return e->heir.owner != 0 && !e->heir_local;
+}
+
+/* The owner it has, or was to get, leaves a tombstone that names the heir. */
+static void
+hand_over(Fold *f, FoldEntry *e)
+{
+	if (e->old_owner == 0)
+	{
+		e->old_owner = e->owner;
+		find_owner(f, e->old_owner)->wanted++;
+	}
+	e->owner = e->heir.owner;
+	e->verdict = ENT_VERDICT_BIRTH;
+}
+
 /*
  * What becomes of this object? Leaves verdict TOUCH, BIRTH or DEATH, or LOOK
  * for "nothing", and asks its owners for serials.
@@ -337,8 +430,10 @@ judge(Fold *f, FoldEntry *e)
 	e->verdict = ENT_VERDICT_LOOK;
 	if (e->rel == NULL)
 		return;					/* no longer synchronized */
+	if (e->folded.changes == 0 && e->heir.owner == 0)
+		return;					/* the hand-over was put off, or its heir is gone */
 	if (v == ENT_VERDICT_TOUCH && !e->exists)
-		v = ENT_VERDICT_BIRTH;
+		v = e->folded.changes == 0 ? ENT_VERDICT_LOOK : ENT_VERDICT_BIRTH;
 	if (v == ENT_VERDICT_LOOK || (v == ENT_VERDICT_BIRTH && f->doubt))
 		v = row_exists(e) ? ENT_VERDICT_BIRTH : ENT_VERDICT_DEATH;
 	f->gone |= v == ENT_VERDICT_DEATH;
@@ -369,7 +464,12 @@ judge(Fold *f, FoldEntry *e)
 		e->owner = owner;
 	}
 	e->verdict = v;
-	find_owner(f, e->owner)->wanted++;
+	if (v == ENT_VERDICT_DEATH || e->heir.owner == e->owner)
+		e->heir.owner = 0;
+	if (e->heir.owner != 0)
+		hand_over(f, e);
+	if (!abroad(e))
+		find_owner(f, e->owner)->wanted++;
 }
 
 /* Reserves each owner's serials with one update. */
@@ -430,32 +530,62 @@ post(FoldEntry *e, int32 owner, int64 serial)
 	ent_wake_post_at_commit(&ev);
 }
 
+/*
+ * The object of a former owner dies as his; heir: NULL, or where it lives on.
+ */
+static void
+settle_old(Fold *f, FoldEntry *e, EntVersions *versions, const EntHeir *heir)
+{
+	FoldOwner  *old = e->old_owner == 0 ? NULL : find_owner(f, e->old_owner);
+	int64		serial;
+
+	if (old == NULL || !old->local)
+		return;
+	serial = old->next++;
+	ent_versions_bury(versions, e->k.rel, old->no, old->epoch, serial,
+					  e->image, heir);
+	post(e, old->no, serial);
+}
+
+/*
+ * Handed over to somebody elsewhere: his until he confirms it by a version of
+ * his own. We keep what it was last, for those who have not got it.
+ */
+static void
+settle_abroad(Fold *f, FoldEntry *e, EntVersions *versions)
+{
+	settle_old(f, e, versions, &e->heir);
+	ent_versions_put(versions, e->k.rel, e->heir.owner, e->heir.epoch,
+					 e->heir.serial, 0, e->image, new_columns(e, 0, 0));
+}
+
 /* Gives the entry its new version and sorts it into the arrays. */
 static void
 settle(Fold *f, FoldEntry *e, EntVersions *versions)
 {
-	FoldOwner  *o = find_owner(f, e->owner);
+	FoldOwner  *o;
 	int64		serial;
 
+	if (abroad(e))
+	{
+		settle_abroad(f, e, versions);
+		return;
+	}
+	o = find_owner(f, e->owner);
 	if (!o->local)
 		return;					/* its owner was dropped meanwhile */
-	if (e->old_owner != 0)
-	{
-		FoldOwner  *old = find_owner(f, e->old_owner);
-
-		if (old->local)
-		{
-			serial = old->next++;
-			ent_versions_bury(versions, e->k.rel, old->no, old->epoch, serial,
-							  e->image);
-			post(e, old->no, serial);
-		}
-	}
 	serial = o->next++;
+	if (e->heir.owner != 0)
+	{
+		e->heir.epoch = o->epoch;
+		e->heir.serial = serial - 1;
+	}
+	settle_old(f, e, versions, e->heir.owner != 0 ? &e->heir : NULL);
 	if (e->verdict == ENT_VERDICT_DEATH)
 	{
 		ent_versions_drop(versions, e->k.rel, e->image);
-		ent_versions_bury(versions, e->k.rel, o->no, o->epoch, serial, e->image);
+		ent_versions_bury(versions, e->k.rel, o->no, o->epoch, serial, e->image,
+						  NULL);
 	}
 	else
 	{
@@ -491,6 +621,7 @@ fold_entries(Fold *f)
 
 	f->default_owner = ent_identity_get()->default_owner;
 	find_existing(f);
+	find_heirs(f);
 	foreach(lc, f->entries)
 		judge(f, lfirst(lc));
 	allocate(f);

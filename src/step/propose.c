@@ -184,7 +184,7 @@ propose_update(EntTriggered *t, Relation rel, TupleTableSlot *old,
 			   TupleTableSlot *new)
 {
 	bytea	   *key = ent_triggered_key(t, old);
-	int32		owner = ent_triggered_remote_owner(t, key);
+	int32		owner = ent_object_remote_owner(t->root->no, key);
 	bytea	   *columns;
 
 	if (owner == 0)
@@ -213,7 +213,7 @@ static bool
 propose_delete(EntTriggered *t, Relation rel, TupleTableSlot *slot)
 {
 	bytea	   *key = ent_triggered_key(t, slot);
-	int32		owner = ent_triggered_remote_owner(t, key);
+	int32		owner = ent_object_remote_owner(t->root->no, key);
 
 	if (owner == 0)
 		return false;

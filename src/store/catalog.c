@@ -24,6 +24,8 @@ static const char *const names[] = {
 	"object",
 	"object_pkey",
 	"change",
+	"handover",
+	"handover_key",
 	"request",
 	"request_applied",
 };

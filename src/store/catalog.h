@@ -20,6 +20,8 @@ typedef enum EntCatalog
 	ENT_CATALOG_OBJECT,
 	ENT_CATALOG_OBJECT_KEY,		/* index on rel, key */
 	ENT_CATALOG_CHANGE,
+	ENT_CATALOG_HANDOVER,
+	ENT_CATALOG_HANDOVER_KEY,	/* index on rel, key */
 	ENT_CATALOG_REQUEST,
 	ENT_CATALOG_REQUEST_APPLIED,	/* index on no of those applied */
 	ENT_CATALOGS
@@ -64,6 +66,14 @@ typedef enum EntChangeAttribute
 	ENT_CHANGE_COLUMNS,
 	ENT_CHANGE_ATTRIBUTES = ENT_CHANGE_COLUMNS
 } EntChangeAttribute;
+
+typedef enum EntHandoverAttribute
+{
+	ENT_HANDOVER_NO = 1,
+	ENT_HANDOVER_REL,
+	ENT_HANDOVER_KEY,
+	ENT_HANDOVER_HEIR
+} EntHandoverAttribute;
 
 /*
  * Its oid, cached until it is dropped; InvalidOid when there is no extension

@@ -20,6 +20,7 @@
 #include "utils/snapmgr.h"
 
 #include "store/catalog.h"
+#include "store/handover.h"
 #include "store/object.h"
 
 /* ---- owners ---- */
@@ -231,6 +232,33 @@ ent_object_find(int32 no, bytea *key, EntObject *out)
 }
 
 int32
+ent_object_owner(int32 no, bytea *key)
+{
+	EntObject	object = {0};
+	int32		heir;
+
+	if (ent_object_find(no, key, &object) &&
+		!ent_object_owner_is_local(object.owner))
+		return object.owner;
+	heir = ent_handover_heir(no, key);
+	return heir != 0 ? heir : object.owner;
+}
+
+int32
+ent_object_remote_owner(int32 no, bytea *key)
+{
+	int32		owner;
+
+	if (!ent_object_any_remote())
+		return 0;
+	/* the row may have become somebody's after our statement began */
+	PushActiveSnapshot(GetLatestSnapshot());
+	owner = ent_object_owner(no, key);
+	PopActiveSnapshot();
+	return owner != 0 && !ent_object_owner_is_local(owner) ? owner : 0;
+}
+
+int32
 ent_object_remote_in(int32 no)
 {
 	Relation	rel = open_catalog(ENT_CATALOG_OBJECT);
@@ -247,5 +275,5 @@ ent_object_remote_in(int32 no)
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return found;
+	return found != 0 ? found : ent_handover_remote_in(no);
 }

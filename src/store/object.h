@@ -24,7 +24,22 @@ typedef struct EntObject
  */
 extern bool ent_object_find(int32 rel, bytea *key, EntObject *out);
 
-/* The owner of some object of the table whose owner is remote; 0: none. */
+/*
+ * Its owner under the active snapshot: the heir once it has been handed over,
+ * also before that is folded. 0: no such object (yet).
+ */
+extern int32 ent_object_owner(int32 rel, bytea *key);
+
+/*
+ * Its owner if that is a remote one, as of now rather than as of the statement's
+ * snapshot; 0: it has none.
+ */
+extern int32 ent_object_remote_owner(int32 rel, bytea *key);
+
+/*
+ * The owner of some object of the table whose owner is remote, hand-overs
+ * included; 0: none. Under the active snapshot.
+ */
 extern int32 ent_object_remote_in(int32 rel);
 
 /*

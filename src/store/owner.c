@@ -285,6 +285,30 @@ forget_on_subabort(SubXactEvent event, SubTransactionId mine,
 		current.valid = false;
 }
 
+int32
+ent_owner_named(const char *name, const char *detail)
+{
+	Datum		args[1] = {CStringGetTextDatum(name)};
+	int32		no;
+
+	ent_query_run(&named_query, args, NULL, SPI_OK_SELECT, NULL);
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("no owner is named \"%s\"", name),
+				 detail ? errdetail("%s", detail) : 0,
+				 errhint("Create it with entanglement.create_owner, or name one of: SELECT name FROM entanglement.owners.")));
+	if (SPI_processed > 1 && !ent_query_bool(0, 2))
+		ereport(ERROR,
+				(errcode(ERRCODE_AMBIGUOUS_ALIAS),
+				 errmsg("more than one owner is named \"%s\"", name),
+				 detail ? errdetail("%s", detail) : 0,
+				 errhint("Give the id of one of them: SELECT id, name, peer FROM entanglement.owners.")));
+	no = ent_query_int4(0, 1, NULL);
+	SPI_freetuptable(SPI_tuptable);
+	return no;
+}
+
 static int32
 look_up_current(void)
 {
@@ -295,24 +319,8 @@ look_up_current(void)
 	if (ent_owner[0] == '\0')
 		no = ent_identity_get()->default_owner;
 	else
-	{
-		Datum		args[1] = {CStringGetTextDatum(ent_owner)};
-
-		ent_query_run(&named_query, args, NULL, SPI_OK_SELECT, NULL);
-		if (SPI_processed == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("no owner is named \"%s\"", ent_owner),
-					 errdetail("Setting entanglement.owner names the owner of new rows."),
-					 errhint("Create it with entanglement.create_owner, or SET entanglement.owner to one of: SELECT name FROM entanglement.owners.")));
-		if (SPI_processed > 1 && !ent_query_bool(0, 2))
-			ereport(ERROR,
-					(errcode(ERRCODE_AMBIGUOUS_ALIAS),
-					 errmsg("more than one owner is named \"%s\"", ent_owner),
-					 errdetail("Setting entanglement.owner names the owner of new rows."),
-					 errhint("Set it to the id of one of them: SELECT id, name, peer FROM entanglement.owners.")));
-		no = ent_query_int4(0, 1, NULL);
-	}
+		no = ent_owner_named(ent_owner,
+							 "Setting entanglement.owner names the owner of new rows.");
 	SPI_finish();
 	return no;
 }

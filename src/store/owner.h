@@ -66,6 +66,13 @@ extern void ent_owner_hold(bool all, Datum nos);
 extern void ent_owner_set_have(int32 no, int32 epoch, int64 serial, bool gaps);
 
 /*
+ * Number of the owner with that name (a local one before remote ones) or id.
+ * Raises ERRCODE_UNDEFINED_OBJECT or ERRCODE_AMBIGUOUS_ALIAS with a hint and
+ * the detail, which may be NULL.
+ */
+extern int32 ent_owner_named(const char *name, const char *detail);
+
+/*
  * Number of the owner that this session's new rows belong to: the one that
  * setting entanglement.owner names (a local one before remote ones), or the
  * node's default. Cached per setting value and catalog state; needs no SPI

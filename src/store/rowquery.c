@@ -37,6 +37,7 @@
 typedef enum StatementKind
 {
 	LOOK,
+	LOCK_ROW,
 	READ,
 	UPDATE,
 	INSERT,
@@ -296,6 +297,11 @@ prepare(EntRelation *rel, Statements *s, StatementKind kind, const bool *set)
 			appendStringInfo(&sql, "SELECT 1 FROM %s%s t", only(rel), table_name(rel));
 			append_where(&sql, rel);
 			break;
+		case LOCK_ROW:
+			appendStringInfo(&sql, "SELECT 1 FROM %s%s t", only(rel), table_name(rel));
+			append_where(&sql, rel);
+			appendStringInfoString(&sql, " FOR NO KEY UPDATE OF t");
+			break;
 		case READ:
 			append_read(&sql, rel, st, set);
 			break;
@@ -492,6 +498,15 @@ bool
 ent_rowquery_visible(EntRelation *rel, const Datum *key)
 {
 	uint64		n = execute(rel, statement(rel, LOOK, NULL), key, NULL, NULL, NULL);
+
+	SPI_freetuptable(SPI_tuptable);
+	return n > 0;
+}
+
+bool
+ent_rowquery_lock(EntRelation *rel, const Datum *key)
+{
+	uint64		n = execute(rel, statement(rel, LOCK_ROW, NULL), key, NULL, NULL, NULL);
 
 	SPI_freetuptable(SPI_tuptable);
 	return n > 0;

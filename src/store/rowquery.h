@@ -47,6 +47,12 @@ extern bool ent_rowquery_read(EntRelation *rel, const bool *may,
 extern bool ent_rowquery_visible(EntRelation *rel, const Datum *key);
 
 /*
+ * The same, and locks the row against changes until the transaction ends;
+ * needs the right to UPDATE it.
+ */
+extern bool ent_rowquery_lock(EntRelation *rel, const Datum *key);
+
+/*
  * set[i]: column i is given in values/nulls. UPDATE leaves key columns that are in_key_only
  * alone, and becomes DELETE and INSERT when it sets an identity_always column.
  * Return the number of rows.

@@ -15,11 +15,9 @@
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "rule/coalesce.h"
 #include "store/catalog.h"
-#include "store/object.h"
 #include "store/triggered.h"
 #include "store/value.h"
 
@@ -209,21 +207,6 @@ ent_triggered_key(EntTriggered *t, TupleTableSlot *slot)
 		values[i] = slot->tts_values[n];
 	}
 	return ent_key_image(t->root, values);
-}
-
-int32
-ent_triggered_remote_owner(EntTriggered *t, bytea *key)
-{
-	EntObject	object;
-	bool		found;
-
-	if (!ent_object_any_remote())
-		return 0;
-	/* the row may have become somebody's after our statement began */
-	PushActiveSnapshot(GetLatestSnapshot());
-	found = ent_object_find(t->root->no, key, &object);
-	PopActiveSnapshot();
-	return found && !ent_object_owner_is_local(object.owner) ? object.owner : 0;
 }
 
 /* Are these equal as they are stored, in the row or apart? */

@@ -50,12 +50,6 @@ extern void ent_triggered_forget(Oid relid);
 extern bytea *ent_triggered_key(EntTriggered *t, TupleTableSlot *slot);
 
 /*
- * The remote owner of the object with that key, as of now rather than as of
- * the statement's snapshot; 0: it has none.
- */
-extern int32 ent_triggered_remote_owner(EntTriggered *t, bytea *key);
-
-/*
  * Bitmap of the root's columns, by attribute number, that differ; NULL: none.
  * Compared as they are stored: what only looks changed costs bytes later.
  */

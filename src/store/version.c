@@ -29,13 +29,19 @@ static EntQuery drop_query = {
 };
 static EntQuery bury_query = {
 	"INSERT INTO entanglement.tombstone "
-	"(rel, owner, epoch, serial, changed_at, key) "
-	"SELECT u.rel, u.owner, u.epoch, u.serial, $6, u.key "
-	"FROM unnest($1, $2, $3, $4, $5) AS u(rel, owner, epoch, serial, key) "
+	"(rel, owner, epoch, serial, changed_at, key, heir, heir_epoch, heir_serial) "
+	"SELECT u.rel, u.owner, u.epoch, u.serial, $6, u.key, "
+	"NULLIF(u.heir, 0), NULLIF(u.heir_epoch, 0), "
+	"CASE WHEN u.heir OPERATOR(pg_catalog.<>) 0 THEN u.heir_serial END "
+	"FROM unnest($1, $2, $3, $4, $5, $7, $8, $9) "
+	"AS u(rel, owner, epoch, serial, key, heir, heir_epoch, heir_serial) "
 	"ON CONFLICT (owner, rel, key) DO UPDATE SET epoch = EXCLUDED.epoch, "
-	"serial = EXCLUDED.serial, changed_at = EXCLUDED.changed_at",
-	6, {INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
-	BYTEAARRAYOID, TIMESTAMPTZOID}, NULL
+	"serial = EXCLUDED.serial, changed_at = EXCLUDED.changed_at, "
+	"heir = EXCLUDED.heir, heir_epoch = EXCLUDED.heir_epoch, "
+	"heir_serial = EXCLUDED.heir_serial",
+	9, {INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
+		BYTEAARRAYOID, TIMESTAMPTZOID, INT4ARRAYOID, INT4ARRAYOID,
+	INT8ARRAYOID}, NULL
 };
 static EntQuery unbury_query = {
 	"DELETE FROM entanglement.tombstone t USING unnest($1, $2, $3) AS u(owner, rel, key) "
@@ -54,7 +60,10 @@ typedef struct Rows
 			   *serial,
 			   *born,
 			   *key,
-			   *columns;
+			   *columns,
+			   *heir,
+			   *heir_epoch,
+			   *heir_serial;
 } Rows;
 
 struct EntVersions
@@ -78,7 +87,7 @@ static void
 grow(EntVersions *v, Rows *r)
 {
 	Datum	  **all[] = {&r->rel, &r->owner, &r->epoch, &r->serial, &r->born,
-	&r->key, &r->columns};
+	&r->key, &r->columns, &r->heir, &r->heir_epoch, &r->heir_serial};
 
 	r->max = r->max == 0 ? 64 : r->max * 2;
 	for (int i = 0; i < lengthof(all); i++)
@@ -89,8 +98,12 @@ grow(EntVersions *v, Rows *r)
 
 static void
 add(EntVersions *v, Rows *r, int32 rel, int32 owner, int32 epoch,
-	int64 serial, int64 born, bytea *key, bytea *columns)
+	int64 serial, int64 born, bytea *key, bytea *columns, const EntHeir *heir)
 {
+	static const EntHeir none = {0};
+
+	if (heir == NULL)
+		heir = &none;
 	if (r->n == r->max)
 		grow(v, r);
 	r->rel[r->n] = Int32GetDatum(rel);
@@ -100,6 +113,9 @@ add(EntVersions *v, Rows *r, int32 rel, int32 owner, int32 epoch,
 	r->born[r->n] = Int64GetDatum(born);
 	r->key[r->n] = PointerGetDatum(key);
 	r->columns[r->n] = PointerGetDatum(columns);
+	r->heir[r->n] = Int32GetDatum(heir->owner);
+	r->heir_epoch[r->n] = Int32GetDatum(heir->epoch);
+	r->heir_serial[r->n] = Int64GetDatum(heir->serial);
 	r->n++;
 }
 
@@ -107,20 +123,20 @@ void
 ent_versions_put(EntVersions *v, int32 rel, int32 owner, int32 epoch,
 				 int64 serial, int64 born, bytea *key, bytea *columns)
 {
-	add(v, &v->put, rel, owner, epoch, serial, born, key, columns);
+	add(v, &v->put, rel, owner, epoch, serial, born, key, columns, NULL);
 }
 
 void
 ent_versions_drop(EntVersions *v, int32 rel, bytea *key)
 {
-	add(v, &v->drop, rel, 0, 0, 0, 0, key, NULL);
+	add(v, &v->drop, rel, 0, 0, 0, 0, key, NULL, NULL);
 }
 
 void
 ent_versions_bury(EntVersions *v, int32 rel, int32 owner, int32 epoch,
-				  int64 serial, bytea *key)
+				  int64 serial, bytea *key, const EntHeir *heir)
 {
-	add(v, &v->bury, rel, owner, epoch, serial, 0, key, NULL);
+	add(v, &v->bury, rel, owner, epoch, serial, 0, key, NULL, heir);
 }
 
 #define ARRAY(type, rows, field) \
@@ -159,7 +175,7 @@ write_drop(EntVersions *v)
 static void
 write_bury(EntVersions *v)
 {
-	Datum		args[6];
+	Datum		args[9];
 
 	args[0] = ARRAY(INT4OID, v->bury, rel);
 	args[1] = ARRAY(INT4OID, v->bury, owner);
@@ -167,6 +183,9 @@ write_bury(EntVersions *v)
 	args[3] = ARRAY(INT8OID, v->bury, serial);
 	args[4] = ARRAY(BYTEAOID, v->bury, key);
 	args[5] = TimestampTzGetDatum(GetCurrentTimestamp());
+	args[6] = ARRAY(INT4OID, v->bury, heir);
+	args[7] = ARRAY(INT4OID, v->bury, heir_epoch);
+	args[8] = ARRAY(INT8OID, v->bury, heir_serial);
 	ent_query_run(&bury_query, args, NULL, SPI_OK_INSERT, NULL);
 }
 

@@ -12,17 +12,35 @@
 
 typedef struct EntVersions EntVersions;
 
+/*
+ * Whose an object is from now on, and a version that is older than his first
+ * one of it but newer than those he may have had of it before.
+ */
+typedef struct EntHeir
+{
+	int32		owner;			/* local number; 0: nobody */
+	int32		epoch;
+	int64		serial;
+} EntHeir;
+
 extern EntVersions *ent_versions_create(void);	/* in the current context */
 
-/* A live object's new version; removes that owner's tombstone for the key. */
+/*
+ * A live object's new version; removes that owner's tombstone for the key.
+ * born 0: handed over to that owner, who has not confirmed it.
+ */
 extern void ent_versions_put(EntVersions *v, int32 rel, int32 owner,
 							 int32 epoch, int64 serial, int64 born,
 							 bytea *key, bytea *columns);
 /* The object is no more. */
 extern void ent_versions_drop(EntVersions *v, int32 rel, bytea *key);
-/* A tombstone; replaces the owner's older one for that key. */
+/*
+ * A tombstone; replaces the owner's older one for that key. heir: NULL, or the
+ * object lives on as his.
+ */
 extern void ent_versions_bury(EntVersions *v, int32 rel, int32 owner,
-							  int32 epoch, int64 serial, bytea *key);
+							  int32 epoch, int64 serial, bytea *key,
+							  const EntHeir *heir);
 
 /*
  * Writes everything gathered (in the order unbury, put, drop, bury) and empties it. SPI connected. A key

@@ -1,0 +1,150 @@
+/*
+ * step/apply_heir.c
+ *	  An object has been handed over by its owner to another one.
+ *
+ * The state that says so is the old owner's last one. From it on the object
+ * is the heir's here, unconfirmed (born 0) until a version of his own comes;
+ * at the heir's home it becomes one. A row is the same object all the time: it
+ * never goes and comes again.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+
+#include "base/wake.h"
+#include "step/apply_private.h"
+#include "store/object.h"
+#include "store/query.h"
+
+#define MAX_HEIRS	100			/* that followed each other */
+
+static EntQuery grave_query = {
+	"SELECT t.epoch, t.serial, t.heir, t.heir_epoch, t.heir_serial "
+	"FROM entanglement.tombstone t WHERE t.owner OPERATOR(pg_catalog.=) $1 "
+	"AND t.rel OPERATOR(pg_catalog.=) $2 AND t.key OPERATOR(pg_catalog.=) $3",
+	3, {INT4OID, INT4OID, BYTEAOID}, NULL
+};
+static EntQuery inherited_query = {
+	"INSERT INTO entanglement.change (rel, owner, op, key) VALUES ($1, $2, 'I', $3)",
+	3, {INT4OID, INT4OID, BYTEAOID}, NULL
+};
+
+/*
+ * What the heir did to it since may have come first, by another way: he has
+ * handed it over in turn, or deleted it. False: deleted.
+ */
+static bool
+follow(EntApply *a, EntApplyCopy *c, EntHeir *heir)
+{
+	for (int i = 0; i < MAX_HEIRS; i++)
+	{
+		Datum		args[3] = {Int32GetDatum(heir->owner),
+		Int32GetDatum(a->rel->no), PointerGetDatum(c->key)};
+		bool		since = false,
+					deleted = false;
+
+		ent_query_run(&grave_query, args, NULL, SPI_OK_SELECT, NULL);
+		if (SPI_processed > 0)
+			since = ent_apply_newer(ent_query_int4(0, 1, NULL),
+									ent_query_int8(0, 2, NULL),
+									heir->epoch, heir->serial);
+		if (since)
+		{
+			heir->owner = ent_query_int4(0, 3, &deleted);
+			heir->epoch = ent_query_int4(0, 4, NULL);
+			heir->serial = ent_query_int8(0, 5, NULL);
+		}
+		SPI_freetuptable(SPI_tuptable);
+		if (!since || deleted)
+			return !deleted;
+	}
+	return true;
+}
+
+/* The heir is at home here: the next fold gives it his first version. */
+static void
+make_ours(EntApply *a, EntApplyCopy *c, int32 owner)
+{
+	Datum		args[3] = {Int32GetDatum(a->rel->no), Int32GetDatum(owner),
+	PointerGetDatum(c->key)};
+
+	ent_query_run(&inherited_query, args, NULL, SPI_OK_INSERT, NULL);
+	ent_wake_collector_at_commit();
+}
+
+static bool
+known(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
+{
+	/* of another owner's object, or of none, only the grave is news */
+	if (c->exists && c->owner != a->owner)
+		return c->buried && !ent_apply_newer(a->epoch, r->serial,
+											 c->grave_epoch, c->grave_serial);
+	return ent_apply_stale(a, c, r);
+}
+
+static void
+pass_to(EntApplyWrite *w, EntVersions *versions, const EntHeir *heir)
+{
+	bytea	   *columns = palloc(VARHDRSZ);
+
+	SET_VARSIZE(columns, VARHDRSZ);
+	ent_versions_put(versions, w->a->rel->no, heir->owner, heir->epoch,
+					 heir->serial, 0, w->c->key, columns);
+	if (ent_object_owner_is_local(heir->owner))
+		make_ours(w->a, w->c, heir->owner);
+}
+
+static void
+delete_it(EntApplyWrite *w, EntVersions *versions)
+{
+	EntApplyRow gone = *w->r;
+	EntApplyWrite del = {.a = w->a,.c = w->c,.r = &gone};
+
+	gone.op = ENT_ROW_DELETE;
+	ent_apply_write(&del);
+	ent_versions_drop(versions, w->a->rel->no, w->c->key);
+}
+
+bool
+ent_apply_inherit(EntApplyWrite *w, EntVersions *versions)
+{
+	EntApply   *a = w->a;
+	EntApplyCopy *c = w->c;
+	EntApplyRow *r = w->r;
+	bool		mine = c->exists && c->owner == a->owner;
+	EntHeir		heir = r->heir;
+
+	if (known(a, c, r))
+		return false;
+	if (heir.owner == 0)
+	{
+		ent_apply_park(a, c, r, "55000", "it was handed over to an owner that is not known here",
+					   NULL);
+		return false;
+	}
+	if (mine || (!c->exists && r->op == ENT_ROW_FULL))
+	{
+		bool		lives = follow(a, c, &heir);
+
+		if (lives && r->op == ENT_ROW_FULL)
+			ent_apply_write(w);
+		if (w->outcome == ENT_APPLY_INVISIBLE)
+		{
+			ent_apply_park(a, c, r, "42501", "the row exists but the peer's role may not change it",
+						   NULL);
+			return false;
+		}
+		if (lives)
+			pass_to(w, versions, &heir);
+		else if (mine)
+			delete_it(w, versions);
+		ent_apply_wake_parked(a, c);
+	}
+	ent_versions_bury(versions, a->rel->no, a->owner, a->epoch, r->serial,
+					  c->key, &r->heir);
+	ent_apply_unpark(a, c, r);
+	if (ent_apply_late(a, r))
+		ent_apply_owe_others(a, c, r);
+	return true;
+}

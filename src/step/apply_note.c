@@ -1,0 +1,140 @@
+/*
+ * step/apply_note.c
+ *	  What apply writes down about rows that it could not store, and about
+ *	  those that came late.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+
+#include "base/wake.h"
+#include "step/apply_private.h"
+#include "store/query.h"
+#include "store/value.h"
+
+static EntQuery park_query = {
+	"INSERT INTO entanglement.parked AS p "
+	"(rel, key, owner, peer, serial, sqlstate, message, detail, foreign_key, epoch) "
+	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
+	"ON CONFLICT (rel, key, owner) DO UPDATE SET peer = EXCLUDED.peer, "
+	"epoch = EXCLUDED.epoch, serial = EXCLUDED.serial, "
+	"sqlstate = EXCLUDED.sqlstate, "
+	"message = EXCLUDED.message, detail = EXCLUDED.detail, "
+	"tries = p.tries OPERATOR(pg_catalog.+) 1 "
+	"WHERE (p.epoch, p.serial) OPERATOR(pg_catalog.<=) (EXCLUDED.epoch, EXCLUDED.serial)",
+	10, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, INT4OID}, NULL
+};
+/* An older version, by another way, is not the one that is missed. */
+static EntQuery unpark_query = {
+	"DELETE FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1 "
+	"AND key OPERATOR(pg_catalog.=) $2 AND owner OPERATOR(pg_catalog.=) $3 "
+	"AND (epoch, serial) OPERATOR(pg_catalog.<=) ($4, $5)",
+	5, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID}, NULL
+};
+static EntQuery freed_query = {
+	"SELECT owner FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1 "
+	"AND key OPERATOR(pg_catalog.=) $2",
+	2, {INT4OID, BYTEAOID}, NULL
+};
+static EntQuery owe_query = {
+	"INSERT INTO entanglement.owed AS d (peer, rel, owner, key, serial) "
+	"SELECT p.no, $2, $3, $4, $5 FROM entanglement.peer p "
+	"WHERE p.no OPERATOR(pg_catalog.<>) $1 "
+	"ON CONFLICT (owner, rel, key, peer) DO UPDATE SET serial = EXCLUDED.serial "
+	"WHERE d.serial OPERATOR(pg_catalog.<) EXCLUDED.serial",
+	5, {INT4OID, INT4OID, INT4OID, BYTEAOID, INT8OID}, NULL
+};
+/*
+ * Does it come so late that our have, and so perhaps those of our other peers,
+ * covers it already? Then they would not get it by its serial.
+ */
+bool
+ent_apply_late(EntApply *a, EntApplyRow *r)
+{
+	return (r->flags & ENT_ROW_LATE) != 0 || r->serial <= a->have;
+}
+
+void
+ent_apply_unpark(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
+{
+	Datum		args[5] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
+		Int32GetDatum(a->owner), Int32GetDatum(a->epoch),
+	Int64GetDatum(r->serial)};
+
+	if (!c->parked)
+		return;
+	ent_query_run(&unpark_query, args, NULL, SPI_OK_DELETE, NULL);
+}
+
+static char *
+key_text(EntApply *a, EntApplyCopy *c)
+{
+	if (c->foreign_key)
+		return TextDatumGetCString(DirectFunctionCall2(binary_encode,
+													   PointerGetDatum(c->key),
+													   CStringGetTextDatum("hex")));
+	return ent_key_text(a->rel, (uint8 *) VARDATA_ANY(c->key),
+						VARSIZE_ANY_EXHDR(c->key));
+}
+
+/* Notes that the object has to be asked for again. */
+void
+ent_apply_note_parked(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
+					  const char *sqlstate, const char *message,
+					  const char *detail)
+{
+	Datum		args[10] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
+		Int32GetDatum(a->owner), Int32GetDatum(a->peer),
+		Int64GetDatum(r->serial), CStringGetTextDatum(sqlstate),
+		CStringGetTextDatum(message), (Datum) 0, BoolGetDatum(c->foreign_key),
+	Int32GetDatum(a->epoch)};
+	char		nulls[] = "          ";
+
+	if (detail)
+		args[7] = CStringGetTextDatum(detail);
+	else
+		nulls[7] = 'n';
+	ent_query_run(&park_query, args, nulls, SPI_OK_INSERT, NULL);
+	c->parked = true;
+}
+
+/* A refused value must not be lost nor hold up others: note it, ask later. */
+void
+ent_apply_park(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
+			   const char *sqlstate, const char *message, const char *detail)
+{
+	bool		was_parked = c->parked;
+
+	ent_apply_note_parked(a, c, r, sqlstate, message, detail);
+	if (!was_parked)
+		ereport(LOG,
+				(errmsg("object %s of table \"%s.%s\" could not be stored: %s",
+						key_text(a, c), a->rel->schema, a->rel->name,
+						message),
+				 errhint("See entanglement.parked_rows; it will be tried again.")));
+}
+
+/* The object's place is free: others parked for the same key may come. */
+void
+ent_apply_wake_parked(EntApply *a, EntApplyCopy *c)
+{
+	Datum		args[2] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key)};
+
+	ent_query_run(&freed_query, args, NULL, SPI_OK_SELECT, NULL);
+	if (SPI_processed > 0)
+		ent_wake_routes_at_commit();
+	SPI_freetuptable(SPI_tuptable);
+}
+
+void
+ent_apply_owe_others(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
+{
+	Datum		args[5] = {Int32GetDatum(a->peer), Int32GetDatum(a->rel->no),
+		Int32GetDatum(a->owner), PointerGetDatum(c->key),
+	Int64GetDatum(r->serial)};
+
+	ent_query_run(&owe_query, args, NULL, SPI_OK_INSERT, NULL);
+}

@@ -1,0 +1,192 @@
+/*
+ * store/handover.c
+ *	  entanglement.handover: objects handed over and not folded yet.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "base/wake.h"
+#include "store/catalog.h"
+#include "store/handover.h"
+#include "store/object.h"
+#include "store/query.h"
+
+static EntQuery make_queries[] = {
+	{"INSERT INTO entanglement.handover (rel, key, heir) VALUES ($1, $2, $3)",
+	3, {INT4OID, BYTEAOID, INT4OID}, NULL},
+	{"INSERT INTO entanglement.change (rel, owner, op, key) "
+		"VALUES ($1, $3, 'H', $2)",
+	3, {INT4OID, BYTEAOID, INT4OID}, NULL}
+};
+static EntQuery take_query = {
+	"WITH asked AS (SELECT u.rel, u.key, u.n FROM unnest($1, $2) "
+	"WITH ORDINALITY AS u(rel, key, n)), "
+	"gone AS (DELETE FROM entanglement.handover h USING asked u "
+	"WHERE h.rel OPERATOR(pg_catalog.=) u.rel AND h.key OPERATOR(pg_catalog.=) u.key "
+	"RETURNING u.n, u.rel, u.key, h.no, h.heir) "
+	"SELECT g.n, o.no, o.local, o.epoch, CASE WHEN o.local THEN o.serial "
+	"ELSE GREATEST(o.serial, o.told, (SELECT t.serial FROM entanglement.tombstone t "
+	"WHERE t.owner OPERATOR(pg_catalog.=) o.no AND t.rel OPERATOR(pg_catalog.=) g.rel "
+	"AND t.key OPERATOR(pg_catalog.=) g.key AND t.epoch OPERATOR(pg_catalog.=) o.epoch)) END "
+	"FROM (SELECT DISTINCT ON (n) n, rel, key, heir FROM gone ORDER BY n, no DESC) g "
+	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) g.heir",
+	2, {INT4ARRAYOID, BYTEAARRAYOID}, NULL
+};
+static EntQuery more_query = {
+	"SELECT u.n FROM unnest($1, $2) WITH ORDINALITY AS u(rel, key, n) "
+	"WHERE EXISTS (SELECT 1 FROM entanglement.change c "
+	"WHERE c.rel OPERATOR(pg_catalog.=) u.rel AND c.key OPERATOR(pg_catalog.=) u.key)",
+	2, {INT4ARRAYOID, BYTEAARRAYOID}, NULL
+};
+static EntQuery again_query = {
+	"INSERT INTO entanglement.change (rel, owner, op, key) "
+	"SELECT u.rel, 0, 'H', u.key FROM unnest($1, $2) "
+	"WITH ORDINALITY AS u(rel, key, n) WHERE u.n OPERATOR(pg_catalog.=) ANY ($3)",
+	3, {INT4ARRAYOID, BYTEAARRAYOID, INT8ARRAYOID}, NULL
+};
+
+void
+ent_handover_make(int32 rel, bytea *key, int32 heir)
+{
+	Datum		args[3] = {Int32GetDatum(rel), PointerGetDatum(key),
+	Int32GetDatum(heir)};
+
+	for (int i = 0; i < lengthof(make_queries); i++)
+		ent_query_run(&make_queries[i], args, NULL, SPI_OK_INSERT, NULL);
+	ent_wake_collector_at_commit();
+}
+
+/* Calls look with each heir noted for the key, or in the table if it is NULL. */
+static void
+look_at_heirs(int32 no, bytea *key, void (*look) (int64 no, int32 heir, void *arg),
+			  void *arg)
+{
+	Oid			relid = ent_catalog_oid(ENT_CATALOG_HANDOVER);
+	Relation	rel;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tup;
+
+	if (!OidIsValid(relid))
+		return;
+	rel = table_open(relid, AccessShareLock);
+	ScanKeyInit(&keys[0], ENT_HANDOVER_REL, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(no));
+	if (key != NULL)
+		ScanKeyInit(&keys[1], ENT_HANDOVER_KEY, BTEqualStrategyNumber,
+					F_BYTEAEQ, PointerGetDatum(key));
+	scan = systable_beginscan(rel, ent_catalog_oid(ENT_CATALOG_HANDOVER_KEY),
+							  true, GetActiveSnapshot(), key ? 2 : 1, keys);
+	while (HeapTupleIsValid(tup = systable_getnext(scan)))
+	{
+		TupleDesc	desc = RelationGetDescr(rel);
+		bool		null;
+
+		look(DatumGetInt64(heap_getattr(tup, ENT_HANDOVER_NO, desc, &null)),
+			 DatumGetInt32(heap_getattr(tup, ENT_HANDOVER_HEIR, desc, &null)),
+			 arg);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+typedef struct Newest
+{
+	int64		no;
+	int32		heir;
+} Newest;
+
+static void
+keep_newest(int64 no, int32 heir, void *arg)
+{
+	Newest	   *newest = arg;
+
+	if (no > newest->no)
+	{
+		newest->no = no;
+		newest->heir = heir;
+	}
+}
+
+int32
+ent_handover_heir(int32 rel, bytea *key)
+{
+	Newest		newest = {0};
+
+	look_at_heirs(rel, key, keep_newest, &newest);
+	return newest.heir;
+}
+
+static void
+keep_remote(int64 no, int32 heir, void *arg)
+{
+	if (!ent_object_owner_is_local(heir))
+		*(int32 *) arg = heir;
+}
+
+int32
+ent_handover_remote_in(int32 rel)
+{
+	int32		heir = 0;
+
+	look_at_heirs(rel, NULL, keep_remote, &heir);
+	return heir;
+}
+
+int
+ent_handover_take(Datum rels, Datum keys, EntHandover **out)
+{
+	Datum		args[2] = {rels, keys};
+	MemoryContext context = CurrentMemoryContext;
+	int			n;
+
+	ent_query_run(&take_query, args, NULL, SPI_OK_SELECT, NULL);
+	n = SPI_processed;
+	*out = MemoryContextAllocZero(context, (n + 1) * sizeof(EntHandover));
+	for (int i = 0; i < n; i++)
+	{
+		EntHandover *h = &(*out)[i];
+
+		h->n = ent_query_int8(i, 1, NULL) - 1;
+		h->heir = ent_query_int4(i, 2, NULL);
+		h->local = ent_query_bool(i, 3);
+		h->epoch = ent_query_int4(i, 4, NULL);
+		h->serial = ent_query_int8(i, 5, NULL);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return n;
+}
+
+void
+ent_handover_put_off(Datum rels, Datum keys, bool *off)
+{
+	Datum		args[3] = {rels, keys};
+	Datum	   *n;
+	uint64		count;
+
+	ent_query_run(&more_query, args, NULL, SPI_OK_SELECT, NULL);
+	count = SPI_processed;
+	n = palloc((count + 1) * sizeof(Datum));
+	for (uint64 i = 0; i < count; i++)
+	{
+		int64		asked = ent_query_int8(i, 1, NULL);
+
+		off[asked - 1] = true;
+		n[i] = Int64GetDatum(asked);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	if (count == 0)
+		return;
+	args[2] = ent_query_array(INT8OID, n, NULL, count);
+	ent_query_run(&again_query, args, NULL, SPI_OK_INSERT, NULL);
+}

@@ -1,0 +1,50 @@
+/*
+ * store/handover.h
+ *	  entanglement.handover: objects handed over by transactions that have
+ *	  committed and are not folded yet.
+ *
+ * The row is what makes everybody here see the heir as the owner from the
+ * commit on; a change row along with it has the fold do it. Rows are only
+ * added, so that no session's transaction ever keeps the fold waiting; of
+ * several for one key the newest counts. Whoever adds one holds the lock of
+ * the user's row.
+ */
+#ifndef ENT_STORE_HANDOVER_H
+#define ENT_STORE_HANDOVER_H
+
+#include "postgres.h"
+
+/* Notes it, and wakes the collector at commit. Needs SPI. */
+extern void ent_handover_make(int32 rel, bytea *key, int32 heir);
+
+/* The heir of that object, under the active snapshot; 0: none. */
+extern int32 ent_handover_heir(int32 rel, bytea *key);
+
+/* An owner elsewhere that is an heir in that table; 0: none. As above. */
+extern int32 ent_handover_remote_in(int32 rel);
+
+/* What the fold reads of one: */
+typedef struct EntHandover
+{
+	int			n;				/* which of the asked */
+	int32		heir;
+	bool		local;
+	int32		epoch;			/* of the heir, as far as is known here, */
+	int64		serial;			/* ... and the newest serial of his that may be
+								 * older than the hand-over */
+} EntHandover;
+
+/*
+ * Takes those of n keys that the transaction's snapshot sees out of the table;
+ * returns how many, in the current context. An heir that is no longer known
+ * is left out. Needs SPI.
+ */
+extern int	ent_handover_take(Datum rels, Datum keys, EntHandover **out);
+
+/*
+ * Puts off those of the keys of which the log, read in part, has more; sets
+ * off[i]. For the next fold to find them, a change row is written again.
+ */
+extern void ent_handover_put_off(Datum rels, Datum keys, bool *off);
+
+#endif							/* ENT_STORE_HANDOVER_H */
