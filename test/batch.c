@@ -162,6 +162,12 @@ add_row(EntWriter *w, Random *r, const Shape *shape, int64_t *last)
 		row.heir_epoch = 3;
 		row.heir_serial = any_serial(r);
 	}
+	if (row.op == ENT_ROW_DELETE || (row.flags & ENT_ROW_HEIR))
+	{
+		row.flags |= (unsigned) random_below(r, 2) * ENT_ROW_FROM;
+		if (row.flags & ENT_ROW_FROM)
+			row.from_serial = any_serial(r);
+	}
 	ent_wire_write_row(w, &row, last);
 	for (unsigned i = 0; i < shape->ncolumns; i++)
 	{

@@ -58,15 +58,17 @@ write_example_objects(EntWriter *w)
 {
 	EntWireObjects o = {5, 2, 7};
 	uint8_t		set[1] = {0x02};
-	EntWireRow	rows[4] = {
+	EntWireRow	rows[5] = {
 		{ENT_ROW_FULL, ENT_ROW_REFRESH | ENT_ROW_LATE, 300, 0,
-		(const uint8_t *) "\x01" "a", 2, NULL, 0, {{0}}, 0, 0},
+		(const uint8_t *) "\x01" "a", 2, NULL, 0, {{0}}, 0, 0, {{0}}, 0, 0},
 		{ENT_ROW_DELTA, 0, 299, 290, (const uint8_t *) "\x01" "b", 2, set, 1,
-			{{0}}, 0, 0},
+			{{0}}, 0, 0, {{0}}, 0, 0},
 		{ENT_ROW_DELETE, 0, 301, 0, (const uint8_t *) "\x01" "c", 2, NULL, 0,
-			{{0}}, 0, 0},
+			{{0}}, 0, 0, {{0}}, 0, 0},
 		{ENT_ROW_DELETE, ENT_ROW_HEIR, 302, 0, (const uint8_t *) "\x01" "d", 2,
-			NULL, 0, {{0xb0, 0xb1}}, 4, 200},
+			NULL, 0, {{0xb0, 0xb1}}, 4, 200, {{0}}, 0, 0},
+		{ENT_ROW_DELETE, ENT_ROW_FROM, 303, 0, (const uint8_t *) "\x01" "e", 2,
+			NULL, 0, {{0}}, 0, 0, {{0xc0}}, 1, 2},
 	};
 	int64_t		last = 0;
 	size_t		mark = ent_wire_open_section(w, ENT_SECTION_OBJECTS);
@@ -79,6 +81,7 @@ write_example_objects(EntWriter *w)
 	ent_wire_write_value(w, "xy", 2);
 	ent_wire_write_row(w, &rows[2], &last);
 	ent_wire_write_row(w, &rows[3], &last);
+	ent_wire_write_row(w, &rows[4], &last);
 	ent_wire_close_section(w, mark);
 }
 
@@ -203,12 +206,14 @@ static const struct
 			  "\x01n\x00\x04mood\x00\x00"
 			  "\x01k\x0apg_catalog\x06" "float8\x01\x01")},
 	{"objects", write_example_objects,
-		BYTES("\x04\x33\x05\x02\x07"
+		BYTES("\x04\x4a\x05\x02\x07"
 			  "\x0e\xd8\x04\x02\x01" "a\x00\x01"
 			  "\x01\x01\x02\x01" "b\x09\x01\x02\x03xy"
 			  "\x00\x04\x02\x01" "c"
 			  "\x10\x02\x02\x01" "d" "\xb0\xb1\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-			  "\x04\xc8\x01")},
+			  "\x04\xc8\x01"
+			  "\x20\x02\x02\x01" "e" "\xc0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+			  "\x01\x02")},
 	{"claim", write_example_claim, BYTES("\x05\x04\x02\x07\xac\x02")},
 	{"arrears", write_example_arrears, BYTES("\x09\x02\x02\x05\x06\x02\x02\x05")},
 	{"present", write_example_present,
@@ -333,6 +338,9 @@ check_rows(void)
 	CHECK(row.op == ENT_ROW_DELETE && row.flags == ENT_ROW_HEIR);
 	CHECK(row.serial == 302 && row.heir.bytes[0] == 0xb0 && row.heir.bytes[1] == 0xb1);
 	CHECK(row.heir_epoch == 4 && row.heir_serial == 200);
+	ent_wire_read_row(&r, &row, &last);
+	CHECK(row.op == ENT_ROW_DELETE && row.flags == ENT_ROW_FROM);
+	CHECK(row.from.bytes[0] == 0xc0 && row.from_epoch == 1 && row.from_serial == 2);
 	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
 }
 
@@ -536,7 +544,8 @@ static const struct
 	{"table with an unknown bit", read_table, BYTES("\x01\x01s\x01t\x01\x01\x01" "c\x00\x01x\x04\x01"), ENT_WIRE_MALFORMED},
 	{"table with a value in no key", read_table, BYTES("\x01\x01s\x01t\x01\x02\x01" "c\x00\x01x\x02\x00" COL("\x01")), ENT_WIRE_MALFORMED},
 	{"row of no operation", read_row, BYTES("\x03\x02\x01k"), ENT_WIRE_MALFORMED},
-	{"row with an unknown flag", read_row, BYTES("\x20\x02\x01k"), ENT_WIRE_MALFORMED},
+	{"row with an unknown flag", read_row, BYTES("\x40\x02\x01k"), ENT_WIRE_MALFORMED},
+	{"full row that lives, from another", read_row, BYTES("\x22\x02\x01k" NODE "\x01\x01"), ENT_WIRE_MALFORMED},
 	{"delta with an heir", read_row, BYTES("\x11\x04\x01k\x00\x00" NODE "\x01\x01"), ENT_WIRE_MALFORMED},
 	{"row with an heir cut off", read_row, BYTES("\x10\x02\x01k\xb0"), ENT_WIRE_TRUNCATED},
 	{"row with a serial below zero", read_row, BYTES("\x00\x15\x01k"), ENT_WIRE_OVERFLOW},

@@ -31,6 +31,10 @@ static EntQuery prune_query = {
 	"AND NOT EXISTS (SELECT 1 FROM entanglement.owed d "
 	"WHERE d.owner OPERATOR(pg_catalog.=) t.owner AND d.rel OPERATOR(pg_catalog.=) t.rel "
 	"AND d.key OPERATOR(pg_catalog.=) t.key) "
+	/* one who still has to hear of the hand-over before would not know of the end */
+	"AND NOT EXISTS (SELECT 1 FROM entanglement.owner f "
+	"WHERE f.no OPERATOR(pg_catalog.=) t.from_owner AND NOT f.local "
+	"AND (f.epoch, f.sure) OPERATOR(pg_catalog.<) (t.from_epoch, t.from_serial)) "
 	"RETURNING t.owner, t.serial) "
 	"UPDATE entanglement.owner o SET pruned = GREATEST(o.pruned, g.serial) "
 	"FROM (SELECT owner, pg_catalog.max(serial) AS serial FROM gone GROUP BY owner) g "

@@ -82,10 +82,24 @@ CREATE TABLE entanglement.tombstone (
     heir integer,
     heir_epoch integer,
     heir_serial bigint,
+    from_owner integer,
+    from_epoch integer,
+    from_serial bigint,
     PRIMARY KEY (owner, rel, key)
 );
 CREATE INDEX tombstone_owner_serial ON entanglement.tombstone (owner, serial);
-COMMENT ON TABLE entanglement.tombstone IS 'What remains of deleted objects until every peer has heard, and of those handed over to an heir, whose first version of it is newer than heir_epoch, heir_serial.';
+COMMENT ON TABLE entanglement.tombstone IS 'What remains of deleted objects until every peer has heard, and of those handed over to an heir, whose first version of it is newer than heir_epoch, heir_serial. from_owner: who had handed it over before, with the version that said so: until that has been heard here the tombstone is needed.';
+
+-- Local owners' objects that others had before.
+CREATE TABLE entanglement.inherited (
+    rel integer NOT NULL,
+    key bytea NOT NULL,
+    from_owner integer NOT NULL,
+    from_epoch integer NOT NULL,
+    from_serial bigint NOT NULL,
+    PRIMARY KEY (rel, key)
+);
+COMMENT ON TABLE entanglement.inherited IS 'Objects of local owners that were handed over to them: by whom, and his version that said so.';
 
 -- Objects whose owner has handed them over, until the fold does it; the newest counts.
 CREATE TABLE entanglement.handover (

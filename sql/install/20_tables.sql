@@ -111,6 +111,7 @@ BEGIN
     DELETE FROM entanglement.object WHERE rel = ANY (gone);
     DELETE FROM entanglement.tombstone WHERE rel = ANY (gone);
     DELETE FROM entanglement.handover WHERE rel = ANY (gone);
+    DELETE FROM entanglement.inherited WHERE rel = ANY (gone);
     DELETE FROM entanglement.arrears WHERE rel = ANY (gone);
     DELETE FROM entanglement.owed WHERE rel = ANY (gone);
     DELETE FROM entanglement.parked WHERE rel = ANY (gone);

@@ -58,6 +58,7 @@ static EntQuery arrears_query = {
 	1, {INT4OID}, NULL
 };
 static EntQuery remove_queries[] = {
+	{"DELETE FROM entanglement.inherited WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.handover WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.relation WHERE no OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.change WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},

@@ -49,19 +49,19 @@ read_values(EntReader *body, EntInTable *t, EntRelation *rel,
 	}
 }
 
-static EntHeir
-heir_of(const EntWireRow *wire)
+/* In an epoch of which we have not heard an owner is not known here. */
+static EntHand
+hand_of(const EntWireUuid *wire, uint32 epoch, int64 serial)
 {
-	EntHeir		heir = {.epoch = wire->heir_epoch,.serial = wire->heir_serial};
+	EntHand		hand = {.epoch = epoch,.serial = serial};
 	EntOwner   *owner;
 	pg_uuid_t	id;
 
-	memcpy(id.data, wire->heir.bytes, UUID_LEN);
+	memcpy(id.data, wire->bytes, UUID_LEN);
 	owner = ent_owner_by_id(&id);
-	/* in an epoch of which we have not heard he is not known here */
-	if (owner != NULL && heir.epoch > 0 && heir.epoch <= owner->epoch)
-		heir.owner = owner->no;
-	return heir;
+	if (owner != NULL && hand.epoch > 0 && hand.epoch <= owner->epoch)
+		hand.owner = owner->no;
+	return hand;
 }
 
 /* Reads one row; rel NULL: only checks it. */
@@ -81,7 +81,9 @@ read_row(EntReader *body, EntInTable *t, EntRelation *rel, EntApplyRow *r,
 	r->wirekey = wire.key;
 	r->wirekeylen = wire.keylen;
 	if (rel && (wire.flags & ENT_ROW_HEIR))
-		r->heir = heir_of(&wire);
+		r->heir = hand_of(&wire.heir, wire.heir_epoch, wire.heir_serial);
+	if (rel && (wire.flags & ENT_ROW_FROM))
+		r->from = hand_of(&wire.from, wire.from_epoch, wire.from_serial);
 	if (wire.op == ENT_ROW_DELETE)
 		return;
 	if (rel)

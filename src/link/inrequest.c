@@ -101,31 +101,32 @@ read_as_peer(EntInbound *ib, Arrival *a, EntRequestAnswer *answer)
 	return ok;
 }
 
-/* Who decides is the row's owner, if it has gone to another one. */
-static EntOwner *
-deciding_owner(Arrival *a, EntOwner *owner)
+/*
+ * The owner that decides: the row's, if it has gone to another one here. It
+ * may have gone elsewhere: who asks is told so, and may ask the new one. To pass
+ * it on would let rows and requests chase each other around a circle.
+ */
+static bool
+settle_owner(Arrival *a, EntOwner *owner, EntRequestAnswer *answer)
 {
 	int32		no;
 
-	if (a->q.key == NULL || !owner->local)
-		return owner;
+	a->asked.owner = owner->no;
+	if (a->q.key == NULL)
+		return true;
 	PushActiveSnapshot(GetLatestSnapshot());
 	no = ent_object_owner(a->asked.rel->no, a->q.key);
 	PopActiveSnapshot();
 	if (no == 0 || no == owner->no)
-		return owner;
-	return ent_owner_get(no);
-}
-
-/* To be passed on? The one it was handed over to may be where it comes from. */
-static bool
-pass_on(EntInbound *ib, Arrival *a, EntOwner *owner, EntRequestAnswer *answer)
-{
-	if (a->on_the_way || owner->peer != ib->peer)
-		return ent_decide_rehearse(&a->asked, answer);
+		return true;
+	if (ent_object_owner_is_local(no))
+	{
+		a->asked.owner = a->q.owner = no;
+		return true;
+	}
 	answer->sqlstate = "55000";
 	answer->message = psprintf("the row of table \"%s\" has been handed over to owner \"%s\"",
-							   a->asked.rel->name, owner->name);
+							   a->asked.rel->name, ent_object_owner_name(no));
 	return false;
 }
 
@@ -162,15 +163,10 @@ judge(EntInbound *ib, Arrival *a, const char **state)
 	}
 	if (!read_as_peer(ib, a, answer))
 		return answer;
-	owner = deciding_owner(a, owner);
-	a->asked.owner = a->q.owner = owner->no;
 	if (!owner->local)
-	{
-		bool		passed = pass_on(ib, a, owner, answer);
-
-		a->on_the_way = true;
-		return passed ? NULL : answer;
-	}
+		return ent_decide_rehearse(&a->asked, answer) ? NULL : answer;
+	if (!settle_owner(a, owner, answer))
+		return answer;
 	if (!ent_decide(&a->asked, a->q.op == ENT_REQUEST_OP_CREATE ? &a->q.key : NULL,
 					answer))
 		return answer;

@@ -175,21 +175,30 @@ write_values(EntWriter *w, EntRelation *rel, EntExtract *x)
 	}
 }
 
-/* An heir who is no more has taken the object along. */
-static void
-name_heir(EntWireRow *row, EntExtract *x)
+/* Names an owner to whom an object came, or from whom; false: he is no more. */
+static bool
+name_hand(const EntHand *hand, EntWireUuid *owner, uint32 *epoch,
+		  int64_t *serial)
 {
-	EntOwner   *heir = ent_owner_get(x->heir.owner);
+	EntOwner   *o = hand->owner == 0 ? NULL : ent_owner_get(hand->owner);
 
-	if (heir == NULL)
-	{
-		row->op = ENT_ROW_DELETE;
-		return;
-	}
-	row->flags |= ENT_ROW_HEIR;
-	memcpy(row->heir.bytes, heir->id.data, UUID_LEN);
-	row->heir_epoch = x->heir.epoch;
-	row->heir_serial = x->heir.serial;
+	if (o == NULL)
+		return false;
+	memcpy(owner->bytes, o->id.data, UUID_LEN);
+	*epoch = hand->epoch;
+	*serial = hand->serial;
+	return true;
+}
+
+static void
+name_hands(EntWireRow *row, EntExtract *x)
+{
+	if (name_hand(&x->heir, &row->heir, &row->heir_epoch, &row->heir_serial))
+		row->flags |= ENT_ROW_HEIR;
+	else if (x->heir.owner != 0)
+		row->op = ENT_ROW_DELETE;	/* he has taken it along */
+	if (name_hand(&x->from, &row->from, &row->from_epoch, &row->from_serial))
+		row->flags |= ENT_ROW_FROM;
 }
 
 static void
@@ -211,8 +220,7 @@ write_row(EntWriter *w, EntRelation *rel, EntOutTable *t, Taken *taken,
 		row.set = bitmap;
 		row.setlen = wire_set(t, rel, x, bitmap);
 	}
-	if (x->heir.owner != 0)
-		name_heir(&row, x);
+	name_hands(&row, x);
 	ent_wire_write_row(w, &row, last);
 	if (row.op != ENT_ROW_DELETE)
 		write_values(w, rel, x);

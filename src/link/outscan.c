@@ -37,7 +37,7 @@ static EntQuery objects_query = {
 static EntQuery graves_query = {
 	"SELECT rel, key, serial, changed_at FROM entanglement.tombstone "
 	"WHERE owner OPERATOR(pg_catalog.=) $1 AND serial OPERATOR(pg_catalog.>) $2 "
-	"AND ($4 OR heir IS NOT NULL) ORDER BY serial LIMIT $3",
+	"AND ($4 OR heir IS NOT NULL OR from_owner IS NOT NULL) ORDER BY serial LIMIT $3",
 	4, {INT4OID, INT8OID, INT8OID, BOOLOID}, NULL
 };
 static EntQuery arrears_query = {
@@ -335,7 +335,7 @@ scan_owner(EntOutbound *ob, EntOutOwner *o, Snapshot snapshot)
 	objects = SPI_tuptable;
 	nobjects = SPI_processed;
 	upto = complete_upto(ent_scan_chunk);
-	/* who has nothing needs no deaths, but an heir what he has inherited */
+	/* who has nothing of him needs no deaths, but what has changed hands */
 	ent_query_run(&graves_query, args, NULL, SPI_OK_SELECT, snapshot);
 	upto = Min(upto, complete_upto(ent_scan_chunk));
 	queue_rows(ob, o->no, o->floor, 0, o->position, upto);

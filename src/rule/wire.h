@@ -276,7 +276,8 @@ extern void ent_wire_read_table(EntReader *r, EntWireTable *t,
  * A row is: flags and operation (one byte), serial (zigzag difference from
  * the row before; the first from 0), key; for a delta: serial minus base, and
  * the column set (a bitmap with a length in bytes, bit i is column i of the
- * table's announcement); with HEIR: the heir's id, an epoch and a serial; for
+ * table's announcement); with HEIR: the heir's id, an epoch and a serial; likewise
+ * with FROM; for
  * full and delta: the values, in announcement
  * order, of the columns of the set (full: all that are not in_key_only), each
  * as varint length + 1 then the bytes, or 0 for NULL.
@@ -297,6 +298,8 @@ typedef enum EntRowOp
 #define ENT_ROW_HEIR		0x10	/* no delta: the object is another owner's from
 									 * now on; full: with what it was last,
 									 * delete: the receiver keeps what it has */
+#define ENT_ROW_FROM		0x20	/* delete, or with HEIR: the owner had got the
+									 * object from another one */
 
 typedef struct EntWireObjects
 {
@@ -311,7 +314,7 @@ extern void ent_wire_read_objects(EntReader *r, EntWireObjects *o);
 typedef struct EntWireRow
 {
 	EntRowOp	op;
-	unsigned	flags;			/* ENT_ROW_REFRESH, ENT_ROW_LATE, ENT_ROW_HEIR */
+	unsigned	flags;			/* ENT_ROW_... */
 	int64_t		serial;
 	int64_t		base;			/* delta: oldest copy it fits on */
 	const uint8_t *key;			/* reading: points into the batch */
@@ -321,6 +324,9 @@ typedef struct EntWireRow
 	EntWireUuid heir;			/* with ENT_ROW_HEIR: the new owner, */
 	uint32_t	heir_epoch;		/* ... whose first version is newer than this */
 	int64_t		heir_serial;
+	EntWireUuid from;			/* with ENT_ROW_FROM: the owner before, */
+	uint32_t	from_epoch;		/* ... and his version that said so */
+	int64_t		from_serial;
 } EntWireRow;
 
 /* *last is the serial of the row before in the section (0 at its start). */

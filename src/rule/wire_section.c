@@ -261,6 +261,15 @@ ent_wire_read_objects(EntReader *r, EntWireObjects *o)
 	o->epoch = read_epoch(r);
 }
 
+static void
+write_hand(EntWriter *w, const EntWireUuid *owner, uint32_t epoch,
+		   int64_t serial)
+{
+	ent_wire_write_uuid(w, owner);
+	ent_wire_write_varint(w, epoch);
+	ent_wire_write_varint(w, (uint64_t) serial);
+}
+
 void
 ent_wire_write_row(EntWriter *w, const EntWireRow *row, int64_t *last)
 {
@@ -273,11 +282,9 @@ ent_wire_write_row(EntWriter *w, const EntWireRow *row, int64_t *last)
 		ent_wire_write_bytes(w, row->set, row->setlen);
 	}
 	if (row->flags & ENT_ROW_HEIR)
-	{
-		ent_wire_write_uuid(w, &row->heir);
-		ent_wire_write_varint(w, row->heir_epoch);
-		ent_wire_write_varint(w, (uint64_t) row->heir_serial);
-	}
+		write_hand(w, &row->heir, row->heir_epoch, row->heir_serial);
+	if (row->flags & ENT_ROW_FROM)
+		write_hand(w, &row->from, row->from_epoch, row->from_serial);
 	*last = row->serial;
 }
 
@@ -308,20 +315,35 @@ read_row_delta(EntReader *r, EntWireRow *row)
 }
 
 static void
-read_row_heir(EntReader *r, EntWireRow *row)
+read_hand(EntReader *r, EntWireUuid *owner, uint32_t *epoch, int64_t *serial)
 {
-	if (row->op == ENT_ROW_DELTA)
+	ent_wire_read_uuid(r, owner);
+	*epoch = read_epoch(r);
+	*serial = ent_wire_read_serial(r);
+}
+
+/* What lives on as its owner's is in nobody else's hands. */
+static void
+read_hands(EntReader *r, EntWireRow *row)
+{
+	bool		heir = (row->flags & ENT_ROW_HEIR) != 0,
+				from = (row->flags & ENT_ROW_FROM) != 0;
+
+	if ((heir && row->op == ENT_ROW_DELTA) ||
+		(from && !heir && row->op != ENT_ROW_DELETE))
 		ent_wire_fail(r, ENT_WIRE_MALFORMED);
-	ent_wire_read_uuid(r, &row->heir);
-	row->heir_epoch = read_epoch(r);
-	row->heir_serial = ent_wire_read_serial(r);
+	if (heir)
+		read_hand(r, &row->heir, &row->heir_epoch, &row->heir_serial);
+	if (from)
+		read_hand(r, &row->from, &row->from_epoch, &row->from_serial);
 }
 
 void
 ent_wire_read_row(EntReader *r, EntWireRow *row, int64_t *last)
 {
 	unsigned	bits = read_bits(r, ENT_ROW_OP_MASK | ENT_ROW_REFRESH |
-								 ENT_ROW_LATE | ENT_ROW_HEIR);
+								 ENT_ROW_LATE | ENT_ROW_HEIR |
+								 ENT_ROW_FROM);
 
 	memset(row, 0, sizeof(*row));
 	if ((bits & ENT_ROW_OP_MASK) >= ENT_ROW_OPS)
@@ -332,8 +354,7 @@ ent_wire_read_row(EntReader *r, EntWireRow *row, int64_t *last)
 	row->key = ent_wire_read_bytes(r, ENT_WIRE_MAX_KEY, &row->keylen);
 	if (row->op == ENT_ROW_DELTA)
 		read_row_delta(r, row);
-	if (row->flags & ENT_ROW_HEIR)
-		read_row_heir(r, row);
+	read_hands(r, row);
 	if (r->error != ENT_WIRE_OK)
 		memset(row, 0, sizeof(*row));
 	*last = row->serial;

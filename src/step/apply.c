@@ -240,7 +240,7 @@ note_deleted(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 	if (mine)
 		ent_versions_drop(versions, a->rel->no, c->key);
 	ent_versions_bury(versions, a->rel->no, a->owner, a->epoch, r->serial,
-					  c->key, NULL);
+					  c->key, r->heir, r->from);
 	confirm(c);
 	ent_apply_unpark(a, c, r);
 	if (mine)

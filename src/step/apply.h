@@ -28,7 +28,8 @@ typedef struct EntApplyRow
 	bool	   *set;			/* column is given */
 	const char **data;			/* NULL: SQL NULL */
 	size_t	   *len;
-	EntHeir		heir;			/* with ENT_ROW_HEIR; owner 0: not known here */
+	EntHand		heir;			/* with ENT_ROW_HEIR; owner 0: not known here */
+	EntHand		from;			/* with ENT_ROW_FROM; likewise */
 	/* answered */
 	bool		again;			/* ask the sender for it in full */
 } EntApplyRow;

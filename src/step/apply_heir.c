@@ -14,62 +14,25 @@
 
 #include "base/wake.h"
 #include "step/apply_private.h"
+#include "store/handover.h"
 #include "store/object.h"
 #include "store/query.h"
 
-#define MAX_HEIRS	100			/* that followed each other */
-
-static EntQuery grave_query = {
-	"SELECT t.epoch, t.serial, t.heir, t.heir_epoch, t.heir_serial "
-	"FROM entanglement.tombstone t WHERE t.owner OPERATOR(pg_catalog.=) $1 "
-	"AND t.rel OPERATOR(pg_catalog.=) $2 AND t.key OPERATOR(pg_catalog.=) $3",
-	3, {INT4OID, INT4OID, BYTEAOID}, NULL
-};
-static EntQuery inherited_query = {
+static EntQuery birth_query = {
 	"INSERT INTO entanglement.change (rel, owner, op, key) VALUES ($1, $2, 'I', $3)",
 	3, {INT4OID, INT4OID, BYTEAOID}, NULL
 };
 
-/*
- * What the heir did to it since may have come first, by another way: he has
- * handed it over in turn, or deleted it. False: deleted.
- */
-static bool
-follow(EntApply *a, EntApplyCopy *c, EntHeir *heir)
-{
-	for (int i = 0; i < MAX_HEIRS; i++)
-	{
-		Datum		args[3] = {Int32GetDatum(heir->owner),
-		Int32GetDatum(a->rel->no), PointerGetDatum(c->key)};
-		bool		since = false,
-					deleted = false;
-
-		ent_query_run(&grave_query, args, NULL, SPI_OK_SELECT, NULL);
-		if (SPI_processed > 0)
-			since = ent_apply_newer(ent_query_int4(0, 1, NULL),
-									ent_query_int8(0, 2, NULL),
-									heir->epoch, heir->serial);
-		if (since)
-		{
-			heir->owner = ent_query_int4(0, 3, &deleted);
-			heir->epoch = ent_query_int4(0, 4, NULL);
-			heir->serial = ent_query_int8(0, 5, NULL);
-		}
-		SPI_freetuptable(SPI_tuptable);
-		if (!since || deleted)
-			return !deleted;
-	}
-	return true;
-}
-
 /* The heir is at home here: the next fold gives it his first version. */
 static void
-make_ours(EntApply *a, EntApplyCopy *c, int32 owner)
+make_ours(EntApplyWrite *w, int32 owner)
 {
-	Datum		args[3] = {Int32GetDatum(a->rel->no), Int32GetDatum(owner),
-	PointerGetDatum(c->key)};
+	EntHand		from = {w->a->owner, w->a->epoch, w->r->serial};
+	Datum		args[3] = {Int32GetDatum(w->a->rel->no), Int32GetDatum(owner),
+	PointerGetDatum(w->c->key)};
 
-	ent_query_run(&inherited_query, args, NULL, SPI_OK_INSERT, NULL);
+	ent_query_run(&birth_query, args, NULL, SPI_OK_INSERT, NULL);
+	ent_handover_inherited(w->a->rel->no, w->c->key, from);
 	ent_wake_collector_at_commit();
 }
 
@@ -84,7 +47,7 @@ known(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
 }
 
 static void
-pass_to(EntApplyWrite *w, EntVersions *versions, const EntHeir *heir)
+pass_to(EntApplyWrite *w, EntVersions *versions, const EntHand *heir)
 {
 	bytea	   *columns = palloc(VARHDRSZ);
 
@@ -92,7 +55,7 @@ pass_to(EntApplyWrite *w, EntVersions *versions, const EntHeir *heir)
 	ent_versions_put(versions, w->a->rel->no, heir->owner, heir->epoch,
 					 heir->serial, 0, w->c->key, columns);
 	if (ent_object_owner_is_local(heir->owner))
-		make_ours(w->a, w->c, heir->owner);
+		make_ours(w, heir->owner);
 }
 
 static void
@@ -113,7 +76,7 @@ ent_apply_inherit(EntApplyWrite *w, EntVersions *versions)
 	EntApplyCopy *c = w->c;
 	EntApplyRow *r = w->r;
 	bool		mine = c->exists && c->owner == a->owner;
-	EntHeir		heir = r->heir;
+	EntHand		heir = r->heir;
 
 	if (known(a, c, r))
 		return false;
@@ -125,7 +88,7 @@ ent_apply_inherit(EntApplyWrite *w, EntVersions *versions)
 	}
 	if (mine || (!c->exists && r->op == ENT_ROW_FULL))
 	{
-		bool		lives = follow(a, c, &heir);
+		bool		lives = ent_handover_follow(a->rel->no, c->key, &heir, NULL);
 
 		if (lives && r->op == ENT_ROW_FULL)
 			ent_apply_write(w);
@@ -142,7 +105,7 @@ ent_apply_inherit(EntApplyWrite *w, EntVersions *versions)
 		ent_apply_wake_parked(a, c);
 	}
 	ent_versions_bury(versions, a->rel->no, a->owner, a->epoch, r->serial,
-					  c->key, &r->heir);
+					  c->key, r->heir, r->from);
 	ent_apply_unpark(a, c, r);
 	if (ent_apply_late(a, r))
 		ent_apply_owe_others(a, c, r);

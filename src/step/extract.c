@@ -14,6 +14,7 @@
 #include "rule/coalesce.h"
 #include "rule/colserial.h"
 #include "step/extract.h"
+#include "store/handover.h"
 #include "store/query.h"
 #include "store/rowquery.h"
 #include "store/value.h"
@@ -28,7 +29,8 @@ static EntQuery version_query = {
 	2, {INT4OID, BYTEAARRAYOID}, NULL
 };
 static EntQuery grave_query = {
-	"SELECT u.n, t.epoch, t.serial, t.heir, t.heir_epoch, t.heir_serial "
+	"SELECT u.n, t.epoch, t.serial, t.heir, t.heir_epoch, t.heir_serial, "
+	"t.from_owner, t.from_epoch, t.from_serial "
 	"FROM unnest($2, $3) WITH ORDINALITY AS u(key, owner, n), LATERAL ("
 	"SELECT t.* FROM entanglement.tombstone t "
 	"WHERE t.owner OPERATOR(pg_catalog.=) u.owner AND t.rel OPERATOR(pg_catalog.=) $1 "
@@ -46,7 +48,8 @@ static EntQuery pending_query = {
 typedef struct Version
 {
 	bool		found;
-	int32		unconfirmed;	/* of this owner, who got it handed over */
+	int32		holder;			/* whose it is, this owner's or another one's; */
+	bool		unconfirmed;	/* ... who got it handed over */
 	int64		born;
 	bytea	   *columns;
 } Version;
@@ -77,8 +80,8 @@ read_versions(Job *j)
 		bool		null;
 
 		/* what he was handed over is told by who did it, until he confirms it */
-		if (born == 0)
-			j->versions[i].unconfirmed = owner;
+		j->versions[i].holder = owner;
+		j->versions[i].unconfirmed = born == 0;
 		if (born == 0 || owner != j->items[i].owner)
 			continue;
 		j->versions[i].found = true;
@@ -91,23 +94,48 @@ read_versions(Job *j)
 	SPI_freetuptable(SPI_tuptable);
 }
 
-/* The object lives on as somebody else's. */
-static void
-read_heir(Job *j, EntExtract *x, uint64 row)
+static EntHand
+hand_at(uint64 row, int col)
 {
+	EntHand		hand = {0};
 	bool		none;
+	int32		owner = ent_query_int4(row, col, &none);
 
-	x->heir.owner = ent_query_int4(row, 4, &none);
 	if (none)
+		return hand;
+	hand.owner = owner;
+	hand.epoch = ent_query_int4(row, col + 1, NULL);
+	hand.serial = ent_query_int8(row, col + 2, NULL);
+	return hand;
+}
+
+/*
+ * Of what has been handed over the one who holds it now is told. When nobody
+ * does it has died since, of which the peer may never hear otherwise.
+ */
+static void
+find_holders(Job *j)
+{
+	for (int i = 0; i < j->n; i++)
 	{
-		x->heir.owner = 0;
-		return;
+		EntExtract *x = &j->items[i];
+		Version    *v = &j->versions[i];
+		bytea	   *key;
+
+		if (x->kind != ENT_EXTRACT_DEAD || x->heir.owner == 0)
+			continue;
+		key = palloc(VARHDRSZ + x->keylen);
+		SET_VARSIZE(key, VARHDRSZ + x->keylen);
+		memcpy(VARDATA(key), x->key, x->keylen);
+		if (x->heir.owner != v->holder &&
+			!ent_handover_follow(j->rel->no, key, &x->heir, j->snapshot))
+			x->heir.owner = 0;
+		if (x->heir.owner != v->holder)
+			x->heir.owner = 0;
+		/* what the row holds is what it was last, until the heir makes it his */
+		if (x->heir.owner != 0 && v->unconfirmed)
+			x->kind = ENT_EXTRACT_FULL;
 	}
-	x->heir.epoch = ent_query_int4(row, 5, NULL);
-	x->heir.serial = ent_query_int8(row, 6, NULL);
-	/* what the row holds is what it was last, until the heir makes it his */
-	if (j->versions[x - j->items].unconfirmed == x->heir.owner)
-		x->kind = ENT_EXTRACT_FULL;
 }
 
 /*
@@ -139,9 +167,11 @@ read_graves(Job *j)
 		x->epoch = ent_query_int4(row, 2, NULL);
 		x->serial = ent_query_int8(row, 3, NULL);
 		x->kind = ENT_EXTRACT_DEAD;
-		read_heir(j, x, row);
+		x->heir = hand_at(row, 4);
+		x->from = hand_at(row, 7);
 	}
 	SPI_freetuptable(SPI_tuptable);
+	find_holders(j);
 }
 
 /* Decides full or delta, and for a delta which columns. */

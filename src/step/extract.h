@@ -38,7 +38,8 @@ typedef struct EntExtract
 	int32		epoch;
 	int64		serial;
 	int64		base;			/* delta: oldest copy it fits on */
-	EntHeir		heir;			/* handed over; owner 0: no */
+	EntHand		heir;			/* handed over; owner 0: no */
+	EntHand		from;			/* dead or handed over: by whom it was before */
 	bool	   *set;			/* by column: to be sent */
 	Datum	   *values;			/* by column */
 	bool	   *nulls;

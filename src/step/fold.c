@@ -60,7 +60,9 @@ typedef struct FoldEntry
 								 * stays; else 0 */
 	bool		handed;			/* a hand-over is among the changes: */
 	bool		heir_local;
-	EntHeir		heir;			/* owner 0: to nobody, after all */
+	EntHand		heir;			/* owner 0: to nobody, after all */
+	EntHand		from;			/* who had handed it over to the owner that has
+								 * it no more */
 } FoldEntry;
 
 /* A local owner touched by this fold. */
@@ -375,6 +377,36 @@ find_heirs(Fold *f)
 	}
 }
 
+/* From whom did owners get what they have no more after this fold? */
+static void
+find_givers(Fold *f)
+{
+	int			n = list_length(f->entries),
+				m = 0;
+	Datum	   *rels = palloc(n * sizeof(Datum));
+	Datum	   *keys = palloc(n * sizeof(Datum));
+	FoldEntry **entries = palloc(n * sizeof(FoldEntry *));
+	EntHand    *from = palloc0(n * sizeof(EntHand));
+	ListCell   *lc;
+
+	foreach(lc, f->entries)
+	{
+		FoldEntry  *e = lfirst(lc);
+
+		if (e->verdict != ENT_VERDICT_DEATH && e->old_owner == 0)
+			continue;
+		entries[m] = e;
+		rels[m] = Int32GetDatum(e->k.rel);
+		keys[m++] = PointerGetDatum(e->image);
+	}
+	if (m == 0)
+		return;
+	ent_handover_take_inherited(ent_query_array(INT4OID, rels, NULL, m),
+								ent_query_array(BYTEAOID, keys, NULL, m), from);
+	for (int i = 0; i < m; i++)
+		entries[i]->from = from[i];
+}
+
 /* Is the row there, in this transaction's snapshot? */
 static bool
 row_exists(FoldEntry *e)
@@ -531,10 +563,10 @@ post(FoldEntry *e, int32 owner, int64 serial)
 }
 
 /*
- * The object of a former owner dies as his; heir: NULL, or where it lives on.
+ * The object of a former owner dies as his, and may live on as the heir's.
  */
 static void
-settle_old(Fold *f, FoldEntry *e, EntVersions *versions, const EntHeir *heir)
+settle_old(Fold *f, FoldEntry *e, EntVersions *versions)
 {
 	FoldOwner  *old = e->old_owner == 0 ? NULL : find_owner(f, e->old_owner);
 	int64		serial;
@@ -543,7 +575,13 @@ settle_old(Fold *f, FoldEntry *e, EntVersions *versions, const EntHeir *heir)
 		return;
 	serial = old->next++;
 	ent_versions_bury(versions, e->k.rel, old->no, old->epoch, serial,
-					  e->image, heir);
+					  e->image, e->heir, e->from);
+	if (e->heir.owner != 0 && e->heir_local)
+	{
+		EntHand		from = {old->no, old->epoch, serial};
+
+		ent_handover_inherited(e->k.rel, e->image, from);
+	}
 	post(e, old->no, serial);
 }
 
@@ -554,7 +592,7 @@ settle_old(Fold *f, FoldEntry *e, EntVersions *versions, const EntHeir *heir)
 static void
 settle_abroad(Fold *f, FoldEntry *e, EntVersions *versions)
 {
-	settle_old(f, e, versions, &e->heir);
+	settle_old(f, e, versions);
 	ent_versions_put(versions, e->k.rel, e->heir.owner, e->heir.epoch,
 					 e->heir.serial, 0, e->image, new_columns(e, 0, 0));
 }
@@ -580,12 +618,12 @@ settle(Fold *f, FoldEntry *e, EntVersions *versions)
 		e->heir.epoch = o->epoch;
 		e->heir.serial = serial - 1;
 	}
-	settle_old(f, e, versions, e->heir.owner != 0 ? &e->heir : NULL);
+	settle_old(f, e, versions);
 	if (e->verdict == ENT_VERDICT_DEATH)
 	{
 		ent_versions_drop(versions, e->k.rel, e->image);
 		ent_versions_bury(versions, e->k.rel, o->no, o->epoch, serial, e->image,
-						  NULL);
+						  e->heir, e->from);
 	}
 	else
 	{
@@ -624,6 +662,7 @@ fold_entries(Fold *f)
 	find_heirs(f);
 	foreach(lc, f->entries)
 		judge(f, lfirst(lc));
+	find_givers(f);
 	allocate(f);
 	versions = ent_versions_create();
 	foreach(lc, f->entries)

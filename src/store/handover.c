@@ -55,6 +55,28 @@ static EntQuery again_query = {
 	3, {INT4ARRAYOID, BYTEAARRAYOID, INT8ARRAYOID}, NULL
 };
 
+static EntQuery grave_query = {
+	"SELECT t.epoch, t.serial, t.heir, t.heir_epoch, t.heir_serial "
+	"FROM entanglement.tombstone t WHERE t.owner OPERATOR(pg_catalog.=) $1 "
+	"AND t.rel OPERATOR(pg_catalog.=) $2 AND t.key OPERATOR(pg_catalog.=) $3",
+	3, {INT4OID, INT4OID, BYTEAOID}, NULL
+};
+static EntQuery inherited_query = {
+	"INSERT INTO entanglement.inherited (rel, key, from_owner, from_epoch, from_serial) "
+	"VALUES ($1, $2, $3, $4, $5) ON CONFLICT (rel, key) DO UPDATE "
+	"SET from_owner = EXCLUDED.from_owner, from_epoch = EXCLUDED.from_epoch, "
+	"from_serial = EXCLUDED.from_serial",
+	5, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID}, NULL
+};
+static EntQuery disinherit_query = {
+	"DELETE FROM entanglement.inherited i USING unnest($1, $2) WITH ORDINALITY AS u(rel, key, n) "
+	"WHERE i.rel OPERATOR(pg_catalog.=) u.rel AND i.key OPERATOR(pg_catalog.=) u.key "
+	"RETURNING u.n, i.from_owner, i.from_epoch, i.from_serial",
+	2, {INT4ARRAYOID, BYTEAARRAYOID}, NULL
+};
+
+#define MAX_HEIRS	100			/* that followed each other */
+
 void
 ent_handover_make(int32 rel, bytea *key, int32 heir)
 {
@@ -189,4 +211,70 @@ ent_handover_put_off(Datum rels, Datum keys, bool *off)
 		return;
 	args[2] = ent_query_array(INT8OID, n, NULL, count);
 	ent_query_run(&again_query, args, NULL, SPI_OK_INSERT, NULL);
+}
+
+/* True when the heir's tombstone is newer than the hand-over: where it leads. */
+static bool
+next_heir(int32 rel, bytea *key, EntHand *heir, Snapshot snapshot,
+		  bool *deleted)
+{
+	Datum		args[3] = {Int32GetDatum(heir->owner), Int32GetDatum(rel),
+	PointerGetDatum(key)};
+	bool		since = false;
+
+	ent_query_run(&grave_query, args, NULL, SPI_OK_SELECT, snapshot);
+	if (SPI_processed > 0)
+	{
+		int32		epoch = ent_query_int4(0, 1, NULL);
+		int64		serial = ent_query_int8(0, 2, NULL);
+
+		since = epoch > heir->epoch ||
+			(epoch == heir->epoch && serial > heir->serial);
+	}
+	if (since)
+	{
+		heir->owner = ent_query_int4(0, 3, deleted);
+		heir->epoch = ent_query_int4(0, 4, NULL);
+		heir->serial = ent_query_int8(0, 5, NULL);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return since;
+}
+
+bool
+ent_handover_follow(int32 rel, bytea *key, EntHand *heir, Snapshot snapshot)
+{
+	bool		deleted = false;
+
+	for (int i = 0; i < MAX_HEIRS && !deleted; i++)
+		if (!next_heir(rel, key, heir, snapshot, &deleted))
+			break;
+	return !deleted;
+}
+
+void
+ent_handover_inherited(int32 rel, bytea *key, EntHand from)
+{
+	Datum		args[5] = {Int32GetDatum(rel), PointerGetDatum(key),
+		Int32GetDatum(from.owner), Int32GetDatum(from.epoch),
+	Int64GetDatum(from.serial)};
+
+	ent_query_run(&inherited_query, args, NULL, SPI_OK_INSERT, NULL);
+}
+
+void
+ent_handover_take_inherited(Datum rels, Datum keys, EntHand *from)
+{
+	Datum		args[2] = {rels, keys};
+
+	ent_query_run(&disinherit_query, args, NULL, SPI_OK_DELETE_RETURNING, NULL);
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		EntHand    *f = &from[ent_query_int8(row, 1, NULL) - 1];
+
+		f->owner = ent_query_int4(row, 2, NULL);
+		f->epoch = ent_query_int4(row, 3, NULL);
+		f->serial = ent_query_int8(row, 4, NULL);
+	}
+	SPI_freetuptable(SPI_tuptable);
 }

@@ -14,6 +14,10 @@
 
 #include "postgres.h"
 
+#include "utils/snapshot.h"
+
+#include "store/version.h"
+
 /* Notes it, and wakes the collector at commit. Needs SPI. */
 extern void ent_handover_make(int32 rel, bytea *key, int32 heir);
 
@@ -46,5 +50,17 @@ extern int	ent_handover_take(Datum rels, Datum keys, EntHandover **out);
  * off[i]. For the next fold to find them, a change row is written again.
  */
 extern void ent_handover_put_off(Datum rels, Datum keys, bool *off);
+
+/*
+ * Follows what the heir did with the object since, as far as tombstones tell:
+ * leaves its last owner in *heir. False: deleted. Needs SPI.
+ */
+extern bool ent_handover_follow(int32 rel, bytea *key, EntHand *heir,
+								Snapshot snapshot);
+
+/* From whom a local owner has got an object; it goes when he has it no more. */
+extern void ent_handover_inherited(int32 rel, bytea *key, EntHand from);
+/* Takes that note away; owner 0: there was none. Arrays of n. */
+extern void ent_handover_take_inherited(Datum rels, Datum keys, EntHand *from);
 
 #endif							/* ENT_STORE_HANDOVER_H */

@@ -29,19 +29,21 @@ static EntQuery drop_query = {
 };
 static EntQuery bury_query = {
 	"INSERT INTO entanglement.tombstone "
-	"(rel, owner, epoch, serial, changed_at, key, heir, heir_epoch, heir_serial) "
+	"(rel, owner, epoch, serial, changed_at, key, heir, heir_epoch, heir_serial, "
+	"from_owner, from_epoch, from_serial) "
 	"SELECT u.rel, u.owner, u.epoch, u.serial, $6, u.key, "
-	"NULLIF(u.heir, 0), NULLIF(u.heir_epoch, 0), "
-	"CASE WHEN u.heir OPERATOR(pg_catalog.<>) 0 THEN u.heir_serial END "
-	"FROM unnest($1, $2, $3, $4, $5, $7, $8, $9) "
-	"AS u(rel, owner, epoch, serial, key, heir, heir_epoch, heir_serial) "
+	"u.heir, u.heir_epoch, u.heir_serial, u.from_owner, u.from_epoch, u.from_serial "
+	"FROM unnest($1, $2, $3, $4, $5, $7, $8, $9, $10, $11, $12) "
+	"AS u(rel, owner, epoch, serial, key, heir, heir_epoch, heir_serial, "
+	"from_owner, from_epoch, from_serial) "
 	"ON CONFLICT (owner, rel, key) DO UPDATE SET epoch = EXCLUDED.epoch, "
 	"serial = EXCLUDED.serial, changed_at = EXCLUDED.changed_at, "
 	"heir = EXCLUDED.heir, heir_epoch = EXCLUDED.heir_epoch, "
-	"heir_serial = EXCLUDED.heir_serial",
-	9, {INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
+	"heir_serial = EXCLUDED.heir_serial, from_owner = EXCLUDED.from_owner, "
+	"from_epoch = EXCLUDED.from_epoch, from_serial = EXCLUDED.from_serial",
+	12, {INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
 		BYTEAARRAYOID, TIMESTAMPTZOID, INT4ARRAYOID, INT4ARRAYOID,
-	INT8ARRAYOID}, NULL
+	INT8ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID}, NULL
 };
 static EntQuery unbury_query = {
 	"DELETE FROM entanglement.tombstone t USING unnest($1, $2, $3) AS u(owner, rel, key) "
@@ -63,7 +65,12 @@ typedef struct Rows
 			   *columns,
 			   *heir,
 			   *heir_epoch,
-			   *heir_serial;
+			   *heir_serial,
+			   *from,
+			   *from_epoch,
+			   *from_serial;
+	bool	   *no_heir,
+			   *no_from;
 } Rows;
 
 struct EntVersions
@@ -87,23 +94,27 @@ static void
 grow(EntVersions *v, Rows *r)
 {
 	Datum	  **all[] = {&r->rel, &r->owner, &r->epoch, &r->serial, &r->born,
-	&r->key, &r->columns, &r->heir, &r->heir_epoch, &r->heir_serial};
+	&r->key, &r->columns, &r->heir, &r->heir_epoch, &r->heir_serial, &r->from,
+	&r->from_epoch, &r->from_serial};
+
+	bool	  **nulls[] = {&r->no_heir, &r->no_from};
 
 	r->max = r->max == 0 ? 64 : r->max * 2;
 	for (int i = 0; i < lengthof(all); i++)
 		*all[i] = *all[i] == NULL ?
 			MemoryContextAlloc(v->context, r->max * sizeof(Datum)) :
 			repalloc_huge(*all[i], r->max * sizeof(Datum));
+	for (int i = 0; i < lengthof(nulls); i++)
+		*nulls[i] = *nulls[i] == NULL ?
+			MemoryContextAlloc(v->context, r->max * sizeof(bool)) :
+			repalloc_huge(*nulls[i], r->max * sizeof(bool));
 }
 
-static void
+/* Another row; its place. */
+static int
 add(EntVersions *v, Rows *r, int32 rel, int32 owner, int32 epoch,
-	int64 serial, int64 born, bytea *key, bytea *columns, const EntHeir *heir)
+	int64 serial, int64 born, bytea *key, bytea *columns)
 {
-	static const EntHeir none = {0};
-
-	if (heir == NULL)
-		heir = &none;
 	if (r->n == r->max)
 		grow(v, r);
 	r->rel[r->n] = Int32GetDatum(rel);
@@ -113,30 +124,37 @@ add(EntVersions *v, Rows *r, int32 rel, int32 owner, int32 epoch,
 	r->born[r->n] = Int64GetDatum(born);
 	r->key[r->n] = PointerGetDatum(key);
 	r->columns[r->n] = PointerGetDatum(columns);
-	r->heir[r->n] = Int32GetDatum(heir->owner);
-	r->heir_epoch[r->n] = Int32GetDatum(heir->epoch);
-	r->heir_serial[r->n] = Int64GetDatum(heir->serial);
-	r->n++;
+	return r->n++;
 }
 
 void
 ent_versions_put(EntVersions *v, int32 rel, int32 owner, int32 epoch,
 				 int64 serial, int64 born, bytea *key, bytea *columns)
 {
-	add(v, &v->put, rel, owner, epoch, serial, born, key, columns, NULL);
+	add(v, &v->put, rel, owner, epoch, serial, born, key, columns);
 }
 
 void
 ent_versions_drop(EntVersions *v, int32 rel, bytea *key)
 {
-	add(v, &v->drop, rel, 0, 0, 0, 0, key, NULL, NULL);
+	add(v, &v->drop, rel, 0, 0, 0, 0, key, NULL);
 }
 
 void
 ent_versions_bury(EntVersions *v, int32 rel, int32 owner, int32 epoch,
-				  int64 serial, bytea *key, const EntHeir *heir)
+				  int64 serial, bytea *key, EntHand heir, EntHand from)
 {
-	add(v, &v->bury, rel, owner, epoch, serial, 0, key, NULL, heir);
+	Rows	   *r = &v->bury;
+	int			i = add(v, r, rel, owner, epoch, serial, 0, key, NULL);
+
+	r->heir[i] = Int32GetDatum(heir.owner);
+	r->heir_epoch[i] = Int32GetDatum(heir.epoch);
+	r->heir_serial[i] = Int64GetDatum(heir.serial);
+	r->no_heir[i] = heir.owner == 0;
+	r->from[i] = Int32GetDatum(from.owner);
+	r->from_epoch[i] = Int32GetDatum(from.epoch);
+	r->from_serial[i] = Int64GetDatum(from.serial);
+	r->no_from[i] = from.owner == 0;
 }
 
 #define ARRAY(type, rows, field) \
@@ -175,7 +193,9 @@ write_drop(EntVersions *v)
 static void
 write_bury(EntVersions *v)
 {
-	Datum		args[9];
+	Datum		args[12];
+	bool	   *no_heir = v->bury.no_heir,
+			   *no_from = v->bury.no_from;
 
 	args[0] = ARRAY(INT4OID, v->bury, rel);
 	args[1] = ARRAY(INT4OID, v->bury, owner);
@@ -183,9 +203,12 @@ write_bury(EntVersions *v)
 	args[3] = ARRAY(INT8OID, v->bury, serial);
 	args[4] = ARRAY(BYTEAOID, v->bury, key);
 	args[5] = TimestampTzGetDatum(GetCurrentTimestamp());
-	args[6] = ARRAY(INT4OID, v->bury, heir);
-	args[7] = ARRAY(INT4OID, v->bury, heir_epoch);
-	args[8] = ARRAY(INT8OID, v->bury, heir_serial);
+	args[6] = ent_query_array(INT4OID, v->bury.heir, no_heir, v->bury.n);
+	args[7] = ent_query_array(INT4OID, v->bury.heir_epoch, no_heir, v->bury.n);
+	args[8] = ent_query_array(INT8OID, v->bury.heir_serial, no_heir, v->bury.n);
+	args[9] = ent_query_array(INT4OID, v->bury.from, no_from, v->bury.n);
+	args[10] = ent_query_array(INT4OID, v->bury.from_epoch, no_from, v->bury.n);
+	args[11] = ent_query_array(INT8OID, v->bury.from_serial, no_from, v->bury.n);
 	ent_query_run(&bury_query, args, NULL, SPI_OK_INSERT, NULL);
 }
 

@@ -13,15 +13,16 @@
 typedef struct EntVersions EntVersions;
 
 /*
- * Whose an object is from now on, and a version that is older than his first
- * one of it but newer than those he may have had of it before.
+ * Whose hands an object comes into, and a version that is older than his first
+ * one of it but newer than those he may have had of it before; or whose hands
+ * it came from, with his last version.
  */
-typedef struct EntHeir
+typedef struct EntHand
 {
-	int32		owner;			/* local number; 0: nobody */
+	int32		owner;			/* local number; 0: nobody's */
 	int32		epoch;
 	int64		serial;
-} EntHeir;
+} EntHand;
 
 extern EntVersions *ent_versions_create(void);	/* in the current context */
 
@@ -35,12 +36,13 @@ extern void ent_versions_put(EntVersions *v, int32 rel, int32 owner,
 /* The object is no more. */
 extern void ent_versions_drop(EntVersions *v, int32 rel, bytea *key);
 /*
- * A tombstone; replaces the owner's older one for that key. heir: NULL, or the
- * object lives on as his.
+ * A tombstone; replaces the owner's older one for that key. heir: owner 0, or the
+ * object lives on as his. from: owner 0, or who had handed it over before; until
+ * that has been heard of, the tombstone is not removed.
  */
 extern void ent_versions_bury(EntVersions *v, int32 rel, int32 owner,
 							  int32 epoch, int64 serial, bytea *key,
-							  const EntHeir *heir);
+							  EntHand heir, EntHand from);
 
 /*
  * Writes everything gathered (in the order unbury, put, drop, bury) and empties it. SPI connected. A key
