@@ -29,6 +29,9 @@ $$;
 SELECT pg_temp.cases('entanglement.set_node_name(text)', 'NULL', '''''', 'repeat(''n'', 64)', '1', '');
 SELECT pg_temp.cases('entanglement.create_owner(text, uuid)', 'NULL', '''''', 'repeat(''n'', 64)',
     '''here''', '''x'', NULL', '''x'', ''y''', '1', '');
+SELECT pg_temp.cases('entanglement.bind_owner(text, text[])', 'NULL', '''''', '''missing''',
+    '''missing'', ''peer''', '''here'', ''missing''', '''here'', NULL',
+    '''here'', VARIADIC NULL', '''here'', VARIADIC ''{NULL}''', '''here'', ''peer''', '''here''', '1', '');
 SELECT pg_temp.cases('entanglement.owner_of(record)', '1', 'ROW(1)', '''(1)''', '(1)::plain',
     '(SELECT v FROM item_view v LIMIT 1)', '(SELECT c FROM pg_class c LIMIT 1)',
     'ROW(1)::temporary', 'ROW(1)::far',
@@ -61,6 +64,8 @@ SELECT pg_temp.cases('entanglement.key_text(integer, bytea)', '(SELECT no FROM e
 SELECT pg_temp.cases('entanglement.start_worker()', '1');
 SELECT pg_temp.cases('entanglement.link_states()', '1');
 SELECT pg_temp.cases('entanglement.is_preloaded()', '1');
+SELECT pg_temp.cases('entanglement.topology()', '1');
+SELECT pg_temp.cases('entanglement.topology_dot()', '1');
 SELECT pg_temp.cases('entanglement.capture_trigger()', '', '1');
 SELECT pg_temp.cases('entanglement.truncate_trigger()', '', '1');
 SELECT pg_temp.cases('entanglement.request_trigger()', '', '1');
@@ -96,8 +101,9 @@ SELECT * FROM pg_temp.counts() EXCEPT SELECT * FROM before;
 SELECT concat(proname, '(', a, ')'),
        pg_temp.attempt(concat(CASE prokind WHEN 'p' THEN 'CALL ' ELSE 'SELECT ' END,
            'entanglement.', proname, '(', a, ')'), 'regress_plain')
-  FROM pg_proc, LATERAL (SELECT string_agg('NULL::' || t::regtype, ', ')
-      FROM unnest(proargtypes) t) u (a)
+  FROM pg_proc, LATERAL (SELECT string_agg(CASE WHEN provariadic <> 0 AND n = pronargs
+          THEN 'VARIADIC ' ELSE '' END || 'NULL::' || t::regtype, ', ' ORDER BY n)
+      FROM unnest(proargtypes) WITH ORDINALITY x (t, n)) u (a)
  WHERE pronamespace = 'entanglement'::regnamespace
    AND prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
  ORDER BY proname;

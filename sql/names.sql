@@ -9,7 +9,8 @@ SELECT p.proname || '(' || pg_catalog.pg_get_function_arguments(p.oid) || ')' ||
    AND p.proname IN ('set_node_name', 'create_owner', 'owner_of', 'synchronize',
        'desynchronize', 'add_peer', 'alter_peer', 'drop_peer', 'pause_peer',
        'resume_peer', 'drain', 'start_worker', 'hello', 'push', 'pull',
-       'last_request', 'wait_for', 'cancel_request', 'transfer')
+       'last_request', 'wait_for', 'cancel_request', 'transfer', 'bind_owner',
+       'topology', 'topology_dot')
  ORDER BY p.proname COLLATE "C";
 SELECT c.relname || ': ' || string_agg(a.attname || ' ' ||
            pg_catalog.format_type(a.atttypid, NULL), ', ' ORDER BY a.attnum)

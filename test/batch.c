@@ -104,6 +104,7 @@ add_owner(EntWriter *w, Random *r, Shape *shapes)
 	o.epoch = any_number(r, ENT_WIRE_MAX_EPOCH);
 	o.serial = any_serial(r);
 	o.distance = any_number(r, ENT_WIRE_MAX_DISTANCE);
+	o.lost = random_below(r, 2);
 	ent_wire_write_owner(w, &o);
 }
 
@@ -209,7 +210,17 @@ add_claim(EntWriter *w, Random *r, Shape *shapes)
 	c.owner = any_number(r, ENT_WIRE_MAX_OWNERS);
 	c.epoch = any_number(r, ENT_WIRE_MAX_EPOCH);
 	c.serial = any_serial(r);
-	ent_wire_write_claim(w, random_below(r, 2) ? ENT_SECTION_CLAIM : ENT_SECTION_CLAIM_GAPS, &c);
+	switch (random_below(r, 3))
+	{
+		case 0:
+			ent_wire_write_claim(w, ENT_SECTION_CLAIM, &c);
+			break;
+		case 1:
+			ent_wire_write_claim(w, ENT_SECTION_CLAIM_GAPS, &c);
+			break;
+		default:
+			ent_wire_write_claim(w, ENT_SECTION_SEEK, &c);
+	}
 }
 
 static void
@@ -385,10 +396,13 @@ add_unknown(EntWriter *w, Random *r, Shape *shapes)
 {
 	unsigned	type = (unsigned) random_below(r, 200) + 56;
 	size_t		len;
-	size_t		mark = ent_wire_open_section(w, (EntSectionType) type);
+	size_t		mark;
 	const uint8_t *bytes = any_bytes(r, 300, &len, 0);
 
 	(void) shapes;
+	if (type == ENT_SECTION_SEEK)	/* that one is known */
+		type++;
+	mark = ent_wire_open_section(w, (EntSectionType) type);
 	ent_wire_write_raw(w, bytes, len);
 	ent_wire_close_section(w, mark);
 }
@@ -606,6 +620,7 @@ static void (*const echoes[]) (Echo *, EntReader *) = {
 	[ENT_SECTION_OBJECTS] = echo_objects,
 	[ENT_SECTION_CLAIM] = echo_claim,
 	[ENT_SECTION_CLAIM_GAPS] = echo_claim,
+	[ENT_SECTION_SEEK] = echo_claim,
 	[ENT_SECTION_ARREARS_DONE] = echo_arrears,
 	[ENT_SECTION_PRESENT] = echo_present,
 	[ENT_SECTION_WANT] = echo_want,

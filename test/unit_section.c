@@ -34,7 +34,7 @@ write_example_hello(EntWriter *w)
 static void
 write_example_owner(EntWriter *w)
 {
-	EntWireOwner o = {2, {{0}}, {{0}}, "red", 7, 300, 1};
+	EntWireOwner o = {2, {{0}}, {{0}}, "red", 7, 300, 1, true};
 
 	o.id = o.home = node;
 	ent_wire_write_owner(w, &o);
@@ -91,6 +91,14 @@ write_example_claim(EntWriter *w)
 	EntWireClaim c = {2, 7, 300};
 
 	ent_wire_write_claim(w, ENT_SECTION_CLAIM, &c);
+}
+
+static void
+write_example_seek(EntWriter *w)
+{
+	EntWireClaim c = {2, 7, 300};
+
+	ent_wire_write_claim(w, ENT_SECTION_SEEK, &c);
 }
 
 static void
@@ -199,7 +207,7 @@ static const struct
 	{"hello", write_example_hello,
 	BYTES("\x01\x2b\x03\x01" NODE "\x05" "alice" "\x12" "entanglement 0.1.0")},
 	{"owner", write_example_owner,
-	BYTES("\x02\x29\x02" NODE NODE "\x03red\x07\xac\x02\x01")},
+	BYTES("\x02\x2a\x02" NODE NODE "\x03red\x07\xac\x02\x01\x01")},
 	{"table", write_example_table,
 		BYTES("\x03\x41\x05\x06public\x01t\x02\x03"
 			  "\x02id\x0apg_catalog\x04int4\x03\x02"
@@ -229,6 +237,7 @@ static const struct
 	BYTES("\x0e\x2a" NODE "\x01" NODE "\x07\xac\x02\x01\x02id\x02" "7")},
 	{"response: refused", write_example_refused,
 	BYTES("\x0e\x1f" NODE "\x00" "23P01\x02no\x00\x03t_x\x00")},
+	{"seek", write_example_seek, BYTES("\x50\x04\x02\x07\xac\x02")},
 };
 
 static void
@@ -290,7 +299,7 @@ check_fields(void)
 	CHECK(strcmp(h.software, "entanglement 0.1.0") == 0);
 	r = example_body(1);
 	ent_wire_read_owner(&r, &o);
-	CHECK(o.number == 2 && o.epoch == 7 && o.serial == 300 && o.distance == 1);
+	CHECK(o.number == 2 && o.epoch == 7 && o.serial == 300 && o.distance == 1 && o.lost);
 	CHECK(strcmp(o.name, "red") == 0 && memcmp(&o.home, &node, 16) == 0);
 	r = example_body(2);
 	ent_wire_read_table(&r, &t, alloc_for_wire(&memory));
@@ -529,6 +538,7 @@ static const struct
 	{"owner epoch beyond 31 bits", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x80\x80\x80\x80\x08\x01\x00"), ENT_WIRE_LIMIT},
 	{"owner serial beyond 63 bits", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x01" HUGE "\x00"), ENT_WIRE_OVERFLOW},
 	{"owner distance beyond 31 bits", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x01\x01" HUGE), ENT_WIRE_LIMIT},
+	{"owner neither lost nor not", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x01\x01\x00\x02"), ENT_WIRE_MALFORMED},
 	{"table number too large", read_table, BYTES("\xa1\x8d\x06"), ENT_WIRE_LIMIT},
 	{"table without schema", read_table, BYTES("\x01\x00\x01t\x01\x01" COL("\x01")), ENT_WIRE_MALFORMED},
 	{"table without key", read_table, BYTES("\x01\x01s\x01t\x00\x01" COL("\x00")), ENT_WIRE_MALFORMED},

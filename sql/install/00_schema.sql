@@ -26,10 +26,39 @@ CREATE TABLE entanglement.owner (
     told bigint NOT NULL DEFAULT 0,
     pruned bigint NOT NULL DEFAULT 0,
     peer integer,
-    distance integer NOT NULL DEFAULT 0
+    distance integer NOT NULL DEFAULT 0,
+    nearest integer NOT NULL DEFAULT 2147483647,
+    lost boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX owner_local_name ON entanglement.owner (name) WHERE local;
-COMMENT ON TABLE entanglement.owner IS 'Authorities for objects; serial is the last allocated (local) or our have (remote), pruned the newest serial of a collected tombstone, peer the route. Of a remote one: sure is the have without gaps, told the greatest have there was in this epoch.';
+COMMENT ON TABLE entanglement.owner IS 'Authorities for objects; serial is the last allocated (local) or our have (remote), pruned the newest serial of a collected tombstone, peer the route. Of a remote one: sure is the have without gaps, told the greatest have there was in this epoch, nearest the least distance since then, lost what the peer says of its own route.';
+
+-- Gone after a crash, as are those who asked: they ask again.
+CREATE UNLOGGED TABLE entanglement.seek (
+    owner integer PRIMARY KEY,
+    local boolean NOT NULL,
+    epoch integer NOT NULL,
+    serial bigint NOT NULL
+);
+CREATE INDEX seek_local ON entanglement.seek (owner) WHERE local;
+COMMENT ON TABLE entanglement.seek IS 'Owners of which peers seek an offer beyond that serial, so that they may change their route: of a remote one it is asked of our own route, for a local one the next fold gives out a serial.';
+
+CREATE TABLE entanglement.speaker (
+    owner integer PRIMARY KEY,
+    peers integer[] NOT NULL
+);
+COMMENT ON TABLE entanglement.speaker IS 'Owners that are pinned to the peers that may speak for them.';
+
+CREATE TABLE entanglement.violation (
+    peer integer NOT NULL,
+    kind text NOT NULL,
+    owner integer NOT NULL,
+    rel integer NOT NULL,
+    count bigint NOT NULL,
+    latest timestamptz NOT NULL,
+    PRIMARY KEY (peer, kind, owner, rel)
+);
+COMMENT ON TABLE entanglement.violation IS 'What peers sent that they had no right to say, and how often; owner and rel are 0 where it is about none, or about more than are kept of one peer.';
 
 CREATE TABLE entanglement.relation (
     no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -16,11 +16,15 @@ COMMENT ON VIEW entanglement.node IS
 
 CREATE VIEW entanglement.owners AS
 SELECT o.id, o.name, o.local, p.name AS peer, o.distance, o.epoch, o.serial,
-       CASE WHEN o.local THEN NULL ELSE o.serial END AS have
-  FROM entanglement.owner o LEFT JOIN entanglement.peer p ON p.no = o.peer;
+       CASE WHEN o.local THEN NULL ELSE o.serial END AS have,
+       CASE WHEN s.owner IS NOT NULL THEN ARRAY(
+           SELECT q.name FROM entanglement.peer q WHERE q.no OPERATOR(pg_catalog.=) ANY (s.peers)
+           ORDER BY q.name COLLATE "C") END AS speakers
+  FROM entanglement.owner o LEFT JOIN entanglement.peer p ON p.no = o.peer
+  LEFT JOIN entanglement.speaker s ON s.owner = o.no;
 GRANT SELECT ON entanglement.owners TO PUBLIC;
 COMMENT ON VIEW entanglement.owners IS
-'Owners of objects: peer is the route to a remote one, distance the number of links to its home, serial the newest given out or received, have what is complete here.';
+'Owners of objects: peer is the route to a remote one, distance the number of links to its home, serial the newest given out or received, have what is complete here, speakers the peers it is pinned to (NULL: not pinned).';
 
 CREATE FUNCTION entanglement.create_owner(name text, id uuid DEFAULT pg_catalog.gen_random_uuid())
 RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -35,3 +39,10 @@ AS 'MODULE_PATHNAME', 'ent_sql_set_node_name';
 REVOKE ALL ON FUNCTION entanglement.set_node_name(text) FROM PUBLIC;
 COMMENT ON FUNCTION entanglement.set_node_name(text) IS
 'Names this node (1 to 63 bytes); its default owner is renamed along while it carries the node''s name.';
+
+CREATE FUNCTION entanglement.bind_owner(owner text, VARIADIC peers text[] DEFAULT '{}')
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'ent_sql_bind_owner';
+REVOKE ALL ON FUNCTION entanglement.bind_owner(text, text[]) FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.bind_owner(text, text[]) IS
+'Pins an owner (name, a local one before remote ones, or id) to the peers that may speak for it; none: not pinned. A route through another peer ends. Takes effect at commit, on live links too.';

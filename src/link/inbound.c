@@ -168,8 +168,12 @@ hold_owners(EntInbound *ib, EntReader r, bool all)
 			hold_owner(ib, in);
 }
 
+/*
+ * What is under way while a route changes is no violation: only when the peer
+ * has been told that we do not want it, and sends it all the same.
+ */
 EntInOwner *
-ent_inbound_authorized_owner(EntInbound *ib, uint32 number)
+ent_inbound_authorized_owner(EntInbound *ib, uint32 number, int32 rel)
 {
 	EntInOwner *in = hash_search(ib->owners, &number, HASH_FIND, NULL);
 
@@ -180,16 +184,21 @@ ent_inbound_authorized_owner(EntInbound *ib, uint32 number)
 				 errdetail("Owner number %u was never announced.", number)));
 	if (in->no != 0 && in->wanted)
 		return in;
-	if (in->local && !in->refused)
-	{
-		in->refused = true;
-		ent_shmem_set_error(ib->slot, "42501",
-							psprintf("the peer sent state of owner \"%s\", which is at home here; refused",
-									 ent_name_from_wire(in->name)));
-		ereport(LOG, (errmsg("peer sent state of local owner \"%s\"; refused",
-							 ent_name_from_wire(in->name))));
-	}
+	if (!in->told_wanted)
+		ent_inbound_violation(ib, in->local ? ENT_IN_WRONG_LOCAL :
+							  in->sender_epoch < in->epoch ?
+							  ENT_IN_WRONG_EPOCH : ENT_IN_WRONG_SPEAKER, in, rel);
 	return NULL;
+}
+
+bool
+ent_inbound_epoch_counts(EntInbound *ib, EntInOwner *in, uint32 epoch,
+						 int32 rel)
+{
+	if (epoch <= PG_INT32_MAX && (int32) epoch >= in->epoch)
+		return true;
+	ent_inbound_violation(ib, ENT_IN_WRONG_EPOCH, in, rel);
+	return false;
 }
 
 EntInTable *
@@ -224,8 +233,8 @@ take_claim(EntInbound *ib, EntReader *body, bool gaps)
 
 	ent_wire_read_claim(body, &c);
 	ent_inbound_check(body, "claim");
-	in = ent_inbound_authorized_owner(ib, c.owner);
-	if (in == NULL || c.epoch > PG_INT32_MAX)
+	in = ent_inbound_authorized_owner(ib, c.owner, 0);
+	if (in == NULL || !ent_inbound_epoch_counts(ib, in, c.epoch, 0))
 		return;
 	if (newer(c.epoch, c.serial, in->base_epoch, in->base_have))
 	{
@@ -235,13 +244,15 @@ take_claim(EntInbound *ib, EntReader *body, bool gaps)
 	if (newer(in->epoch, in->have, c.epoch, c.serial))
 		return;
 	ent_owner_set_have(in->no, c.epoch, c.serial, gaps);
+	ev.owner = in->no;
+	if (in->epoch != (int32) c.epoch)
+		ent_wake_post_at_commit(&ev);	/* to be offered anew */
 	in->told = in->epoch == (int32) c.epoch ? Max(in->told, c.serial) : c.serial;
 	in->epoch = c.epoch;
 	in->have = c.serial;
 	o = ent_owner_get(in->no);
 	if (o == NULL || o->arrears)
 		return;
-	ev.owner = in->no;
 	ev.serial = c.serial;
 	ent_wake_post_at_commit(&ev);
 }
@@ -256,9 +267,9 @@ take_arrears_done(EntInbound *ib, EntReader *body)
 
 	ent_wire_read_arrears(body, &done);
 	ent_inbound_check(body, "arrears done");
-	in = ent_inbound_authorized_owner(ib, done.owner);
+	in = hash_search(ib->owners, &done.owner, HASH_FIND, NULL);
 	t = ent_inbound_announced_table(ib, done.table);
-	if (in == NULL || !t->known)
+	if (in == NULL || in->no == 0 || !in->wanted || !t->known)
 		return;
 	args[0] = Int32GetDatum(in->no);
 	args[1] = Int32GetDatum(t->rel);
@@ -479,12 +490,12 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	defer_nothing();
 	ib->requests = 0;
 	ib->batch = CurrentMemoryContext;
-	ib->again = NIL;
+	ib->again = ib->violations = NIL;
 	section = AllocSetContextCreate(ib->batch, "entanglement section",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(section);
 	routes = routes_now();
-	hold_owners(ib, r, routes != ib->routes ||
+	hold_owners(ib, r, ib->number == 0 || routes != ib->routes ||
 				ent_relinfo_version() != ib->tables_version);
 	while (ent_wire_read_section(&r, &type, &body))
 	{
@@ -495,6 +506,9 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	MemoryContextSwitchTo(ib->batch);
 	MemoryContextDelete(section);
 	ent_inbound_check(&r, "sections");
+	if (header.number == 1)
+		ent_inbound_first_offers(ib);
+	ent_inbound_record_violations(ib);
 	ib->number = header.number;
 	pg_atomic_fetch_add_u64(&ib->slot->batches_received, 1);
 	pg_atomic_fetch_add_u64(&ib->slot->bytes_received, len);
@@ -511,6 +525,10 @@ ent_inbound_has_news(EntInbound *ib)
 bytea *
 ent_inbound_answer(EntInbound *ib)
 {
+	uint64		routes = routes_now();
+
 	ent_relinfo_refresh();
-	return build_answer(ib, ib->number, routes_now());
+	if (routes != ib->routes || ent_relinfo_version() != ib->tables_version)
+		ent_owner_hold(true, ent_query_array(INT4OID, NULL, NULL, 0));
+	return build_answer(ib, ib->number, routes);
 }

@@ -1,8 +1,9 @@
 /*
  * link/inbound_private.h
  *	  What the files of the receiving end share: inbound.c (batches, claims,
- *	  answers), inroute.c (owners), intable.c (tables), inobject.c (rows),
- *	  inrequest.c (requests).
+ *	  answers), inroute.c (owners), inwant.c (what is asked for), intable.c
+ *	  (tables), inobject.c (rows), inrequest.c (requests), inviolation.c (what
+ *	  the peer has no right to say).
  */
 #ifndef ENT_LINK_INBOUND_PRIVATE_H
 #define ENT_LINK_INBOUND_PRIVATE_H
@@ -18,6 +19,13 @@
 #include "rule/wire.h"
 #include "store/relinfo.h"
 
+typedef enum EntInSeek
+{
+	ENT_IN_SEEK_NOT = 0,
+	ENT_IN_SEEK_LATER,			/* if it lasts */
+	ENT_IN_SEEK_NOW
+} EntInSeek;
+
 /* An owner as the sender advertised it. */
 typedef struct EntInOwner
 {
@@ -26,9 +34,13 @@ typedef struct EntInOwner
 	pg_uuid_t	home;
 	char		name[ENT_WIRE_MAX_NAME + 1];	/* UTF-8 */
 	int32		sender_epoch;
+	int64		sender_serial;	/* it had come so far */
 	int32		distance;		/* from the sender to its home */
+	bool		lost;			/* ... where it does not get now */
 	int32		no;				/* ours; 0: local here or unusable */
+	int32		known;			/* ours, also when local; 0: not known here */
 	bool		local;			/* at home here */
+	bool		credible;		/* what it says of the home */
 	bool		wanted;			/* we take it from this peer */
 	bool		answered;		/* the sender has been told */
 	bool		ignored;		/* it has sent what was not taken */
@@ -41,8 +53,13 @@ typedef struct EntInOwner
 	bool		based;			/* it sends what is newer than this: */
 	int32		base_epoch;		/* our have when we asked for the owner, raised */
 	int64		base_have;		/* by the sender's own claims */
-	bool		refused;		/* reported already: an owner that this peer may
-								 * not speak for */
+	bool		told_wanted;	/* as the sender was last told */
+	EntInSeek	seek;			/* an offer beyond this: */
+	int32		seek_epoch;
+	int64		seek_serial;
+	int32		sought_epoch;	/* as the sender was last asked */
+	int64		sought_serial;
+	TimestampTz sought_at;		/* ... or it was first thought of; 0: neither */
 } EntInOwner;
 
 /* A table as the sender announced it, and how it fits ours. */
@@ -90,6 +107,7 @@ struct EntInbound
 	MemoryContext batch;		/* lasts until the answer; sections have their
 								 * own */
 	List	   *again;			/* of EntInAgain *, current batch only */
+	List	   *violations;		/* of EntInViolation *, current batch only */
 	int			requests;		/* in the current batch */
 	int			ncolumns;		/* of all tables announced */
 	int64		room;			/* so many more owners may become known here */
@@ -102,18 +120,29 @@ struct EntInbound
 extern void ent_inbound_check(EntReader *r, const char *what);
 /*
  * The owner behind a number, if this peer may speak for it now: it was
- * advertised here, is not ours, and this peer is its route. Else NULL, reported
- * once. Raises ERRCODE_PROTOCOL_VIOLATION when it was never announced.
+ * advertised here, is not ours, and this peer is its route. Else NULL, and a
+ * violation unless that may be a coincidence. rel: the table that it speaks of,
+ * or 0. Raises ERRCODE_PROTOCOL_VIOLATION when the owner was never announced.
  */
-extern EntInOwner *ent_inbound_authorized_owner(EntInbound *ib, uint32 number);
+extern EntInOwner *ent_inbound_authorized_owner(EntInbound *ib, uint32 number,
+												int32 rel);
+/* Is it not an older epoch? Else a violation. */
+extern bool ent_inbound_epoch_counts(EntInbound *ib, EntInOwner *in,
+									 uint32 epoch, int32 rel);
 /* The same is raised for a table; one that does not fit is returned. */
 extern EntInTable *ent_inbound_announced_table(EntInbound *ib, uint32 number);
 
 /* inroute.c */
 extern void ent_inbound_take_owner(EntInbound *ib, EntReader *body);
-/* Maps tables that appeared, reconsiders routes. */
+/* Maps tables that appeared, reconsiders routes; all owners held. */
 extern void ent_inbound_reconsider(EntInbound *ib);
-/* WANT, ARREARS, TABLE_STATE sections that are due. */
+/* The first batch offers all that the peer has: what it does not, is lost. */
+extern void ent_inbound_first_offers(EntInbound *ib);
+
+/* inwant.c */
+/* As the peer numbers it; NULL: it offers no such owner. */
+extern EntInOwner *ent_inbound_owner_of(EntInbound *ib, const pg_uuid_t *id);
+/* WANT, SEEK, ARREARS, TABLE_STATE sections that are due. */
 extern void ent_inbound_answer_routes(EntInbound *ib, EntWriter *w);
 
 /* intable.c */
@@ -126,6 +155,22 @@ extern void ent_inbound_reconsider_tables(EntInbound *ib);
 /* inobject.c */
 extern void ent_inbound_take_objects(EntInbound *ib, EntReader *body);
 extern void ent_inbound_take_present(EntInbound *ib, EntReader *body);
+
+/* inviolation.c */
+typedef enum EntInWrong
+{
+	ENT_IN_WRONG_HOME,			/* offers as its own what is at home elsewhere */
+	ENT_IN_WRONG_LOCAL,			/* state of a local owner */
+	ENT_IN_WRONG_SPEAKER,		/* state of an owner that it may not speak for */
+	ENT_IN_WRONG_EPOCH,			/* state of an older epoch */
+	ENT_IN_WRONGS
+} EntInWrong;
+
+/* Once more in this batch. */
+extern void ent_inbound_violation(EntInbound *ib, EntInWrong wrong,
+								  EntInOwner *in, int32 rel);
+/* At the batch's end: into the table, and the log if it is news. */
+extern void ent_inbound_record_violations(EntInbound *ib);
 
 /* inrequest.c */
 extern void ent_inbound_take_request(EntInbound *ib, EntReader *body);

@@ -163,10 +163,9 @@ ent_inbound_take_objects(EntInbound *ib, EntReader *body)
 	ent_wire_read_objects(body, &head);
 	ent_inbound_check(body, "objects");
 	t = ent_inbound_announced_table(ib, head.table);
-	in = ent_inbound_authorized_owner(ib, head.owner);
+	in = ent_inbound_authorized_owner(ib, head.owner, t->rel);
 	rel = ent_inbound_relation(ib, t);
-	if (in && (head.epoch == 0 || head.epoch > PG_INT32_MAX ||
-			   (int32) head.epoch < in->epoch))
+	if (in && !ent_inbound_epoch_counts(ib, in, head.epoch, t->rel))
 		in = NULL;				/* an older epoch has nothing to say */
 	if (in && rel)
 		a = apply_to(ib, t, in, rel, head.epoch);
@@ -204,7 +203,7 @@ ent_inbound_take_present(EntInbound *ib, EntReader *body)
 	ent_wire_read_present(body, &p);
 	ent_inbound_check(body, "present");
 	t = ent_inbound_announced_table(ib, p.table);
-	in = ent_inbound_authorized_owner(ib, p.owner);
+	in = ent_inbound_authorized_owner(ib, p.owner, t->rel);
 	rel = ent_inbound_relation(ib, t);
 	if (in == NULL || rel == NULL)
 		return;

@@ -1,12 +1,11 @@
 /*
  * link/inroute.c
- *	  The receiving end: which owners we take from this peer, and what it is
- *	  told about them.
+ *	  The receiving end: which owners we take from this peer.
  *
- * An owner's objects are taken from one peer at a time, its route: the one
- * that offered the shortest way, as long as its link lives. What passed by
- * before a table or column was here stands in entanglement.arrears and is
- * asked for until it has come.
+ * An owner's objects are taken from one peer at a time, its route. Which one
+ * that is, rule/route.h decides on what the peers offered, so that routes never
+ * form a loop; here is who may be asked at all. Several sessions decide about
+ * one owner: each holds its row.
  */
 #include "postgres.h"
 
@@ -17,9 +16,11 @@
 #include "base/ring.h"
 #include "base/wake.h"
 #include "link/inbound_private.h"
+#include "rule/route.h"
 #include "store/owner.h"
 #include "store/peer.h"
 #include "store/query.h"
+#include "store/seek.h"
 #include "store/value.h"
 
 static EntQuery switch_arrears_query = {
@@ -37,45 +38,17 @@ static EntQuery switch_arrears_query = {
 	"AND f.mapped OPERATOR(pg_catalog.<@) p.mapped) ON CONFLICT DO NOTHING",
 	3, {INT4OID, INT4OID, INT4OID}, NULL
 };
-static EntQuery arrears_query = {
-	"SELECT o.id, a.rel FROM entanglement.arrears a "
-	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) a.owner "
-	"WHERE o.peer OPERATOR(pg_catalog.=) $1",
-	1, {INT4OID}, NULL
-};
-static EntQuery no_arrears_query = {
-	"DELETE FROM entanglement.arrears a USING entanglement.owner o "
-	"WHERE o.no OPERATOR(pg_catalog.=) a.owner AND o.peer OPERATOR(pg_catalog.=) $1 "
-	"AND a.rel OPERATOR(pg_catalog.<>) ALL ($2) RETURNING a.owner",
-	2, {INT4OID, INT4ARRAYOID}, NULL
-};
-
-static EntQuery haves_query = {
-	"SELECT u.n, o.epoch, o.serial "
-	"FROM pg_catalog.unnest($1) WITH ORDINALITY AS u(no, n) "
-	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) u.no",
-	1, {INT4ARRAYOID}, NULL
-};
-
 /* ---- owners ---- */
 
-/* Is that peer's link up, so that it may keep the route it has? */
-static bool
-route_lives(int32 peer)
-{
-	EntPeerSlot *slot = ent_shmem_peer(peer, false);
-
-	return slot != NULL && slot->state == ENT_LINK_CONNECTED;
-}
-
 static void
-take_route(EntInbound *ib, EntInOwner *in, EntOwner *o)
+take_route(EntInbound *ib, EntInOwner *in, EntOwner *o, const EntRoute *r)
 {
 	char	   *name = ent_name_from_wire(in->name);
 	EntEvent	ev = {.kind = ENT_EVENT_OWNER, .owner = o->no};
+	bool		lost = !r->up;
 
-	if (o->peer == ib->peer && o->distance == in->distance + 1 &&
-		strcmp(o->name, name) == 0)
+	if (o->peer == ib->peer && o->distance == r->distance &&
+		o->lost == lost && strcmp(o->name, name) == 0)
 		return;
 	if (o->peer != ib->peer && o->serial > 0)
 	{
@@ -85,7 +58,7 @@ take_route(EntInbound *ib, EntInOwner *in, EntOwner *o)
 
 		ent_query_run(&switch_arrears_query, args, NULL, SPI_OK_INSERT, NULL);
 	}
-	ent_owner_set_route(o->no, ib->peer, in->distance + 1, name);
+	ent_owner_set_route(o->no, ib->peer, r->distance, r->nearest, lost, name);
 	if (o->peer != ib->peer)
 		in->have = o->sure;		/* the route before still owed the rest */
 	ent_wake_post_at_commit(&ev);	/* advertise it further */
@@ -114,6 +87,8 @@ learn(EntInbound *ib, EntInOwner *in)
 
 	if (ib->room <= 0 && !ib->full)
 		ib->room = ent_max_owners - ent_owner_count();
+	in->no = in->known = 0;
+	in->credible = true;		/* for all we know */
 	if (ib->room <= 0)
 	{
 		report(ib, &ib->full, "53400",
@@ -144,32 +119,76 @@ credible(EntInbound *ib, EntInOwner *in, EntOwner *o)
 		(in->distance > 0 || memcmp(&in->home, &ib->node, sizeof(pg_uuid_t)) == 0);
 }
 
-/* Decides whether this owner is to come from this peer. */
+/* A peer that is no longer allowed to is no route any more. */
+static void
+drop_route(EntInbound *ib, EntOwner *o)
+{
+	EntEvent	ev = {.kind = ENT_EVENT_OWNER, .owner = o->no};
+
+	if (o->peer != ib->peer)
+		return;
+	ent_owner_set_route(o->no, 0, o->distance, o->nearest, o->lost, o->name);
+	ent_wake_post_at_commit(&ev);
+	ent_wake_routes_at_commit();
+}
+
+/* Should it come from this peer, and if not now, is that to be sought? */
+static bool
+decide(EntInbound *ib, EntInOwner *in, EntOwner *o)
+{
+	EntRoute	r = {
+		.epoch = o->epoch, .serial = o->told, .nearest = o->nearest,
+		.distance = o->distance, .pointed = o->peer != 0, .up = ent_owner_up(o)
+	};
+	EntRouteOffer offer = {
+		.epoch = in->sender_epoch, .serial = in->sender_serial,
+		.distance = in->distance, .lost = in->lost
+	};
+	EntRouteVerdict v = o->peer == ib->peer ? ENT_ROUTE_FOLLOW :
+	ent_route_judge(&r, &offer, ENT_MAX_DISTANCE);
+
+	if (v == ENT_ROUTE_FOLLOW)
+	{
+		ent_route_follow(&r, &offer, ENT_MAX_DISTANCE);
+		take_route(ib, in, o, &r);
+	}
+	else if (v != ENT_ROUTE_LEAVE)
+	{
+		in->seek = v == ENT_ROUTE_SEEK ? ENT_IN_SEEK_NOW : ENT_IN_SEEK_LATER;
+		in->seek_epoch = o->epoch;
+		in->seek_serial = o->told;
+	}
+	return v == ENT_ROUTE_FOLLOW;
+}
+
+/* Decides whether this owner is to come from this peer; all are held. */
 static void
 consider(EntInbound *ib, EntInOwner *in)
 {
 	EntOwner   *o = ent_owner_by_id(&in->id);
-	bool		believed,
-				want;
+	bool		want;
 
 	if (o == NULL)
 		o = learn(ib, in);
 	if (o == NULL)
 		return;
-	believed = o->local || credible(ib, in, o);
-	if (!believed)
-		report(ib, &in->refused, "42501",
-			   psprintf("the peer offers owner \"%s\", which is at home elsewhere, as its own; refused",
-						ent_name_from_wire(in->name)));
+	in->credible = credible(ib, in, o);
 	in->local = o->local;
 	in->no = o->local ? 0 : o->no;
+	in->known = o->no;
 	in->epoch = o->epoch;
 	in->have = o->serial;
 	in->told = o->told;
-	want = !o->local && believed && in->distance + 1 < ENT_MAX_DISTANCE &&
-		in->sender_epoch >= o->epoch &&
-		(o->peer == 0 || o->peer == ib->peer ||
-		 in->distance + 1 < o->distance || !route_lives(o->peer));
+	in->seek = ENT_IN_SEEK_NOT;
+	want = !o->local && in->credible && in->sender_epoch >= o->epoch;
+	if (want && !ent_owner_may_speak(o, ib->peer))
+	{
+		drop_route(ib, o);
+		want = false;
+	}
+	want = want && decide(ib, in, o);
+	if (in->seek == ENT_IN_SEEK_NOT)
+		in->sought_at = 0;
 	if (want != in->wanted)
 	{
 		in->answered = false;
@@ -177,8 +196,6 @@ consider(EntInbound *ib, EntInOwner *in)
 		ib->arrears_due = true;
 	}
 	in->wanted = want;
-	if (want)
-		take_route(ib, in, o);
 }
 
 void
@@ -210,12 +227,37 @@ ent_inbound_take_owner(EntInbound *ib, EntReader *body)
 	if (in->sender_epoch != (int32) wire.epoch)
 		in->based = false;		/* it begins anew */
 	in->sender_epoch = wire.epoch;
+	in->sender_serial = wire.serial;
 	in->distance = Min(wire.distance, ENT_MAX_DISTANCE);
+	if (in->lost && !wire.lost)
+		in->sought_epoch = 0;	/* what was in vain is worth another try */
+	in->lost = wire.lost;
 	in->answered = false;
 	consider(ib, in);
+	if (!in->credible)
+		ent_inbound_violation(ib, ENT_IN_WRONG_HOME, in, 0);
 }
 
-/* ---- looking again, and answering ---- */
+/* ---- looking again ---- */
+
+/* What others seek is asked of the route. */
+static void
+seek_for_others(EntInbound *ib)
+{
+	ListCell   *lc;
+
+	foreach(lc, ent_seek_through(ib->peer))
+	{
+		EntSeek    *s = lfirst(lc);
+		EntInOwner *in = ent_inbound_owner_of(ib, &s->owner);
+
+		if (in == NULL || !in->wanted)
+			continue;
+		in->seek = ENT_IN_SEEK_NOW;
+		in->seek_epoch = s->epoch;
+		in->seek_serial = s->serial;
+	}
+}
 
 void
 ent_inbound_reconsider(EntInbound *ib)
@@ -227,187 +269,21 @@ ent_inbound_reconsider(EntInbound *ib)
 	hash_seq_init(&seq, ib->owners);
 	while ((in = hash_seq_search(&seq)) != NULL)
 		consider(ib, in);
+	seek_for_others(ib);
 	/* a table that joined here may be one that this peer does not offer */
 	ib->arrears_due = true;
 }
 
-static EntInTable *
-table_of(EntInbound *ib, int32 rel)
-{
-	HASH_SEQ_STATUS seq;
-	EntInTable *t;
-
-	hash_seq_init(&seq, ib->tables);
-	while ((t = hash_seq_search(&seq)) != NULL)
-		if (t->known && t->rel == rel)
-		{
-			hash_seq_term(&seq);
-			return t;
-		}
-	return NULL;
-}
-
-static EntInOwner *
-owner_of(EntInbound *ib, const pg_uuid_t *id)
-{
-	HASH_SEQ_STATUS seq;
-	EntInOwner *in;
-
-	hash_seq_init(&seq, ib->owners);
-	while ((in = hash_seq_search(&seq)) != NULL)
-		if (memcmp(&in->id, id, sizeof(pg_uuid_t)) == 0)
-		{
-			hash_seq_term(&seq);
-			return in;
-		}
-	return NULL;
-}
-
-/* Arrears in tables this peer does not offer cannot be paid by it. */
-static void
-forget_unpayable(EntInbound *ib)
-{
-	HASH_SEQ_STATUS seq;
-	EntInTable *t;
-	Datum	   *rels = palloc((hash_get_num_entries(ib->tables) + 1) * sizeof(Datum));
-	int			n = 0;
-	Datum		args[2] = {Int32GetDatum(ib->peer)};
-
-	hash_seq_init(&seq, ib->tables);
-	while ((t = hash_seq_search(&seq)) != NULL)
-		if (t->known)
-			rels[n++] = Int32GetDatum(t->rel);
-	args[1] = ent_query_array(INT4OID, rels, NULL, n);
-	ent_query_run(&no_arrears_query, args, NULL, SPI_OK_DELETE_RETURNING, NULL);
-	if (SPI_processed > 0)
-		ent_wake_routes_at_commit();
-	SPI_freetuptable(SPI_tuptable);
-}
-
-static void
-answer_arrears(EntInbound *ib, EntWriter *w)
-{
-	HASH_SEQ_STATUS seq;
-	EntInOwner *o;
-	EntInTable *table;
-	Datum		args[1] = {Int32GetDatum(ib->peer)};
-
-	ent_query_run(&arrears_query, args, NULL, SPI_OK_SELECT, NULL);
-	for (uint64 row = 0; row < SPI_processed; row++)
-	{
-		bool		null;
-		EntInOwner *in = owner_of(ib, DatumGetUUIDP(ent_query_datum(row, 1, &null)));
-		EntInTable *t = table_of(ib, ent_query_int4(row, 2, NULL));
-		EntWireArrears a;
-
-		if (in == NULL || !in->wanted || t == NULL || (in->asked && !t->fresh))
-			continue;
-		a.owner = in->number;
-		a.table = t->number;
-		ent_wire_write_arrears(w, ENT_SECTION_ARREARS, &a);
-	}
-	SPI_freetuptable(SPI_tuptable);
-	hash_seq_init(&seq, ib->owners);
-	while ((o = hash_seq_search(&seq)) != NULL)
-		o->asked = o->wanted;
-	hash_seq_init(&seq, ib->tables);
-	while ((table = hash_seq_search(&seq)) != NULL)
-		table->fresh = false;
-	ib->arrears_due = false;
-}
-
-/*
- * A peer that is not an owner's route keeps its tombstones for us all the
- * same until it knows that we have heard by another way.
- */
-static void
-tell_haves(EntInbound *ib)
-{
-	HASH_SEQ_STATUS seq;
-	EntInOwner *in;
-	long		max = hash_get_num_entries(ib->owners) + 1;
-	EntInOwner **ins = palloc(max * sizeof(EntInOwner *));
-	Datum	   *nos = palloc(max * sizeof(Datum)),
-				args[1];
-	int			n = 0;
-
-	hash_seq_init(&seq, ib->owners);
-	while ((in = hash_seq_search(&seq)) != NULL)
-		if (in->no != 0 && !in->wanted)
-		{
-			ins[n] = in;
-			nos[n++] = Int32GetDatum(in->no);
-		}
-	ib->told_at = GetCurrentTimestamp();
-	if (n == 0)
-		return;
-	args[0] = ent_query_array(INT4OID, nos, NULL, n);
-	ent_query_run(&haves_query, args, NULL, SPI_OK_SELECT, NULL);
-	for (uint64 row = 0; row < SPI_processed; row++)
-	{
-		int32		epoch = ent_query_int4(row, 2, NULL);
-		int64		have = ent_query_int8(row, 3, NULL);
-
-		in = ins[ent_query_int8(row, 1, NULL) - 1];
-		if (in->told_epoch != epoch || in->told_have != have)
-			in->answered = false;
-		in->epoch = epoch;
-		in->have = have;
-	}
-	SPI_freetuptable(SPI_tuptable);
-}
-
 void
-ent_inbound_answer_routes(EntInbound *ib, EntWriter *w)
+ent_inbound_first_offers(EntInbound *ib)
 {
 	HASH_SEQ_STATUS seq;
-	EntInTable *t;
 	EntInOwner *in;
+	Datum	   *ids = palloc((hash_get_num_entries(ib->owners) + 1) * sizeof(Datum));
+	int			n = 0;
 
-	if (TimestampDifferenceExceeds(ib->told_at, GetCurrentTimestamp(),
-								   ent_prune_interval))
-		tell_haves(ib);
-	hash_seq_init(&seq, ib->tables);
-	while ((t = hash_seq_search(&seq)) != NULL)
-	{
-		EntWireTableState s = {.table = t->number, .known = t->known};
-
-		if (t->answered)
-			continue;
-		ent_wire_write_table_state(w, &s);
-		t->answered = true;
-	}
 	hash_seq_init(&seq, ib->owners);
 	while ((in = hash_seq_search(&seq)) != NULL)
-	{
-		EntWireWant want = {.owner = in->number, .wanted = in->wanted,
-		.epoch = in->have > 0 ? in->epoch : 0, .have = in->have};
-
-		if (in->answered)
-			continue;
-		if (in->ignored)
-		{
-			/* wanted again, it must begin again */
-			want.wanted = in->based = false;
-			ent_wire_write_want(w, &want);
-			want.wanted = in->wanted;
-		}
-		if (in->wanted || !in->ignored)
-			ent_wire_write_want(w, &want);
-		in->answered = true;
-		in->ignored = false;
-		in->told_epoch = in->epoch;
-		in->told_have = in->have;
-		/* asked again, it goes on from where it is */
-		if (in->wanted && !in->based)
-		{
-			in->base_epoch = in->epoch;
-			in->base_have = in->have;
-		}
-		in->based = in->wanted;
-	}
-	if (!ib->arrears_due || !ib->announced)
-		return;
-	forget_unpayable(ib);
-	answer_arrears(ib, w);
+		ids[n++] = UUIDPGetDatum(&in->id);
+	ent_owner_lose(ib->peer, ent_query_array(UUIDOID, ids, NULL, n));
 }

@@ -12,8 +12,10 @@
 #include "utils/timestamp.h"
 
 #include "link/outbound_private.h"
+#include "rule/route.h"
 #include "store/owner.h"
 #include "store/query.h"
+#include "store/seek.h"
 #include "store/value.h"
 
 #define MAX_LOST_EPOCHS		100		/* a peer that claims more is not believed */
@@ -174,6 +176,74 @@ take_again(EntOutbound *ob, EntReader *r)
 	ent_queue_push(ob->queue, &e);
 }
 
+/* ---- what it seeks ---- */
+
+static void
+take_seek(EntOutbound *ob, EntReader *r)
+{
+	EntWireClaim seek;
+	EntOutOwner *o;
+	int32		no;
+
+	ent_wire_read_claim(r, &seek);
+	check(r, "seek");
+	no = seek.owner;
+	o = hash_search(ob->owners, &no, HASH_FIND, NULL);
+	if (o == NULL || !o->offered || seek.epoch == 0)
+		return;
+	if (!ent_route_farther(o->sought_epoch, o->sought_serial, seek.epoch, seek.serial))
+	{
+		o->sought_epoch = seek.epoch;
+		o->sought_serial = seek.serial;
+	}
+	o->sought = ob->seeks_due = true;
+}
+
+static int
+by_number(const ListCell *a, const ListCell *b)
+{
+	return ((EntOutOwner *) lfirst(a))->no - ((EntOutOwner *) lfirst(b))->no;
+}
+
+/* An offer beyond that: made at once, or asked of who can make one. */
+static void
+serve_seek(EntOutbound *ob, EntOutOwner *o)
+{
+	EntOwner   *owner = ent_owner_get(o->no);
+
+	o->sought = false;
+	if (owner == NULL)
+		return;
+	if (ent_route_farther(owner->epoch, ent_owner_reached(owner),
+						  o->sought_epoch, o->sought_serial))
+	{
+		if (!ob->adverts_due)
+			ob->adverts_position = ob->ring_position;
+		ob->adverts_due = true;
+	}
+	else if (owner->peer != ob->peer)
+		ent_seek_note(owner, o->sought_epoch, o->sought_serial);
+}
+
+/* In one order: two links may be asked for the same owners. */
+static void
+serve_seeks(EntOutbound *ob)
+{
+	HASH_SEQ_STATUS seq;
+	EntOutOwner *o;
+	List	   *due = NIL;
+	ListCell   *lc;
+
+	hash_seq_init(&seq, ob->owners);
+	while ((o = hash_seq_search(&seq)) != NULL)
+		if (o->sought)
+			due = lappend(due, o);
+	list_sort(due, by_number);
+	foreach(lc, due)
+		serve_seek(ob, lfirst(lc));
+	ob->seeks_due = false;
+}
+
 /* What was in flight is durable at the peer now. */
 static void
 settle(EntOutbound *ob)
@@ -255,6 +325,9 @@ take_section(EntOutbound *ob, unsigned type, EntReader *body)
 		case ENT_SECTION_AGAIN:
 			take_again(ob, body);
 			break;
+		case ENT_SECTION_SEEK:
+			take_seek(ob, body);
+			break;
 		default:
 			if (type & ENT_SECTION_OPTIONAL)
 				break;
@@ -299,6 +372,8 @@ ent_outbound_answered(EntOutbound *ob, const void *data, size_t len)
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(section);
 	check(&r, "sections");
+	if (ob->seeks_due)
+		serve_seeks(ob);
 	if (expected != 0)
 	{
 		settle(ob);

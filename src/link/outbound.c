@@ -176,8 +176,13 @@ take_owner(EntOutbound *ob, const EntEvent *ev)
 	EntOutOwner *o = hash_search(ob->owners, &ev->owner, HASH_FIND, NULL);
 
 	if (o == NULL || ev->serial == 0)
+	{
 		ob->adverts_due = true;
-	else if (o->wanted && !o->scanning && !o->withheld)
+		return;
+	}
+	if (o->sought_epoch != 0 && ev->serial > o->sought_serial)
+		ob->adverts_due = true; /* it may be offered again */
+	if (o->wanted && !o->scanning && !o->withheld)
 		ent_outbound_claim(ob, o, ev->serial, ev->position);
 }
 

@@ -32,6 +32,12 @@ typedef struct EntOutOwner
 {
 	int32		no;				/* hash key */
 	uint32		digest;			/* of the advert as last sent */
+	bool		offered;		/* ... which says that we get to the home or not,
+								 * but not that we take it from the peer */
+	int32		distance;		/* as last sent */
+	int32		sought_epoch;	/* the peer seeks an offer beyond this; 0: none */
+	int64		sought_serial;
+	bool		sought;			/* to be looked at: has just come */
 	bool		answered;		/* the peer has said whether it wants it */
 	bool		wanted;
 	bool		withheld;		/* we are in arrears: no claims */
@@ -130,6 +136,7 @@ struct EntOutbound
 	HTAB	   *requests;		/* ids of those that this link has sent */
 	bool		answers_held;	/* some wait for a claim */
 	List	   *flight_told;	/* of pg_uuid_t *: answers in flight */
+	bool		seeks_due;		/* an owner has sought set */
 };
 
 typedef struct EntOutLate

@@ -18,13 +18,14 @@
 #include "base/guc.h"
 #include "guard/policy.h"
 #include "link/outbound_private.h"
+#include "rule/route.h"
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/value.h"
 
 static EntQuery state_query = {
 	"SELECT o.serial, EXISTS (SELECT 1 FROM entanglement.arrears a "
-	"WHERE a.owner OPERATOR(pg_catalog.=) o.no) "
+	"WHERE a.owner OPERATOR(pg_catalog.=) o.no), o.distance "
 	"FROM entanglement.owner o WHERE o.no OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL
 };
@@ -76,13 +77,40 @@ ent_outbound_unwant(EntOutbound *ob, EntOutOwner *o)
 /* ---- adverts ---- */
 
 static uint32
-owner_digest(EntOwner *o)
+owner_digest(EntOwner *o, bool lost)
 {
 	uint32		h = hash_bytes((const unsigned char *) o->name, strlen(o->name));
 
 	h = hash_combine(h, hash_bytes((const unsigned char *) &o->home, sizeof(o->home)));
 	h = hash_combine(h, hash_uint32(o->epoch));
+	h = hash_combine(h, hash_uint32(lost));
 	return hash_combine(h, hash_uint32(o->distance));
+}
+
+static void
+write_owner(EntWriter *w, EntOwner *o, bool lost)
+{
+	EntWireOwner wire = {
+		.number = o->no, .epoch = o->epoch, .serial = ent_owner_reached(o),
+		.distance = o->distance, .lost = lost
+	};
+
+	memcpy(wire.id.bytes, o->id.data, UUID_LEN);
+	memcpy(wire.home.bytes, o->home.data, UUID_LEN);
+	strlcpy(wire.name, ent_name_to_wire(o->name), sizeof(wire.name));
+	ent_wire_write_owner(w, &wire);
+}
+
+/* Has the peer asked for an offer that we can make by now? */
+static bool
+is_sought(EntOutOwner *out, EntOwner *o)
+{
+	if (out->sought_epoch == 0 ||
+		!ent_route_farther(o->epoch, ent_owner_reached(o),
+						   out->sought_epoch, out->sought_serial))
+		return false;
+	out->sought_epoch = 0;
+	return true;
 }
 
 static void
@@ -90,11 +118,8 @@ advertise_owner(EntOutbound *ob, EntWriter *w, EntOwner *o)
 {
 	bool		found;
 	EntOutOwner *out = hash_search(ob->owners, &o->no, HASH_ENTER, &found);
-	uint32		digest = owner_digest(o);
-	EntWireOwner wire = {
-		.number = o->no, .epoch = o->epoch, .serial = o->serial,
-		.distance = o->distance
-	};
+	bool		lost = !ent_owner_up(o);
+	uint32		digest = owner_digest(o, lost);
 
 	if (!found)
 	{
@@ -104,7 +129,7 @@ advertise_owner(EntOutbound *ob, EntWriter *w, EntOwner *o)
 	if (out->withheld && !o->arrears && out->wanted && !out->scanning)
 		ent_outbound_start_scan(ob, out, out->claimed, ob->ring_position);
 	out->withheld = o->arrears;
-	if (found && out->digest == digest)
+	if (!is_sought(out, o) && out->offered && out->digest == digest)
 		return;
 	if (found && out->epoch != o->epoch)
 	{
@@ -113,11 +138,34 @@ advertise_owner(EntOutbound *ob, EntWriter *w, EntOwner *o)
 		out->claimed = 0;
 	}
 	out->digest = digest;
+	out->distance = o->distance;
+	out->offered = true;
 	out->answered = false;
-	memcpy(wire.id.bytes, o->id.data, UUID_LEN);
-	memcpy(wire.home.bytes, o->home.data, UUID_LEN);
-	strlcpy(wire.name, ent_name_to_wire(o->name), sizeof(wire.name));
-	ent_wire_write_owner(w, &wire);
+	write_owner(w, o, lost);
+}
+
+/*
+ * Not back to where it comes from, and only what can be reached. A peer to
+ * which it was offered must know: it must not count on us.
+ */
+static bool
+withdraw_owner(EntOutbound *ob, EntWriter *w, EntOwner *o)
+{
+	EntOutOwner *out;
+
+	if (o->local || (o->peer != ob->peer && o->distance < ENT_MAX_DISTANCE &&
+					 o->nearest != ENT_ROUTE_NEVER))
+		return false;
+	out = hash_search(ob->owners, &o->no, HASH_FIND, NULL);
+	if (out && out->offered)
+	{
+		ent_outbound_unwant(ob, out);
+		out->offered = false;
+		write_owner(w, o, true);
+	}
+	/* nothing is owed to where it comes from */
+	ob->owed_due |= o->peer == ob->peer;
+	return true;
 }
 
 /* Builds the announcement; false when the role may not see the table. */
@@ -200,26 +248,8 @@ ent_outbound_advertise(EntOutbound *ob, EntWriter *w)
 	foreach(lc, ent_relinfo_all())
 		announce_table(ob, w, lfirst(lc));
 	foreach(lc, ent_owner_all())
-	{
-		EntOwner   *o = lfirst(lc);
-
-		/* not back to where it comes from, and only what can be reached */
-		if (!o->local && (o->peer == ob->peer || o->peer == 0 ||
-						  o->distance >= ENT_MAX_DISTANCE))
-		{
-			EntOutOwner *out = hash_search(ob->owners, &o->no, HASH_FIND, NULL);
-
-			if (out)
-			{
-				ent_outbound_unwant(ob, out);
-				out->digest = 0;
-			}
-			/* nothing is owed to where it comes from */
-			ob->owed_due |= o->peer == ob->peer;
-			continue;
-		}
-		advertise_owner(ob, w, o);
-	}
+		if (!withdraw_owner(ob, w, lfirst(lc)))
+			advertise_owner(ob, w, lfirst(lc));
 	ob->adverts_due = false;
 }
 
@@ -323,14 +353,23 @@ scan_owner(EntOutbound *ob, EntOutOwner *o, Snapshot snapshot)
 				upto = PG_INT64_MAX;
 	SPITupleTable *objects;
 	uint64		nobjects;
+	bool		moved = false;
 
 	ent_query_run(&state_query, state_args, NULL, SPI_OK_SELECT, snapshot);
 	if (SPI_processed == 1)
 	{
 		serial = ent_query_int8(0, 1, NULL);
 		o->withheld = ent_query_bool(0, 2);
+		moved = ent_query_int4(0, 3, NULL) != o->distance;
 	}
 	SPI_freetuptable(SPI_tuptable);
+	if (moved)
+	{
+		/* no claim before the peer knows at which distance it was reached */
+		ob->adverts_due = true;
+		ob->adverts_position = ob->ring_position;
+		return;
+	}
 	ent_query_run(&objects_query, args, NULL, SPI_OK_SELECT, snapshot);
 	objects = SPI_tuptable;
 	nobjects = SPI_processed;

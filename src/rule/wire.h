@@ -61,6 +61,8 @@ typedef enum EntSectionType
 	ENT_SECTION_REQUEST = 13,	/* towards an owner: may this be done? */
 	ENT_SECTION_RESPONSE = 14,	/* from there: what became of it */
 	ENT_SECTION_CLAIM_GAPS = 15,	/* as CLAIM, but some of it comes later */
+	ENT_SECTION_SEEK = 16 | ENT_SECTION_OPTIONAL,	/* receiver: offer me that
+													 * owner when you have more */
 } EntSectionType;
 
 typedef enum EntWireError
@@ -226,8 +228,9 @@ typedef struct EntWireOwner
 	EntWireUuid home;			/* node it is at home on */
 	char		name[ENT_WIRE_MAX_NAME + 1];
 	uint32_t	epoch;
-	int64_t		serial;			/* the newest the sender knows */
+	int64_t		serial;			/* how far the sender has come */
 	uint32_t	distance;		/* links from the sender to the home, 0: here */
+	bool		lost;			/* the sender does not get to the home now */
 } EntWireOwner;
 
 extern void ent_wire_write_owner(EntWriter *w, const EntWireOwner *o);
@@ -354,7 +357,10 @@ typedef struct EntWireClaim
 	int64_t		serial;			/* all you may see up to here has been sent */
 } EntWireClaim;
 
-/* type: ENT_SECTION_CLAIM or ENT_SECTION_CLAIM_GAPS */
+/*
+ * type: ENT_SECTION_CLAIM or ENT_SECTION_CLAIM_GAPS, or ENT_SECTION_SEEK, where
+ * it is the receiver that asks for an offer of more than that
+ */
 extern void ent_wire_write_claim(EntWriter *w, EntSectionType type,
 								 const EntWireClaim *c);
 extern void ent_wire_read_claim(EntReader *r, EntWireClaim *c);

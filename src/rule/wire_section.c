@@ -132,6 +132,7 @@ ent_wire_write_owner(EntWriter *w, const EntWireOwner *o)
 	ent_wire_write_varint(w, o->epoch);
 	ent_wire_write_varint(w, (uint64_t) o->serial);
 	ent_wire_write_varint(w, o->distance);
+	ent_wire_write_u8(w, o->lost);
 	ent_wire_close_section(w, mark);
 }
 
@@ -145,6 +146,7 @@ ent_wire_read_owner(EntReader *r, EntWireOwner *o)
 	o->epoch = read_epoch(r);
 	o->serial = ent_wire_read_serial(r);
 	o->distance = (uint32_t) ent_wire_read_bounded(r, ENT_WIRE_MAX_DISTANCE);
+	o->lost = read_bits(r, 1) != 0;
 }
 
 /* ---- TABLE ---- */
@@ -383,7 +385,7 @@ ent_wire_read_value(EntReader *r, size_t *len, bool *isnull)
 	return p;
 }
 
-/* ---- CLAIM ---- */
+/* ---- CLAIM, CLAIM_GAPS, SEEK ---- */
 
 void
 ent_wire_write_claim(EntWriter *w, EntSectionType type, const EntWireClaim *c)

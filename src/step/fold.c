@@ -31,6 +31,7 @@
 #include "store/relinfo.h"
 #include "store/request.h"
 #include "store/rowquery.h"
+#include "store/seek.h"
 #include "store/value.h"
 #include "store/version.h"
 
@@ -676,6 +677,18 @@ fold_entries(Fold *f)
 	post_owners(f);
 }
 
+/* Owners that are sought get a serial that no object has. */
+static void
+serve_seeks(Fold *f)
+{
+	ListCell   *lc;
+
+	if (!ent_seek_any_local())
+		return;
+	foreach(lc, ent_seek_take_local())
+		find_owner(f, lfirst_int(lc))->wanted++;
+}
+
 uint64
 ent_fold(int limit, bool *more, bool *doubt)
 {
@@ -685,7 +698,8 @@ ent_fold(int limit, bool *more, bool *doubt)
 	f->doubt = *doubt;
 	ent_relinfo_refresh();
 	taken = take_changes(f, limit);
-	if (f->entries != NIL)
+	serve_seeks(f);
+	if (f->entries != NIL || hash_get_num_entries(f->owners) > 0)
 		fold_entries(f);
 	/* what they did has its version now */
 	if (f->complete && ent_request_any_applied())

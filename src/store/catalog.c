@@ -28,6 +28,8 @@ static const char *const names[] = {
 	"handover_key",
 	"request",
 	"request_applied",
+	"seek",
+	"seek_local",
 };
 
 StaticAssertDecl(lengthof(names) == ENT_CATALOGS,

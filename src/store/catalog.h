@@ -24,6 +24,8 @@ typedef enum EntCatalog
 	ENT_CATALOG_HANDOVER_KEY,	/* index on rel, key */
 	ENT_CATALOG_REQUEST,
 	ENT_CATALOG_REQUEST_APPLIED,	/* index on no of those applied */
+	ENT_CATALOG_SEEK,
+	ENT_CATALOG_SEEK_LOCAL,		/* index on owner of local ones */
 	ENT_CATALOGS
 } EntCatalog;
 

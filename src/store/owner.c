@@ -11,6 +11,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -19,14 +20,16 @@
 #include "base/ent.h"
 #include "base/guc.h"
 #include "base/ring.h"
+#include "base/shmem.h"
 #include "base/wake.h"
 #include "store/owner.h"
 #include "store/query.h"
 
 #define OWNER_COLUMNS \
 	"o.no, o.id, o.home, o.name, o.local, o.epoch, o.serial, o.pruned, o.peer, o.distance, " \
-	"o.sure, o.told, " \
-	"EXISTS (SELECT 1 FROM entanglement.arrears a WHERE a.owner OPERATOR(pg_catalog.=) o.no) " \
+	"o.sure, o.told, o.nearest, o.lost, " \
+	"EXISTS (SELECT 1 FROM entanglement.arrears a WHERE a.owner OPERATOR(pg_catalog.=) o.no), " \
+	"(SELECT s.peers FROM entanglement.speaker s WHERE s.owner OPERATOR(pg_catalog.=) o.no) " \
 	"FROM entanglement.owner o "
 
 static EntQuery all_query = {
@@ -52,10 +55,16 @@ static EntQuery count_query = {
 	"SELECT pg_catalog.count(*) FROM entanglement.owner", 0, {0}, NULL
 };
 static EntQuery route_query = {
-	"UPDATE entanglement.owner SET peer = NULLIF($2, 0), distance = $3, name = $4, "
-	"serial = CASE peer WHEN $2 THEN serial ELSE sure END "
+	"UPDATE entanglement.owner SET peer = NULLIF($2, 0), distance = $3, nearest = $4, "
+	"lost = $5, name = $6, serial = CASE peer WHEN $2 THEN serial ELSE sure END "
 	"WHERE no OPERATOR(pg_catalog.=) $1 AND NOT local",
-	4, {INT4OID, INT4OID, INT4OID, TEXTOID}, NULL
+	6, {INT4OID, INT4OID, INT4OID, INT4OID, BOOLOID, TEXTOID}, NULL
+};
+static EntQuery lose_query = {
+	"UPDATE entanglement.owner SET lost = true "
+	"WHERE peer OPERATOR(pg_catalog.=) $1 AND NOT local AND NOT lost "
+	"AND id OPERATOR(pg_catalog.<>) ALL ($2)",
+	2, {INT4OID, UUIDARRAYOID}, NULL
 };
 static EntQuery hold_query = {
 	"SELECT 1 FROM entanglement.owner WHERE NOT local "
@@ -65,6 +74,7 @@ static EntQuery hold_query = {
 static EntQuery have_query = {
 	"UPDATE entanglement.owner SET epoch = $2, serial = $3, "
 	"sure = CASE WHEN NOT $4 THEN $3 WHEN epoch OPERATOR(pg_catalog.<) $2 THEN 0 ELSE sure END, "
+	"nearest = CASE WHEN (epoch, told) OPERATOR(pg_catalog.<) ($2, $3) THEN distance ELSE nearest END, "
 	"told = CASE WHEN epoch OPERATOR(pg_catalog.<) $2 THEN $3 ELSE GREATEST(told, $3) END "
 	"WHERE no OPERATOR(pg_catalog.=) $1 AND NOT local "
 	"AND ((epoch, serial) OPERATOR(pg_catalog.<) ($2, $3) "
@@ -96,6 +106,22 @@ uuid_at(uint64 row, int col)
 	return *DatumGetUUIDP(d);
 }
 
+static void
+read_speakers(EntOwner *o, uint64 row, int col, MemoryContext context)
+{
+	bool		null;
+	Datum		array = ent_query_datum(row, col, &null);
+	ArrayType  *a;
+
+	o->pinned = !null;
+	if (null)
+		return;
+	a = DatumGetArrayTypeP(array);
+	o->nspeakers = ArrayGetNItems(ARR_NDIM(a), ARR_DIMS(a));
+	o->speakers = MemoryContextAlloc(context, (o->nspeakers + 1) * sizeof(int32));
+	memcpy(o->speakers, ARR_DATA_PTR(a), o->nspeakers * sizeof(int32));
+}
+
 static EntOwner *
 owner_at(uint64 row, MemoryContext context)
 {
@@ -114,7 +140,10 @@ owner_at(uint64 row, MemoryContext context)
 	o->distance = ent_query_int4(row, 10, NULL);
 	o->sure = ent_query_int8(row, 11, NULL);
 	o->told = ent_query_int8(row, 12, NULL);
-	o->arrears = ent_query_bool(row, 13);
+	o->nearest = ent_query_int4(row, 13, NULL);
+	o->lost = ent_query_bool(row, 14);
+	o->arrears = ent_query_bool(row, 15);
+	read_speakers(o, row, 16, context);
 	return o;
 }
 
@@ -215,13 +244,47 @@ ent_owner_count(void)
 	return n;
 }
 
-void
-ent_owner_set_route(int32 no, int32 peer, int32 distance, const char *name)
+bool
+ent_owner_up(const EntOwner *o)
 {
-	Datum		args[4] = {Int32GetDatum(no), Int32GetDatum(peer),
-	Int32GetDatum(distance), CStringGetTextDatum(name)};
+	EntPeerSlot *slot;
+
+	if (o->local)
+		return true;
+	if (o->peer == 0 || o->lost)
+		return false;
+	slot = ent_shmem_peer(o->peer, false);
+	return slot != NULL && slot->state == ENT_LINK_CONNECTED;
+}
+
+bool
+ent_owner_may_speak(const EntOwner *o, int32 peer)
+{
+	for (int i = 0; i < o->nspeakers; i++)
+		if (o->speakers[i] == peer)
+			return true;
+	return !o->pinned;
+}
+
+void
+ent_owner_set_route(int32 no, int32 peer, int32 distance, int32 nearest,
+					bool lost, const char *name)
+{
+	Datum		args[6] = {Int32GetDatum(no), Int32GetDatum(peer),
+		Int32GetDatum(distance), Int32GetDatum(nearest), BoolGetDatum(lost),
+	CStringGetTextDatum(name)};
 
 	ent_query_run(&route_query, args, NULL, SPI_OK_UPDATE, NULL);
+}
+
+void
+ent_owner_lose(int32 peer, Datum ids)
+{
+	Datum		args[2] = {Int32GetDatum(peer), ids};
+
+	ent_query_run(&lose_query, args, NULL, SPI_OK_UPDATE, NULL);
+	if (SPI_processed > 0)
+		ent_wake_routes_at_commit();
 }
 
 void

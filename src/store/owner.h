@@ -24,8 +24,28 @@ typedef struct EntOwner
 	int64		pruned;			/* newest serial of a collected tombstone */
 	int32		peer;			/* route; 0: none */
 	int32		distance;
+	int32		nearest;		/* remote: least distance since told was reached */
+	bool		lost;			/* remote: the route's own route leads nowhere */
 	bool		arrears;		/* some table is incomplete: make no claims */
+	bool		pinned;			/* only these peers may speak for it: */
+	int			nspeakers;
+	int32	   *speakers;
 } EntOwner;
+
+/* How far we have come with it: its sequence number here. */
+static inline int64
+ent_owner_reached(const EntOwner *o)
+{
+	return o->local ? o->serial : o->told;
+}
+
+/*
+ * Does the route lead to the home, as far as is known: is the link of the peer
+ * up, and has that peer a route itself? Needs neither transaction nor SPI.
+ */
+extern bool ent_owner_up(const EntOwner *o);
+/* Is the peer one of those it is pinned to, if it is? */
+extern bool ent_owner_may_speak(const EntOwner *o, int32 peer);
 
 typedef struct EntIdentity
 {
@@ -44,9 +64,14 @@ extern int32 ent_owner_learn(const pg_uuid_t *id, const pg_uuid_t *home,
 							 const char *name, int32 epoch);
 /* How many are known, local ones included. */
 extern int64 ent_owner_count(void);
-/* Route of a remote owner; peer 0: none. */
+/* Route of a remote owner as rule/route.h decided; peer 0: none. */
 extern void ent_owner_set_route(int32 no, int32 peer, int32 distance,
-								const char *name);
+								int32 nearest, bool lost, const char *name);
+/*
+ * A peer's link is new: routes through it that it does not offer any more (not
+ * among the ids, a uuid[]) lead nowhere.
+ */
+extern void ent_owner_lose(int32 peer, Datum ids);
 /*
  * A local owner's history went back (this database was restored from an older
  * state): its objects and tombstones go on in that epoch, which makes every

@@ -69,7 +69,7 @@ static EntQuery role_used_query = {
 
 /* What else refers to a peer; a row per statement, all with peer.no as $1. */
 static EntQuery delete_queries[] = {
-	{"UPDATE entanglement.owner SET peer = NULL, distance = 0 "
+	{"UPDATE entanglement.owner SET peer = NULL "
 		"WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.peer_owner WHERE peer OPERATOR(pg_catalog.=) $1",
@@ -77,6 +77,12 @@ static EntQuery delete_queries[] = {
 	{"DELETE FROM entanglement.peer_table WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.violation WHERE peer OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
+	/* what was pinned to it alone stays pinned: to nobody */
+	{"UPDATE entanglement.speaker SET peers = pg_catalog.array_remove(peers, $1) "
+		"WHERE $1 OPERATOR(pg_catalog.=) ANY (peers)",
 	1, {INT4OID}, NULL},
 	/* what was asked through it waits for another way, and nobody there is
 	 * answered any more */

@@ -12,7 +12,7 @@ use Carp;
 use Exporter 'import';
 
 our @EXPORT = qw(varint zigzag bytes section batch hello owner table objects row
-  claim present want arrears again table_state uuid literal read_batch);
+  claim present want arrears again table_state seek_beyond uuid literal read_batch);
 
 sub varint
 {
@@ -45,7 +45,7 @@ sub hello
 		section(1, varint(1) . varint(1) . uuid($node) . bytes($name) . bytes('by hand')));
 }
 
-# number, id, home, name, epoch, serial, distance
+# number, id, home, name, epoch, serial, distance, lost
 sub owner
 {
 	my (%o) = @_;
@@ -57,7 +57,8 @@ sub owner
 		  . bytes($o{name})
 		  . varint($o{epoch} // 1)
 		  . varint($o{serial} // 0)
-		  . varint($o{distance} // 0));
+		  . varint($o{distance} // 0)
+		  . chr($o{lost} // 0));
 }
 
 # number, schema, name, columns => [[name, type, format, key], ...]
@@ -129,6 +130,9 @@ sub table_state { return section(10, varint($_[0]) . chr($_[1])); }
 # table, owner, key image
 sub again { return section(11, varint($_[0]) . varint($_[1]) . bytes($_[2])); }
 
+# owner, epoch, serial
+sub seek_beyond { return section(0x50, join '', map { varint($_) } @_); }
+
 # ---- taking apart ----
 
 sub _varint
@@ -175,6 +179,7 @@ sub read_batch
 			$s{home} = unpack 'H*', substr $body, 0, 16, '';
 			$s{name} = _bytes(\$body);
 			@s{qw(epoch serial distance)} = map { _varint(\$body) } 1 .. 3;
+			$s{lost} = ord $body;
 		}
 		elsif ($type == 3)
 		{
