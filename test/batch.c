@@ -286,6 +286,22 @@ add_table_state(EntWriter *w, Random *r, Shape *shapes)
 }
 
 static void
+add_confirm(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireConfirm c;
+
+	(void) shapes;
+	memset(&c, 0, sizeof(c));
+	c.object.table = any_number(r, ENT_WIRE_MAX_TABLES);
+	c.object.owner = any_number(r, ENT_WIRE_MAX_OWNERS);
+	c.object.key = any_bytes(r, ENT_WIRE_MAX_KEY, &c.object.keylen, 0);
+	c.epoch = c.from_epoch = 7;
+	c.serial = any_serial(r);
+	c.from_serial = any_serial(r);
+	ent_wire_write_confirm(w, &c);
+}
+
+static void
 add_again(EntWriter *w, Random *r, Shape *shapes)
 {
 	EntWireAgain a;
@@ -413,6 +429,7 @@ batch_random(EntWriter *w, Random *r, unsigned max_sections)
 	static void (*const add[]) (EntWriter *, Random *, Shape *) = {
 		add_hello, add_owner, add_table, add_objects, add_objects, add_claim,
 		add_arrears, add_present, add_want, add_table_state, add_again,
+		add_confirm,
 		add_request, add_response, add_unknown,
 	};
 	Shape		shapes[KNOWN_TABLES];
@@ -569,6 +586,15 @@ echo_again(Echo *e, EntReader *r)
 }
 
 static void
+echo_confirm(Echo *e, EntReader *r)
+{
+	EntWireConfirm c;
+
+	ent_wire_read_confirm(r, &c);
+	ent_wire_write_confirm(e->out, &c);
+}
+
+static void
 echo_fields(Echo *e, EntReader *r, unsigned n)
 {
 	while (n-- > 0 && r->error == ENT_WIRE_OK)
@@ -627,6 +653,7 @@ static void (*const echoes[]) (Echo *, EntReader *) = {
 	[ENT_SECTION_ARREARS] = echo_arrears,
 	[ENT_SECTION_TABLE_STATE] = echo_table_state,
 	[ENT_SECTION_AGAIN] = echo_again,
+	[ENT_SECTION_CONFIRM] = echo_confirm,
 	[ENT_SECTION_REQUEST] = echo_request,
 	[ENT_SECTION_RESPONSE] = echo_response,
 };

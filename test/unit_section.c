@@ -139,6 +139,15 @@ write_example_table_state(EntWriter *w)
 }
 
 static void
+write_example_confirm(EntWriter *w)
+{
+	EntWireConfirm c = {{5, 2, (const uint8_t *) "\x01q", 2}, 7, 200, {{0}}, 1, 300};
+
+	c.from = node;
+	ent_wire_write_confirm(w, &c);
+}
+
+static void
 write_example_again(EntWriter *w)
 {
 	EntWireAgain a = {5, 2, (const uint8_t *) "\x01q", 2};
@@ -237,6 +246,8 @@ static const struct
 	BYTES("\x0e\x2a" NODE "\x01" NODE "\x07\xac\x02\x01\x02id\x02" "7")},
 	{"response: refused", write_example_refused,
 	BYTES("\x0e\x1f" NODE "\x00" "23P01\x02no\x00\x03t_x\x00")},
+	{"confirm", write_example_confirm,
+	BYTES("\x11\x1b\x05\x02\x02\x01q\x07\xc8\x01" NODE "\x01\xac\x02")},
 	{"seek", write_example_seek, BYTES("\x50\x04\x02\x07\xac\x02")},
 };
 
@@ -482,6 +493,14 @@ read_table_state(EntReader *r)
 }
 
 static void
+read_confirm(EntReader *r)
+{
+	EntWireConfirm c;
+
+	ent_wire_read_confirm(r, &c);
+}
+
+static void
 read_again(EntReader *r)
 {
 	EntWireAgain a;
@@ -570,6 +589,8 @@ static const struct
 	{"want with a have beyond 63 bits", read_want, BYTES("\x01\x01\x01" HUGE), ENT_WIRE_OVERFLOW},
 	{"claim of an owner too large", read_claim, BYTES("\xc1\x84\x3d\x01\x01"), ENT_WIRE_LIMIT},
 	{"table state neither yes nor no", read_table_state, BYTES("\x01\xff"), ENT_WIRE_MALFORMED},
+	{"confirm cut before from", read_confirm, BYTES("\x01\x01\x01q\x01\x01"), ENT_WIRE_TRUNCATED},
+	{"confirm of an epoch beyond all", read_confirm, BYTES("\x01\x01\x01q\xff\xff\xff\xff\x0f\x01"), ENT_WIRE_OVERFLOW},
 	{"again with a key of 8001 bytes", read_again, BYTES("\x01\x01\xc1\x3e"), ENT_WIRE_LIMIT},
 	{"again of a key that is cut", read_again, BYTES("\x01\x01\x03" "ab"), ENT_WIRE_TRUNCATED},
 	{"request to create from nothing", read_request, BYTES(ASK("\x00") "\x00\x00"), ENT_WIRE_OK},

@@ -257,6 +257,19 @@ take_claim(EntInbound *ib, EntReader *body, bool gaps)
 	ent_wake_post_at_commit(&ev);
 }
 
+void
+ent_inbound_may_claim(int32 owner)
+{
+	EntOwner   *o = ent_owner_get(owner);
+	EntEvent	ev = {.kind = ENT_EVENT_OWNER, .owner = owner};
+
+	ent_wake_routes_at_commit();
+	if (o == NULL || o->arrears || o->serial == 0)
+		return;
+	ev.serial = o->serial;
+	ent_wake_post_at_commit(&ev);
+}
+
 static void
 take_arrears_done(EntInbound *ib, EntReader *body)
 {
@@ -274,7 +287,7 @@ take_arrears_done(EntInbound *ib, EntReader *body)
 	args[0] = Int32GetDatum(in->no);
 	args[1] = Int32GetDatum(t->rel);
 	ent_query_run(&paid_query, args, NULL, SPI_OK_DELETE, NULL);
-	ent_wake_routes_at_commit();	/* claims may be made again */
+	ent_inbound_may_claim(in->no);
 }
 
 static uint64
@@ -358,10 +371,9 @@ write_again(EntInbound *ib, EntWriter *w)
 	ib->again = NIL;
 }
 
-/* Numbers the sender gave to an owner and a table of ours; false: none. */
-static bool
-sender_numbers(EntInbound *ib, const pg_uuid_t *owner, int32 rel,
-			   EntWireAgain *a)
+bool
+ent_inbound_sender_numbers(EntInbound *ib, const pg_uuid_t *owner, int32 rel,
+						   EntWireAgain *a)
 {
 	HASH_SEQ_STATUS seq;
 	EntInOwner *in;
@@ -409,8 +421,8 @@ write_parked(EntInbound *ib, EntWriter *w)
 		EntWireAgain a;
 
 		if (rel == NULL ||
-			!sender_numbers(ib, DatumGetUUIDP(ent_query_datum(row, 2, &null)),
-							no, &a))
+			!ent_inbound_sender_numbers(ib, DatumGetUUIDP(ent_query_datum(row, 2, &null)),
+										no, &a))
 			continue;
 		a.key = (uint8 *) VARDATA_ANY(key);
 		a.keylen = VARSIZE_ANY_EXHDR(key);
@@ -443,7 +455,10 @@ build_answer(EntInbound *ib, uint64 number, uint64 routes)
 	ent_inbound_answer_routes(ib, &w);
 	write_again(ib, &w);
 	if (ib->announced && (changed || parked_due(ib)))
+	{
 		write_parked(ib, &w);
+		ent_inbound_write_confirms(ib, &w);
+	}
 	SET_VARSIZE(w.data, w.len);
 	pg_atomic_fetch_add_u64(&ib->slot->bytes_sent, w.len - VARHDRSZ);
 	return (bytea *) w.data;

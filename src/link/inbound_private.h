@@ -132,6 +132,15 @@ extern bool ent_inbound_epoch_counts(EntInbound *ib, EntInOwner *in,
 /* The same is raised for a table; one that does not fit is returned. */
 extern EntInTable *ent_inbound_announced_table(EntInbound *ib, uint32 number);
 
+/* Numbers the sender gave to an owner and a table of ours; false: none. */
+extern bool ent_inbound_sender_numbers(EntInbound *ib, const pg_uuid_t *owner,
+									   int32 rel, EntWireAgain *a);
+/*
+ * Arrears of that owner have been paid or forgotten: what he has come to may
+ * be claimed again, also by who never saw that there were any.
+ */
+extern void ent_inbound_may_claim(int32 owner);
+
 /* inroute.c */
 extern void ent_inbound_take_owner(EntInbound *ib, EntReader *body);
 /* Maps tables that appeared, reconsiders routes; all owners held. */
@@ -171,6 +180,10 @@ extern void ent_inbound_violation(EntInbound *ib, EntInWrong wrong,
 								  EntInOwner *in, int32 rel);
 /* At the batch's end: into the table, and the log if it is news. */
 extern void ent_inbound_record_violations(EntInbound *ib);
+
+/* inconfirm.c */
+/* CONFIRM sections for what is unconfirmed here. */
+extern void ent_inbound_write_confirms(EntInbound *ib, EntWriter *w);
 
 /* inrequest.c */
 extern void ent_inbound_take_request(EntInbound *ib, EntReader *body);

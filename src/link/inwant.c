@@ -79,6 +79,8 @@ forget_unpayable(EntInbound *ib)
 	Datum	   *rels = palloc((hash_get_num_entries(ib->tables) + 1) * sizeof(Datum));
 	int			n = 0;
 	Datum		args[2] = {Int32GetDatum(ib->peer)};
+	int32	   *owners;
+	uint64		forgotten;
 
 	hash_seq_init(&seq, ib->tables);
 	while ((t = hash_seq_search(&seq)) != NULL)
@@ -86,9 +88,13 @@ forget_unpayable(EntInbound *ib)
 			rels[n++] = Int32GetDatum(t->rel);
 	args[1] = ent_query_array(INT4OID, rels, NULL, n);
 	ent_query_run(&no_arrears_query, args, NULL, SPI_OK_DELETE_RETURNING, NULL);
-	if (SPI_processed > 0)
-		ent_wake_routes_at_commit();
+	forgotten = SPI_processed;
+	owners = palloc((forgotten + 1) * sizeof(int32));
+	for (uint64 row = 0; row < forgotten; row++)
+		owners[row] = ent_query_int4(row, 1, NULL);
 	SPI_freetuptable(SPI_tuptable);
+	for (uint64 row = 0; row < forgotten; row++)
+		ent_inbound_may_claim(owners[row]);
 }
 
 static void

@@ -13,6 +13,7 @@
 
 #include "link/outbound_private.h"
 #include "rule/route.h"
+#include "store/handover.h"
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/seek.h"
@@ -36,8 +37,8 @@ static EntQuery paid_query = {
 	5, {INT4OID, INT4OID, INT4OID, BYTEAOID, INT8OID}, NULL
 };
 
-static void
-check(EntReader *r, const char *what)
+void
+ent_outbound_check(EntReader *r, const char *what)
 {
 	if (r->error != ENT_WIRE_OK)
 		ereport(ERROR,
@@ -78,7 +79,7 @@ take_want(EntOutbound *ob, EntReader *r)
 	int32		no;
 
 	ent_wire_read_want(r, &want);
-	check(r, "want");
+	ent_outbound_check(r, "want");
 	no = want.owner;
 	o = hash_search(ob->owners, &no, HASH_FIND, NULL);
 	if (o == NULL)
@@ -116,7 +117,7 @@ take_arrears(EntOutbound *ob, EntReader *r)
 				table;
 
 	ent_wire_read_arrears(r, &a);
-	check(r, "arrears");
+	ent_outbound_check(r, "arrears");
 	owner = a.owner;
 	table = a.table;
 	if (hash_search(ob->owners, &owner, HASH_FIND, NULL) == NULL ||
@@ -134,7 +135,7 @@ take_table_state(EntOutbound *ob, EntReader *r)
 	int32		no;
 
 	ent_wire_read_table_state(r, &s);
-	check(r, "table state");
+	ent_outbound_check(r, "table state");
 	no = s.table;
 	t = hash_search(ob->tables, &no, HASH_FIND, NULL);
 	if (t && t->announced)
@@ -145,6 +146,20 @@ take_table_state(EntOutbound *ob, EntReader *r)
 	ob->requests_due = true;
 }
 
+void
+ent_outbound_ask_again(EntOutbound *ob, EntOutTable *t, int32 owner, bytea *key)
+{
+	EntQueueEntry e = {
+		.rel = t->no, .owner = owner,
+		.flags = ENT_ROW_REFRESH | ENT_ROW_LATE, .priority = t->priority,
+		.position = ob->ring_position, .stale_at = GetCurrentTimestamp(),
+		.keylen = VARSIZE_ANY_EXHDR(key), .key = (uint8 *) VARDATA_ANY(key)
+	};
+
+	if (ent_queue_length(ob->queue) < MAX_ASKED)
+		ent_queue_push(ob->queue, &e);
+}
+
 static void
 take_again(EntOutbound *ob, EntReader *r)
 {
@@ -153,27 +168,17 @@ take_again(EntOutbound *ob, EntReader *r)
 	EntOutTable *t;
 	Datum		values[ENT_WIRE_MAX_KEYS];
 	bytea	   *key;
-	EntQueueEntry e = {0};
 	int32		no;
 
 	ent_wire_read_again(r, &a);
-	check(r, "again");
+	ent_outbound_check(r, "again");
 	no = a.table;
 	t = hash_search(ob->tables, &no, HASH_FIND, NULL);
 	rel = ent_relinfo_get(no);
-	if (t == NULL || !t->known || rel == NULL ||
-		ent_queue_length(ob->queue) >= MAX_ASKED)
+	if (t == NULL || !t->known || rel == NULL)
 		return;
 	key = ent_key_from_wire(rel, ob->role, a.key, a.keylen, values);
-	e.rel = no;
-	e.owner = a.owner;
-	e.flags = ENT_ROW_REFRESH | ENT_ROW_LATE;
-	e.priority = t->priority;
-	e.position = ob->ring_position;
-	e.stale_at = GetCurrentTimestamp();
-	e.keylen = VARSIZE_ANY_EXHDR(key);
-	e.key = (uint8 *) VARDATA_ANY(key);
-	ent_queue_push(ob->queue, &e);
+	ent_outbound_ask_again(ob, t, a.owner, key);
 }
 
 /* ---- what it seeks ---- */
@@ -186,7 +191,7 @@ take_seek(EntOutbound *ob, EntReader *r)
 	int32		no;
 
 	ent_wire_read_claim(r, &seek);
-	check(r, "seek");
+	ent_outbound_check(r, "seek");
 	no = seek.owner;
 	o = hash_search(ob->owners, &no, HASH_FIND, NULL);
 	if (o == NULL || !o->offered || seek.epoch == 0)
@@ -271,6 +276,15 @@ settle(EntOutbound *ob)
 	}
 	list_free_deep(ob->flight_late);
 	ob->flight_late = NIL;
+	foreach(lc, ob->flight_handed)
+	{
+		EntOutLate *handed = lfirst(lc);
+
+		ent_handover_delivered(handed->rel, handed->key, handed->owner, ob->peer);
+		pfree(handed->key);
+	}
+	list_free_deep(ob->flight_handed);
+	ob->flight_handed = NIL;
 	ent_outbound_settle_requests(ob);
 	ob->in_flight = false;
 }
@@ -322,6 +336,9 @@ take_section(EntOutbound *ob, unsigned type, EntReader *body)
 		case ENT_SECTION_TABLE_STATE:
 			take_table_state(ob, body);
 			break;
+		case ENT_SECTION_CONFIRM:
+			ent_outbound_take_confirm(ob, body);
+			break;
 		case ENT_SECTION_AGAIN:
 			take_again(ob, body);
 			break;
@@ -351,7 +368,7 @@ ent_outbound_answered(EntOutbound *ob, const void *data, size_t len)
 
 	ent_wire_reader_init(&r, data, len);
 	ent_wire_read_header(&r, &header);
-	check(&r, "header");
+	ent_outbound_check(&r, "header");
 	if (header.number != expected)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
@@ -371,7 +388,7 @@ ent_outbound_answered(EntOutbound *ob, const void *data, size_t len)
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(section);
-	check(&r, "sections");
+	ent_outbound_check(&r, "sections");
 	if (ob->seeks_due)
 		serve_seeks(ob);
 	if (expected != 0)

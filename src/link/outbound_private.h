@@ -127,6 +127,8 @@ struct EntOutbound
 	uint64		flight_min;		/* least position of what is in flight */
 	int64		flight_oldest;	/* least stale_at of what is in flight */
 	List	   *flight_late;	/* of EntOutLate *: debts in flight */
+	List	   *flight_handed;	/* of EntOutLate *: brought for local owners to
+								 * heirs elsewhere, in flight */
 	List	   *flight_claims;	/* of EntOutOwner *: claims in flight */
 	size_t		row_bytes;		/* moving average of an encoded row */
 
@@ -146,6 +148,16 @@ typedef struct EntOutLate
 	bytea	   *key;
 	int64		serial;			/* of the version sent */
 } EntOutLate;
+
+/* outanswer.c */
+/* Raises ERRCODE_PROTOCOL_VIOLATION unless the reader is content. */
+extern void ent_outbound_check(EntReader *r, const char *what);
+/* Queues an object that the peer asks for whatever it has. */
+extern void ent_outbound_ask_again(EntOutbound *ob, EntOutTable *t, int32 owner,
+								   bytea *key);
+
+/* outconfirm.c */
+extern void ent_outbound_take_confirm(EntOutbound *ob, EntReader *r);
 
 /* outbound.c */
 extern uint64 ent_outbound_settled(EntOutbound *ob);

@@ -243,6 +243,25 @@ sendable(EntOutbound *ob, EntRelation *rel, EntExtract *x)
 	return false;
 }
 
+static List *
+note_sent(EntOutbound *ob, List *list, Taken *taken)
+{
+	EntQueueEntry *e = &taken->entry;
+	MemoryContext old = MemoryContextSwitchTo(ob->context);
+	EntOutLate *late = palloc(sizeof(EntOutLate));
+
+	late->rel = e->rel;
+	late->owner = e->owner;
+	/* a version that came since is a debt of its own */
+	late->serial = taken->fate == FATE_SENT ? taken->extract->serial : PG_INT64_MAX;
+	late->key = palloc(VARHDRSZ + e->keylen);
+	SET_VARSIZE(late->key, VARHDRSZ + e->keylen);
+	memcpy(VARDATA(late->key), e->key, e->keylen);
+	list = lappend(list, late);
+	MemoryContextSwitchTo(old);
+	return list;
+}
+
 /* What is in flight counts for age, acknowledgement and debts. */
 static void
 note_flight(EntOutbound *ob, Taken *taken)
@@ -252,20 +271,10 @@ note_flight(EntOutbound *ob, Taken *taken)
 	ob->flight_min = Min(ob->flight_min, e->position);
 	ob->flight_oldest = Min(ob->flight_oldest, e->stale_at);
 	if (e->flags & ENT_ROW_LATE)
-	{
-		MemoryContext old = MemoryContextSwitchTo(ob->context);
-		EntOutLate *late = palloc(sizeof(EntOutLate));
-
-		late->rel = e->rel;
-		late->owner = e->owner;
-		/* a version that came since is a debt of its own */
-		late->serial = taken->fate == FATE_SENT ? taken->extract->serial : PG_INT64_MAX;
-		late->key = palloc(VARHDRSZ + e->keylen);
-		SET_VARSIZE(late->key, VARHDRSZ + e->keylen);
-		memcpy(VARDATA(late->key), e->key, e->keylen);
-		ob->flight_late = lappend(ob->flight_late, late);
-		MemoryContextSwitchTo(old);
-	}
+		ob->flight_late = note_sent(ob, ob->flight_late, taken);
+	if (taken->fate == FATE_SENT && taken->extract->kind == ENT_EXTRACT_FULL &&
+		taken->extract->heir.owner != 0 && ent_object_owner_is_local(e->owner))
+		ob->flight_handed = note_sent(ob, ob->flight_handed, taken);
 }
 
 typedef struct Section

@@ -19,16 +19,22 @@
 #include "link/outbound_private.h"
 #include "step/extract.h"
 #include "store/query.h"
+#include "store/rowquery.h"
 #include "store/value.h"
 
 #define MAX_PRESENT 1000		/* keys looked at at a time */
 #define MAX_LOOKS	100			/* times for one batch */
 
+/* What was handed over stays: what became of it is told by its tombstone. */
 static EntQuery live_query = {
-	"SELECT o.key FROM entanglement.object o "
+	"(SELECT o.key FROM entanglement.object o "
 	"WHERE o.rel OPERATOR(pg_catalog.=) $1 AND o.owner OPERATOR(pg_catalog.=) $2 "
 	"AND ($3 IS NULL OR o.key OPERATOR(pg_catalog.>) $3) "
-	"ORDER BY o.key LIMIT $4",
+	"ORDER BY o.key LIMIT $4) UNION ALL "
+	"(SELECT t.key FROM entanglement.tombstone t "
+	"WHERE t.rel OPERATOR(pg_catalog.=) $1 AND t.owner OPERATOR(pg_catalog.=) $2 "
+	"AND ($3 IS NULL OR t.key OPERATOR(pg_catalog.>) $3) AND t.heir IS NOT NULL "
+	"ORDER BY t.key LIMIT $4) ORDER BY 1 LIMIT $4",
 	4, {INT4OID, INT4OID, BYTEAOID, INT8OID}, NULL
 };
 static EntQuery state_query = {
@@ -140,6 +146,24 @@ read_keys(Range *r)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/* Of what was handed over nothing is read but whether the role may see it. */
+static void
+look_at_handed(void *range)
+{
+	Range	   *r = range;
+	Datum		key[ENT_WIRE_MAX_KEYS];
+
+	for (int i = r->from; i < r->to; i++)
+	{
+		EntExtract *x = &r->items[i];
+
+		if (x->kind != ENT_EXTRACT_DEAD || x->heir.owner == 0)
+			continue;
+		ent_key_values(r->rel, x->key, x->keylen, key);
+		r->visible[i] = ent_rowquery_visible(r->rel, key);
+	}
+}
+
 static void
 look(void *range)
 {
@@ -155,6 +179,7 @@ look(void *range)
 	for (int i = r->from; i < r->to; i++)
 		r->visible[i] = r->items[i].kind == ENT_EXTRACT_DELTA ||
 			r->items[i].kind == ENT_EXTRACT_FULL;
+	ent_query_as(r->ob->role, look_at_handed, r);
 }
 
 /* Which rows the role may see; one that cannot be read it may not. */

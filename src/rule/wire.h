@@ -61,6 +61,8 @@ typedef enum EntSectionType
 	ENT_SECTION_REQUEST = 13,	/* towards an owner: may this be done? */
 	ENT_SECTION_RESPONSE = 14,	/* from there: what became of it */
 	ENT_SECTION_CLAIM_GAPS = 15,	/* as CLAIM, but some of it comes later */
+	ENT_SECTION_CONFIRM = 17,	/* receiver: has an object that was handed over
+								 * died since? */
 	ENT_SECTION_SEEK = 16 | ENT_SECTION_OPTIONAL,	/* receiver: offer me that
 													 * owner when you have more */
 } EntSectionType;
@@ -430,6 +432,20 @@ typedef struct EntWireAgain
 
 extern void ent_wire_write_again(EntWriter *w, const EntWireAgain *a);
 extern void ent_wire_read_again(EntReader *r, EntWireAgain *a);
+
+/* An object that was handed over, of which its new owner has not told yet. */
+typedef struct EntWireConfirm
+{
+	EntWireAgain object;
+	uint32_t	epoch;			/* the version it has meanwhile */
+	int64_t		serial;
+	EntWireUuid from;			/* who handed it over, */
+	uint32_t	from_epoch;		/* ... and his version that said so */
+	int64_t		from_serial;
+} EntWireConfirm;
+
+extern void ent_wire_write_confirm(EntWriter *w, const EntWireConfirm *c);
+extern void ent_wire_read_confirm(EntReader *r, EntWireConfirm *c);
 
 /*
  * REQUEST: a change asked of an owner. The fields are followed by the key's

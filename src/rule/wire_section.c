@@ -245,6 +245,23 @@ ent_wire_read_table(EntReader *r, EntWireTable *t, EntWireAllocator alloc)
 		t->ncolumns = t->nkeys = 0;
 }
 
+static void
+write_hand(EntWriter *w, const EntWireUuid *owner, uint32_t epoch,
+		   int64_t serial)
+{
+	ent_wire_write_uuid(w, owner);
+	ent_wire_write_varint(w, epoch);
+	ent_wire_write_varint(w, (uint64_t) serial);
+}
+
+static void
+read_hand(EntReader *r, EntWireUuid *owner, uint32_t *epoch, int64_t *serial)
+{
+	ent_wire_read_uuid(r, owner);
+	*epoch = read_epoch(r);
+	*serial = ent_wire_read_serial(r);
+}
+
 /* ---- OBJECTS: fields, rows, values ---- */
 
 void
@@ -261,15 +278,6 @@ ent_wire_read_objects(EntReader *r, EntWireObjects *o)
 	o->table = read_table_number(r);
 	o->owner = read_owner_number(r);
 	o->epoch = read_epoch(r);
-}
-
-static void
-write_hand(EntWriter *w, const EntWireUuid *owner, uint32_t epoch,
-		   int64_t serial)
-{
-	ent_wire_write_uuid(w, owner);
-	ent_wire_write_varint(w, epoch);
-	ent_wire_write_varint(w, (uint64_t) serial);
 }
 
 void
@@ -314,14 +322,6 @@ read_row_delta(EntReader *r, EntWireRow *row)
 	row->set = ent_wire_read_bytes(r, ENT_WIRE_MAX_SET, &row->setlen);
 	if (r->error == ENT_WIRE_OK)
 		row->base = row->serial - behind;
-}
-
-static void
-read_hand(EntReader *r, EntWireUuid *owner, uint32_t *epoch, int64_t *serial)
-{
-	ent_wire_read_uuid(r, owner);
-	*epoch = read_epoch(r);
-	*serial = ent_wire_read_serial(r);
 }
 
 /* What lives on as its owner's is in nobody else's hands. */
@@ -524,4 +524,29 @@ ent_wire_read_again(EntReader *r, EntWireAgain *a)
 	a->table = read_table_number(r);
 	a->owner = read_owner_number(r);
 	a->key = ent_wire_read_bytes(r, ENT_WIRE_MAX_KEY, &a->keylen);
+}
+
+/* ---- CONFIRM ---- */
+
+void
+ent_wire_write_confirm(EntWriter *w, const EntWireConfirm *c)
+{
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_CONFIRM);
+
+	ent_wire_write_varint(w, c->object.table);
+	ent_wire_write_varint(w, c->object.owner);
+	ent_wire_write_bytes(w, c->object.key, c->object.keylen);
+	ent_wire_write_varint(w, c->epoch);
+	ent_wire_write_varint(w, (uint64_t) c->serial);
+	write_hand(w, &c->from, c->from_epoch, c->from_serial);
+	ent_wire_close_section(w, mark);
+}
+
+void
+ent_wire_read_confirm(EntReader *r, EntWireConfirm *c)
+{
+	ent_wire_read_again(r, &c->object);
+	c->epoch = read_epoch(r);
+	c->serial = ent_wire_read_serial(r);
+	read_hand(r, &c->from, &c->from_epoch, &c->from_serial);
 }

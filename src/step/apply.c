@@ -24,6 +24,7 @@
 #include "base/wake.h"
 #include "rule/colserial.h"
 #include "step/apply_private.h"
+#include "store/handover.h"
 #include "store/query.h"
 #include "store/rowquery.h"
 #include "store/value.h"
@@ -172,9 +173,11 @@ ent_apply_stale(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
 {
 	bool		refresh = (r->flags & ENT_ROW_REFRESH) != 0;
 
+	/* the version of what is unconfirmed is nobody's: it may have died with it */
 	if (c->exists)
 		return !ent_apply_newer(a->epoch, r->serial, c->epoch, c->serial) &&
-			!(refresh && r->op == ENT_ROW_FULL &&
+			!(refresh && (r->op == ENT_ROW_FULL ||
+						  (r->op == ENT_ROW_DELETE && c->born == 0)) &&
 			  a->epoch == c->epoch && r->serial == c->serial);
 	if (c->buried && !ent_apply_newer(a->epoch, r->serial, c->grave_epoch, c->grave_serial))
 		return true;
@@ -224,12 +227,12 @@ acceptable(EntApply *a, Copy *c, EntApplyRow *r)
 	return true;
 }
 
-/* He knows that it was handed over to him: requests for it may go. */
+/* He knows that it was handed over to him. */
 static void
-confirm(Copy *c)
+confirm(EntApply *a, Copy *c)
 {
-	if (c->exists && c->born == 0)
-		ent_wake_requests_at_commit();
+	if (c->exists && c->owner == a->owner && c->born == 0)
+		ent_handover_confirmed(a->rel->no, c->key);
 }
 
 static void
@@ -241,7 +244,7 @@ note_deleted(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 		ent_versions_drop(versions, a->rel->no, c->key);
 	ent_versions_bury(versions, a->rel->no, a->owner, a->epoch, r->serial,
 					  c->key, r->heir, r->from);
-	confirm(c);
+	confirm(a, c);
 	ent_apply_unpark(a, c, r);
 	if (mine)
 		ent_apply_wake_parked(a, c);
@@ -256,7 +259,7 @@ note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 		ent_versions_put(versions, a->rel->no, a->owner, a->epoch, r->serial,
 						 r->op == ENT_ROW_DELTA ? c->born : r->serial, c->key,
 						 new_columns(a, c, r));
-	confirm(c);
+	confirm(a, c);
 	ent_apply_unpark(a, c, r);
 	if (ent_apply_late(a, r))
 		ent_apply_owe_others(a, c, r);

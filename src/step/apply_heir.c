@@ -23,19 +23,6 @@ static EntQuery birth_query = {
 	3, {INT4OID, INT4OID, BYTEAOID}, NULL
 };
 
-/* The heir is at home here: the next fold gives it his first version. */
-static void
-make_ours(EntApplyWrite *w, int32 owner)
-{
-	EntHand		from = {w->a->owner, w->a->epoch, w->r->serial};
-	Datum		args[3] = {Int32GetDatum(w->a->rel->no), Int32GetDatum(owner),
-	PointerGetDatum(w->c->key)};
-
-	ent_query_run(&birth_query, args, NULL, SPI_OK_INSERT, NULL);
-	ent_handover_inherited(w->a->rel->no, w->c->key, from);
-	ent_wake_collector_at_commit();
-}
-
 static bool
 known(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
 {
@@ -50,12 +37,19 @@ static void
 pass_to(EntApplyWrite *w, EntVersions *versions, const EntHand *heir)
 {
 	bytea	   *columns = palloc(VARHDRSZ);
+	EntHand		from = {w->a->owner, w->a->epoch, w->r->serial};
+	Datum		args[3] = {Int32GetDatum(w->a->rel->no),
+	Int32GetDatum(heir->owner), PointerGetDatum(w->c->key)};
 
 	SET_VARSIZE(columns, VARHDRSZ);
 	ent_versions_put(versions, w->a->rel->no, heir->owner, heir->epoch,
 					 heir->serial, 0, w->c->key, columns);
-	if (ent_object_owner_is_local(heir->owner))
-		make_ours(w, heir->owner);
+	ent_handover_inherited(w->a->rel->no, w->c->key, from);
+	if (!ent_object_owner_is_local(heir->owner))
+		return;
+	/* the next fold gives it his first version */
+	ent_query_run(&birth_query, args, NULL, SPI_OK_INSERT, NULL);
+	ent_wake_collector_at_commit();
 }
 
 static void

@@ -96,6 +96,12 @@ static EntQuery take_query = {
 	"RETURNING xmin, rel, owner, op, key, columns",
 	1, {INT8OID}, NULL
 };
+static EntQuery take_rest_query = {
+	"DELETE FROM entanglement.change c USING unnest($1, $2) AS u(rel, key) "
+	"WHERE c.rel OPERATOR(pg_catalog.=) u.rel AND c.key OPERATOR(pg_catalog.=) u.key "
+	"RETURNING c.xmin, c.rel, c.owner, c.op, c.key, c.columns",
+	2, {INT4ARRAYOID, BYTEAARRAYOID}, NULL
+};
 static EntQuery truncated_query = {
 	"SELECT o.key FROM entanglement.object o JOIN entanglement.owner w "
 	"ON w.no OPERATOR(pg_catalog.=) o.owner AND w.local "
@@ -223,57 +229,102 @@ add_truncated(Fold *f, int32 rel)
 	SPI_freetuptable(rows);
 }
 
-/* Takes changes from the log into f; returns how many. */
-static uint64
-take_changes(Fold *f, int limit)
+/* One change of an object. */
+static void
+add_change(Fold *f, HeapTuple tup, TupleDesc desc, int32 rel, char op,
+		   bytea *key)
 {
-	Datum		args[1] = {Int64GetDatum(limit)};
-	SPITupleTable *rows;
-	uint64		n;
-	List	   *truncated = NIL;
-	ListCell   *lc;
+	FoldEntry  *e = find_entry(f, rel, (uint8 *) VARDATA_ANY(key),
+							   VARSIZE_ANY_EXHDR(key));
+	bool		null;
+	Datum		set = SPI_getbinval(tup, desc, 6, &null);
+	bytea	   *s = null ? NULL : DatumGetByteaPP(set);
 
-	ent_query_run(&take_query, args, NULL, SPI_OK_DELETE_RETURNING, NULL);
-	rows = SPI_tuptable;
-	n = SPI_processed;
-	f->complete = n < (uint64) limit;
+	if (op == ENT_CHANGE_HANDOVER)
+	{
+		f->handed += e->handed ? 0 : 1;
+		e->handed = true;
+		return;
+	}
+	ent_coalesce_add(&e->folded, op,
+					 DatumGetInt32(SPI_getbinval(tup, desc, 3, &null)),
+					 DatumGetTransactionId(SPI_getbinval(tup, desc, 1, &null)),
+					 s ? (uint8 *) VARDATA_ANY(s) : NULL,
+					 s ? VARSIZE_ANY_EXHDR(s) : 0);
+}
+
+/* Changes as a query returned them; returns how many, and truncated tables. */
+static uint64
+add_changes(Fold *f, List **truncated)
+{
+	SPITupleTable *rows = SPI_tuptable;
+	uint64		n = SPI_processed;
+
 	for (uint64 i = 0; i < n; i++)
 	{
 		HeapTuple	tup = rows->vals[i];
 		TupleDesc	desc = rows->tupdesc;
 		bool		null;
-		TransactionId xid = DatumGetTransactionId(SPI_getbinval(tup, desc, 1, &null));
 		int32		rel = DatumGetInt32(SPI_getbinval(tup, desc, 2, &null));
-		int32		owner = DatumGetInt32(SPI_getbinval(tup, desc, 3, &null));
 		char		op = DatumGetChar(SPI_getbinval(tup, desc, 4, &null));
 		Datum		key = SPI_getbinval(tup, desc, 5, &null);
-		Datum		set;
-		bytea	   *k,
-				   *s = NULL;
 
 		if (op == ENT_CHANGE_TRUNCATE || null)
-		{
-			truncated = list_append_unique_int(truncated, rel);
-			continue;
-		}
-		k = DatumGetByteaPP(key);
-		if (op == ENT_CHANGE_HANDOVER)
-		{
-			find_entry(f, rel, (uint8 *) VARDATA_ANY(k),
-					   VARSIZE_ANY_EXHDR(k))->handed = true;
-			f->handed++;
-			continue;
-		}
-		set = SPI_getbinval(tup, desc, 6, &null);
-		if (!null)
-			s = DatumGetByteaPP(set);
-		ent_coalesce_add(&find_entry(f, rel, (uint8 *) VARDATA_ANY(k),
-									 VARSIZE_ANY_EXHDR(k))->folded,
-						 op, owner, xid,
-						 s ? (uint8 *) VARDATA_ANY(s) : NULL,
-						 s ? VARSIZE_ANY_EXHDR(s) : 0);
+			*truncated = list_append_unique_int(*truncated, rel);
+		else
+			add_change(f, tup, desc, rel, op, DatumGetByteaPP(key));
 	}
 	SPI_freetuptable(rows);
+	return n;
+}
+
+/* The entries that were handed over, and their keys as arrays. */
+static int
+gather_handed(Fold *f, FoldEntry **entries, Datum *rels, Datum *keys)
+{
+	Datum	   *r = palloc((f->handed + 1) * sizeof(Datum));
+	Datum	   *k = palloc((f->handed + 1) * sizeof(Datum));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, f->entries)
+	{
+		FoldEntry  *e = lfirst(lc);
+
+		if (!e->handed)
+			continue;
+		entries[n] = e;
+		r[n] = Int32GetDatum(e->k.rel);
+		k[n++] = PointerGetDatum(e->image);
+	}
+	*rels = ent_query_array(INT4OID, r, NULL, n);
+	*keys = ent_query_array(BYTEAOID, k, NULL, n);
+	return n;
+}
+
+/*
+ * Takes changes from the log into f; returns how many. Of what is handed over
+ * all, since it is all the old owner's.
+ */
+static uint64
+take_changes(Fold *f, int limit)
+{
+	Datum		args[2] = {Int64GetDatum(limit)};
+	uint64		n;
+	List	   *truncated = NIL;
+	ListCell   *lc;
+
+	ent_query_run(&take_query, args, NULL, SPI_OK_DELETE_RETURNING, NULL);
+	n = add_changes(f, &truncated);
+	f->complete = n < (uint64) limit;
+	if (!f->complete && f->handed > 0)
+	{
+		FoldEntry **entries = palloc(f->handed * sizeof(FoldEntry *));
+
+		(void) gather_handed(f, entries, &args[0], &args[1]);
+		ent_query_run(&take_rest_query, args, NULL, SPI_OK_DELETE_RETURNING, NULL);
+		n += add_changes(f, &truncated);
+	}
 	f->gone = truncated != NIL;
 	foreach(lc, truncated)
 		add_truncated(f, lfirst_int(lc));
@@ -317,56 +368,20 @@ find_existing(Fold *f)
 	SPI_freetuptable(SPI_tuptable);
 }
 
-/* The entries that were handed over, and their keys as arrays. */
-static int
-gather_handed(Fold *f, FoldEntry **entries, Datum *rels, Datum *keys)
-{
-	Datum	   *r = palloc((f->handed + 1) * sizeof(Datum));
-	Datum	   *k = palloc((f->handed + 1) * sizeof(Datum));
-	int			n = 0;
-	ListCell   *lc;
-
-	foreach(lc, f->entries)
-	{
-		FoldEntry  *e = lfirst(lc);
-
-		if (!e->handed)
-			continue;
-		entries[n] = e;
-		r[n] = Int32GetDatum(e->k.rel);
-		k[n++] = PointerGetDatum(e->image);
-	}
-	*rels = ent_query_array(INT4OID, r, NULL, n);
-	*keys = ent_query_array(BYTEAOID, k, NULL, n);
-	return n;
-}
-
-/*
- * To whom were objects handed over? What was done to them before may still be
- * in a log that was read in part: then that comes first.
- */
+/* To whom were objects handed over? */
 static void
 find_heirs(Fold *f)
 {
 	FoldEntry **entries = palloc((f->handed + 1) * sizeof(FoldEntry *));
 	Datum		rels,
 				keys;
-	int			n;
 	EntHandover *found;
+	int			n;
 
 	if (f->handed == 0)
 		return;
-	n = gather_handed(f, entries, &rels, &keys);
-	if (!f->complete)
-	{
-		bool	   *off = palloc0(n * sizeof(bool));
-
-		ent_handover_put_off(rels, keys, off);
-		for (int i = 0; i < n; i++)
-			entries[i]->handed = !off[i];
-		n = gather_handed(f, entries, &rels, &keys);
-	}
-	n = n == 0 ? 0 : ent_handover_take(rels, keys, &found);
+	(void) gather_handed(f, entries, &rels, &keys);
+	n = ent_handover_take(rels, keys, &found);
 	for (int i = 0; i < n; i++)
 	{
 		FoldEntry  *e = entries[found[i].n];
@@ -464,7 +479,7 @@ judge(Fold *f, FoldEntry *e)
 	if (e->rel == NULL)
 		return;					/* no longer synchronized */
 	if (e->folded.changes == 0 && e->heir.owner == 0)
-		return;					/* the hand-over was put off, or its heir is gone */
+		return;					/* its heir is gone */
 	if (v == ENT_VERDICT_TOUCH && !e->exists)
 		v = e->folded.changes == 0 ? ENT_VERDICT_LOOK : ENT_VERDICT_BIRTH;
 	if (v == ENT_VERDICT_LOOK || (v == ENT_VERDICT_BIRTH && f->doubt))
@@ -577,7 +592,7 @@ settle_old(Fold *f, FoldEntry *e, EntVersions *versions)
 	serial = old->next++;
 	ent_versions_bury(versions, e->k.rel, old->no, old->epoch, serial,
 					  e->image, e->heir, e->from);
-	if (e->heir.owner != 0 && e->heir_local)
+	if (e->heir.owner != 0)
 	{
 		EntHand		from = {old->no, old->epoch, serial};
 

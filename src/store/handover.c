@@ -42,19 +42,6 @@ static EntQuery take_query = {
 	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) g.heir",
 	2, {INT4ARRAYOID, BYTEAARRAYOID}, NULL
 };
-static EntQuery more_query = {
-	"SELECT u.n FROM unnest($1, $2) WITH ORDINALITY AS u(rel, key, n) "
-	"WHERE EXISTS (SELECT 1 FROM entanglement.change c "
-	"WHERE c.rel OPERATOR(pg_catalog.=) u.rel AND c.key OPERATOR(pg_catalog.=) u.key)",
-	2, {INT4ARRAYOID, BYTEAARRAYOID}, NULL
-};
-static EntQuery again_query = {
-	"INSERT INTO entanglement.change (rel, owner, op, key) "
-	"SELECT u.rel, 0, 'H', u.key FROM unnest($1, $2) "
-	"WITH ORDINALITY AS u(rel, key, n) WHERE u.n OPERATOR(pg_catalog.=) ANY ($3)",
-	3, {INT4ARRAYOID, BYTEAARRAYOID, INT8ARRAYOID}, NULL
-};
-
 static EntQuery grave_query = {
 	"SELECT t.epoch, t.serial, t.heir, t.heir_epoch, t.heir_serial "
 	"FROM entanglement.tombstone t WHERE t.owner OPERATOR(pg_catalog.=) $1 "
@@ -65,7 +52,7 @@ static EntQuery inherited_query = {
 	"INSERT INTO entanglement.inherited (rel, key, from_owner, from_epoch, from_serial) "
 	"VALUES ($1, $2, $3, $4, $5) ON CONFLICT (rel, key) DO UPDATE "
 	"SET from_owner = EXCLUDED.from_owner, from_epoch = EXCLUDED.from_epoch, "
-	"from_serial = EXCLUDED.from_serial",
+	"from_serial = EXCLUDED.from_serial, delivered = NULL",
 	5, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID}, NULL
 };
 static EntQuery disinherit_query = {
@@ -73,6 +60,18 @@ static EntQuery disinherit_query = {
 	"WHERE i.rel OPERATOR(pg_catalog.=) u.rel AND i.key OPERATOR(pg_catalog.=) u.key "
 	"RETURNING u.n, i.from_owner, i.from_epoch, i.from_serial",
 	2, {INT4ARRAYOID, BYTEAARRAYOID}, NULL
+};
+
+static EntQuery delivered_query = {
+	"UPDATE entanglement.inherited SET delivered = $3 "
+	"WHERE rel OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 "
+	"AND from_owner OPERATOR(pg_catalog.=) $4",
+	4, {INT4OID, BYTEAOID, INT4OID, INT4OID}, NULL
+};
+static EntQuery confirmed_query = {
+	"DELETE FROM entanglement.inherited "
+	"WHERE rel OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2",
+	2, {INT4OID, BYTEAOID}, NULL
 };
 
 #define MAX_HEIRS	100			/* that followed each other */
@@ -189,30 +188,6 @@ ent_handover_take(Datum rels, Datum keys, EntHandover **out)
 	return n;
 }
 
-void
-ent_handover_put_off(Datum rels, Datum keys, bool *off)
-{
-	Datum		args[3] = {rels, keys};
-	Datum	   *n;
-	uint64		count;
-
-	ent_query_run(&more_query, args, NULL, SPI_OK_SELECT, NULL);
-	count = SPI_processed;
-	n = palloc((count + 1) * sizeof(Datum));
-	for (uint64 i = 0; i < count; i++)
-	{
-		int64		asked = ent_query_int8(i, 1, NULL);
-
-		off[asked - 1] = true;
-		n[i] = Int64GetDatum(asked);
-	}
-	SPI_freetuptable(SPI_tuptable);
-	if (count == 0)
-		return;
-	args[2] = ent_query_array(INT8OID, n, NULL, count);
-	ent_query_run(&again_query, args, NULL, SPI_OK_INSERT, NULL);
-}
-
 /* True when the heir's tombstone is newer than the hand-over: where it leads. */
 static bool
 next_heir(int32 rel, bytea *key, EntHand *heir, Snapshot snapshot,
@@ -260,6 +235,24 @@ ent_handover_inherited(int32 rel, bytea *key, EntHand from)
 	Int64GetDatum(from.serial)};
 
 	ent_query_run(&inherited_query, args, NULL, SPI_OK_INSERT, NULL);
+}
+
+void
+ent_handover_delivered(int32 rel, bytea *key, int32 from, int32 peer)
+{
+	Datum		args[4] = {Int32GetDatum(rel), PointerGetDatum(key),
+	Int32GetDatum(peer), Int32GetDatum(from)};
+
+	ent_query_run(&delivered_query, args, NULL, SPI_OK_UPDATE, NULL);
+}
+
+void
+ent_handover_confirmed(int32 rel, bytea *key)
+{
+	Datum		args[2] = {Int32GetDatum(rel), PointerGetDatum(key)};
+
+	ent_query_run(&confirmed_query, args, NULL, SPI_OK_DELETE, NULL);
+	ent_wake_requests_at_commit();
 }
 
 void

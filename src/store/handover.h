@@ -46,20 +46,20 @@ typedef struct EntHandover
 extern int	ent_handover_take(Datum rels, Datum keys, EntHandover **out);
 
 /*
- * Puts off those of the keys of which the log, read in part, has more; sets
- * off[i]. For the next fold to find them, a change row is written again.
- */
-extern void ent_handover_put_off(Datum rels, Datum keys, bool *off);
-
-/*
  * Follows what the heir did with the object since, as far as tombstones tell:
  * leaves its last owner in *heir. False: deleted. Needs SPI.
  */
 extern bool ent_handover_follow(int32 rel, bytea *key, EntHand *heir,
 								Snapshot snapshot);
 
-/* From whom a local owner has got an object; it goes when he has it no more. */
+/*
+ * From whom an owner has got an object: noted as long as a local one has it, or
+ * until another one has confirmed it (requests for it may go then).
+ */
 extern void ent_handover_inherited(int32 rel, bytea *key, EntHand from);
+extern void ent_handover_confirmed(int32 rel, bytea *key);
+/* The giver is at home here, and that peer has received it. */
+extern void ent_handover_delivered(int32 rel, bytea *key, int32 from, int32 peer);
 /* Takes that note away; owner 0: there was none. Arrays of n. */
 extern void ent_handover_take_inherited(Datum rels, Datum keys, EntHand *from);
 
