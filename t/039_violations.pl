@@ -153,6 +153,61 @@ subtest 'an older epoch' => sub {
 	quit($s);
 };
 
+subtest 'who seeks gets an offer, and not more than that' => sub {
+	my $s = $cluster->background_psql('hub', on_error_stop => 0, extra_params => [ '-U', 'mallory' ]);
+	my $number = 0;
+	my $pull = sub {
+		my $out = $s->query_safe('CALL entanglement.pull(' . literal(batch($number, @_)) . ', NULL)');
+		my $b = read_batch(pack 'H*', $out =~ s/^\\x//r);
+
+		$number = $b->{number};
+		return @{ $b->{sections} };
+	};
+	my $offer = sub {
+		my @sections = @_;
+
+		for (1 .. 100)
+		{
+			my ($o) = grep { $_->{type} == 2 && $_->{name} eq 'hub' } @sections;
+
+			return $o if $o;
+			@sections = $pull->();
+		}
+		return {};
+	};
+	my $newest = sub { return $hub->sql('SELECT serial FROM entanglement.owners WHERE local'); };
+
+	$s->query_safe(q{SELECT entanglement.hello('pull', } . literal(hello($me, 'mallory')) . ')');
+	my @sections = $pull->();
+	my ($first) = grep { $_->{type} == 2 && $_->{name} eq 'hub' } @sections;
+	my $no = $first->{number};
+
+	is($first->{serial}, $newest->(), 'the first offer tells how far it is');
+	is($first->{lost}, 0, 'and that it gets there');
+	my $found = $offer->($pull->(seek_beyond($no, 1, $first->{serial})));
+	is($found->{serial}, $first->{serial} + 1, 'who seeks more is offered more');
+	is($newest->(), $first->{serial} + 1, 'a serial was given out');
+	$found = $offer->($pull->(seek_beyond($no, 1, $first->{serial})));
+	is($found->{serial}, $first->{serial} + 1, 'what there is is offered at once');
+	is($newest->(), $first->{serial} + 1, 'and none given out for it');
+
+	my $start = time;
+	for (1 .. 200)
+	{
+		$s->query_safe('SELECT 1');
+		$pull->(map { seek_beyond($no, 1, $newest->() + $_) } 0, 1);
+		last if time - $start > 4;
+	}
+	cmp_ok($newest->() - $first->{serial}, '<=', 3 + (time - $start), 'over and over: one a second');
+	$found = $newest->();
+	$pull->(seek_beyond($no, 1, 2**62), seek_beyond($no, 2**31 - 1, 1), seek_beyond($no, 0, 0), seek_beyond(999, 1, 1));
+	$hub->wait_until('SELECT count(*) FROM entanglement.seek', '0', 'what was never given out');
+	$pull->();
+	cmp_ok($newest->() - $found, '<=', 1, 'and nonsense: nothing');
+	is($hub->sql("SELECT epoch FROM entanglement.owners WHERE local"), 1, 'no new epoch');
+	$s->quit;
+};
+
 # ---- honest peers ----
 
 my $carol = Entanglement::Node->database($cluster, 'carol');
