@@ -40,13 +40,13 @@ WITH route AS (
         ARRAY(SELECT r.name FROM route r WHERE r.local ORDER BY r.name COLLATE "C") AS owners
     FROM entanglement.identity i
     UNION ALL
-    SELECT p.node, p.name, NULL, 1, s.round_trip, s.state,
+    SELECT p.node, p.name, NULL, 1, CASE s.state WHEN 'connected' THEN s.round_trip END, s.state,
         ARRAY(SELECT r.name FROM route r WHERE r.peer = p.no AND r.home = p.node
             ORDER BY r.name COLLATE "C")
     FROM entanglement.peer p JOIN entanglement.peers s ON s.name = p.name
     UNION ALL
     SELECT r.home, (SELECT q.name FROM entanglement.peer q WHERE q.node = r.home),
-        p.name, min(r.distance), NULL, CASE WHEN bool_or(r.up) THEN 'reached' ELSE 'lost' END,
+        p.name, CASE WHEN p.name IS NOT NULL THEN min(r.distance) END, NULL, CASE WHEN bool_or(r.up) THEN 'reached' ELSE 'lost' END,
         array_agg(r.name ORDER BY r.name COLLATE "C")
     FROM route r LEFT JOIN entanglement.peer p ON p.no = r.peer
     WHERE NOT r.local AND p.node IS DISTINCT FROM r.home
@@ -69,14 +69,16 @@ WITH known AS (
     SELECT t.*, COALESCE(t.node::text, t.name) AS id,
         NOT (t.state = ANY (ARRAY['here', 'connected', 'reached'])) AS down
     FROM entanglement.topology() t
+), named AS (
+    SELECT k.id, max(k.name) AS name, bool_or(k.distance = 0) AS here FROM known k GROUP BY k.id
 ), node AS (
-    SELECT k.id, max(k.name) AS name, bool_or(k.distance = 0) AS here,
-        min(array_to_string(k.owners, E'\n')) FILTER (WHERE k.owners <> '{}') AS owners
-    FROM known k GROUP BY k.id
+    SELECT n.id, n.name, n.here,
+        (SELECT string_agg(DISTINCT o.name, E'\n') FROM known k, unnest(k.owners) AS o (name)
+            WHERE k.id = n.id AND o.name IS DISTINCT FROM n.name) AS owners
+    FROM named n
 ), line (part, text) AS (
     SELECT 1, format(E'\t%s [label=%s%s];',
-        to_json(n.id), to_json(CASE WHEN n.name = n.owners THEN n.name
-            ELSE concat_ws(E'\n', n.name, n.owners) END),
+        to_json(n.id), to_json(concat_ws(E'\n', n.name, n.owners)),
         CASE WHEN n.here THEN ', style=bold' ELSE '' END)
     FROM node n
     UNION ALL

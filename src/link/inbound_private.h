@@ -126,7 +126,7 @@ extern void ent_inbound_check(EntReader *r, const char *what);
  */
 extern EntInOwner *ent_inbound_authorized_owner(EntInbound *ib, uint32 number,
 												int32 rel);
-/* Is it not an older epoch? Else a violation. */
+/* Is it not an older epoch? Else a violation, unless the peer cannot help it. */
 extern bool ent_inbound_epoch_counts(EntInbound *ib, EntInOwner *in,
 									 uint32 epoch, int32 rel);
 /* The same is raised for a table; one that does not fit is returned. */

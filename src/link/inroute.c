@@ -38,6 +38,7 @@ static EntQuery switch_arrears_query = {
 	"AND f.mapped OPERATOR(pg_catalog.<@) p.mapped) ON CONFLICT DO NOTHING",
 	3, {INT4OID, INT4OID, INT4OID}, NULL
 };
+
 /* ---- owners ---- */
 
 static void
@@ -119,15 +120,19 @@ credible(EntInbound *ib, EntInOwner *in, EntOwner *o)
 		(in->distance > 0 || memcmp(&in->home, &ib->node, sizeof(pg_uuid_t)) == 0);
 }
 
-/* A peer that is no longer allowed to is no route any more. */
+/*
+ * What it says now cannot be taken: a route through this peer is lost, or, when
+ * it is not allowed to be one any more, is none.
+ */
 static void
-drop_route(EntInbound *ib, EntOwner *o)
+lose_route(EntInbound *ib, EntOwner *o, bool allowed)
 {
 	EntEvent	ev = {.kind = ENT_EVENT_OWNER, .owner = o->no};
 
-	if (o->peer != ib->peer)
+	if (o->local || o->peer != ib->peer || (o->lost && allowed))
 		return;
-	ent_owner_set_route(o->no, 0, o->distance, o->nearest, o->lost, o->name);
+	ent_owner_set_route(o->no, allowed ? ib->peer : 0, o->distance, o->nearest,
+						true, o->name);
 	ent_wake_post_at_commit(&ev);
 	ent_wake_routes_at_commit();
 }
@@ -166,7 +171,8 @@ static void
 consider(EntInbound *ib, EntInOwner *in)
 {
 	EntOwner   *o = ent_owner_by_id(&in->id);
-	bool		want;
+	bool		allowed,
+				want;
 
 	if (o == NULL)
 		o = learn(ib, in);
@@ -180,15 +186,12 @@ consider(EntInbound *ib, EntInOwner *in)
 	in->have = o->serial;
 	in->told = o->told;
 	in->seek = ENT_IN_SEEK_NOT;
-	want = !o->local && in->credible && in->sender_epoch >= o->epoch;
-	if (want && !ent_owner_may_speak(o, ib->peer))
-	{
-		drop_route(ib, o);
-		want = false;
-	}
-	want = want && decide(ib, in, o);
-	if (in->seek == ENT_IN_SEEK_NOT)
-		in->sought_at = 0;
+	allowed = ent_owner_may_speak(o, ib->peer);
+	want = !o->local && allowed && in->credible && in->sender_epoch >= o->epoch;
+	if (want)
+		want = decide(ib, in, o);
+	else
+		lose_route(ib, o, allowed);
 	if (want != in->wanted)
 	{
 		in->answered = false;
@@ -234,7 +237,8 @@ ent_inbound_take_owner(EntInbound *ib, EntReader *body)
 	in->lost = wire.lost;
 	in->answered = false;
 	consider(ib, in);
-	if (!in->credible)
+	/* who has not heard of the newest epoch may not know better */
+	if (!in->credible && in->sender_epoch >= in->epoch)
 		ent_inbound_violation(ib, ENT_IN_WRONG_HOME, in, 0);
 }
 
@@ -270,6 +274,15 @@ ent_inbound_reconsider(EntInbound *ib)
 	while ((in = hash_seq_search(&seq)) != NULL)
 		consider(ib, in);
 	seek_for_others(ib);
+	hash_seq_init(&seq, ib->owners);
+	while ((in = hash_seq_search(&seq)) != NULL)
+		if (in->seek == ENT_IN_SEEK_NOT)
+		{
+			/* if it has to be sought again, it is asked again */
+			in->sought_at = 0;
+			in->sought_epoch = 0;
+			in->sought_serial = 0;
+		}
 	/* a table that joined here may be one that this peer does not offer */
 	ib->arrears_due = true;
 }

@@ -21,6 +21,7 @@
 
 #define MAX_LOST_EPOCHS		100		/* a peer that claims more is not believed */
 #define SAVE_INTERVAL_MS	5000	/* haves are written at most this often */
+#define SEEK_REST_MS		1000	/* between two that a peer has us pass on */
 #define MAX_ASKED			1000000 /* a peer may have asked for so many objects
 									 * and not got them; it asks again later */
 
@@ -227,7 +228,19 @@ serve_seek(EntOutbound *ob, EntOutOwner *o)
 		ob->adverts_due = true;
 	}
 	else if (owner->peer != ob->peer)
+	{
 		ent_seek_note(owner, o->sought_epoch, o->sought_serial);
+		o->passed_on_at = GetCurrentTimestamp();
+	}
+}
+
+/* Each costs a serial, and what goes with it everywhere: not again at once. */
+static bool
+seek_rests(EntOutOwner *o)
+{
+	return o->passed_on_at != 0 &&
+		!TimestampDifferenceExceeds(o->passed_on_at, GetCurrentTimestamp(),
+									SEEK_REST_MS);
 }
 
 /* In one order: two links may be asked for the same owners. */
@@ -239,14 +252,20 @@ serve_seeks(EntOutbound *ob)
 	List	   *due = NIL;
 	ListCell   *lc;
 
+	ob->seeks_due = false;
 	hash_seq_init(&seq, ob->owners);
 	while ((o = hash_seq_search(&seq)) != NULL)
-		if (o->sought)
+	{
+		if (!o->sought)
+			continue;
+		if (seek_rests(o))
+			ob->seeks_due = true;	/* with another answer, later */
+		else
 			due = lappend(due, o);
+	}
 	list_sort(due, by_number);
 	foreach(lc, due)
 		serve_seek(ob, lfirst(lc));
-	ob->seeks_due = false;
 }
 
 /* What was in flight is durable at the peer now. */

@@ -38,6 +38,7 @@ typedef struct EntOutOwner
 	int32		sought_epoch;	/* the peer seeks an offer beyond this; 0: none */
 	int64		sought_serial;
 	bool		sought;			/* to be looked at: has just come */
+	TimestampTz passed_on_at;	/* when such a wish was last passed on */
 	bool		answered;		/* the peer has said whether it wants it */
 	bool		wanted;
 	bool		withheld;		/* we are in arrears: no claims */
