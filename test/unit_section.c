@@ -590,7 +590,7 @@ static const struct
 	{"claim of an owner too large", read_claim, BYTES("\xc1\x84\x3d\x01\x01"), ENT_WIRE_LIMIT},
 	{"table state neither yes nor no", read_table_state, BYTES("\x01\xff"), ENT_WIRE_MALFORMED},
 	{"confirm cut before from", read_confirm, BYTES("\x01\x01\x01q\x01\x01"), ENT_WIRE_TRUNCATED},
-	{"confirm of an epoch beyond all", read_confirm, BYTES("\x01\x01\x01q\xff\xff\xff\xff\x0f\x01"), ENT_WIRE_OVERFLOW},
+	{"confirm of an epoch beyond all", read_confirm, BYTES("\x01\x01\x01q\x80\x80\x80\x80\x08\x01"), ENT_WIRE_LIMIT},
 	{"again with a key of 8001 bytes", read_again, BYTES("\x01\x01\xc1\x3e"), ENT_WIRE_LIMIT},
 	{"again of a key that is cut", read_again, BYTES("\x01\x01\x03" "ab"), ENT_WIRE_TRUNCATED},
 	{"request to create from nothing", read_request, BYTES(ASK("\x00") "\x00\x00"), ENT_WIRE_OK},
