@@ -72,6 +72,9 @@ static EntQuery delete_queries[] = {
 	{"UPDATE entanglement.owner SET peer = NULL "
 		"WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
+	{"UPDATE entanglement.grave SET untold = pg_catalog.array_remove(untold, $1) "
+		"WHERE $1 OPERATOR(pg_catalog.=) ANY (untold)",
+	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.peer_owner WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.peer_table WHERE peer OPERATOR(pg_catalog.=) $1",

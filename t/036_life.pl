@@ -1,0 +1,181 @@
+# The life of owners: alice, hub, bob and carol in a chain, alice, hub and bob
+# in a ring besides.
+#
+# Promise: only its home ends an owner; then its rows are gone wherever they had
+# spread, whoever was away meanwhile, and it does not come back; an owner whose
+# home is lost for good is led by the node that adopts it, the old home follows
+# those it was told to believe, and nobody takes a living owner.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use Entanglement::Node;
+use Entanglement::Wire;
+
+my $cluster = Entanglement::Node->cluster('life');
+my @names = qw(alice hub bob carol);
+my %node = map { $_ => Entanglement::Node->database($cluster, $_) } @names;
+my ($alice, $hub, $bob, $carol) = @node{@names};
+my @all = @node{@names};
+
+link_nodes($alice, $hub);
+link_nodes($bob, $hub);
+link_nodes($alice, $bob);
+link_nodes($carol, $bob);
+$_->define(<<'SQL', 'item', 'part') foreach @all;
+CREATE TABLE item (id int PRIMARY KEY, v text);
+CREATE TABLE part (id int PRIMARY KEY, item int REFERENCES item);
+SQL
+
+# What a node remembers of the owner with that number.
+sub traces
+{
+	my ($no) = @_;
+
+	return join ' UNION ALL ', map {
+		"SELECT '$_', count(*) FROM entanglement.$_ WHERE owner = $no HAVING count(*) > 0"
+	} qw(object tombstone arrears owed parked peer_owner);
+}
+
+sub number { return $_[0]->sql("SELECT no FROM entanglement.owner WHERE name = '$_[1]'"); }
+
+# Rows of that owner on all nodes; waits until each knows it.
+sub spread
+{
+	my ($from, $owner, $low, $n) = @_;
+
+	$from->sql("SELECT entanglement.create_owner('$owner')");
+	$from->sql("SET entanglement.owner = '$owner';
+		INSERT INTO item SELECT i, '$owner' FROM generate_series($low, $low + $n - 1) i;
+		INSERT INTO part SELECT i, i FROM generate_series($low, $low + $n - 1) i;");
+	converge(\@all, [ 'item', 'part' ], "$owner has spread");
+	return;
+}
+
+sub is_gone
+{
+	my ($owner, $low, $n, %number) = @_;
+
+	foreach my $node (@all)
+	{
+		$node->wait_until(
+			"SELECT (SELECT count(*) FROM item WHERE id >= $low AND id < $low + $n)"
+			  . " + (SELECT count(*) FROM part WHERE id >= $low AND id < $low + $n)"
+			  . " + (SELECT count(*) FROM entanglement.owner WHERE name = '$owner')",
+			0, "$owner is gone");
+		$node->wait_until(traces($number{ $node->name }), '', 'nothing of it is left')
+		  if $number{ $node->name };
+	}
+	return;
+}
+
+sub numbers { return map { $_->name => number($_, $_[0]) } @all; }
+
+sub at_rest
+{
+	$_->wait_until(
+		"SELECT (SELECT count(*) FROM entanglement.grave WHERE untold <> '{}')"
+		  . " + (SELECT count(*) FROM entanglement.change)"
+		  . " + (SELECT count(*) FROM entanglement.owner WHERE gone_as IS NOT NULL)",
+		0, 'all was told') foreach @all;
+	return;
+}
+
+subtest 'an owner that is dropped while all are connected' => sub {
+	spread($alice, 'red', 100, 50);
+	my %number = numbers('red');
+	my $sent = $alice->peer('hub')->{objects_sent} + $alice->peer('bob')->{objects_sent};
+
+	$hub->sql("SELECT entanglement.create_owner('mine')");
+	$hub->fails("SELECT entanglement.drop_owner('red')", '42501', 'not at home here', 'its home alone may');
+	$hub->fails("SELECT entanglement.drop_owner('hub')", '55000', 'default owner', 'not the default one');
+	$alice->sql("SELECT entanglement.drop_owner('red')");
+	is_gone('red', 100, 50, %number);
+	$_->drain foreach @all;
+	is($alice->peer('hub')->{objects_sent} + $alice->peer('bob')->{objects_sent},
+		$sent, 'without a word about its objects');
+	$alice->fails("SET entanglement.owner = 'red'; INSERT INTO item VALUES (1, 'x')",
+		'42704', 'no owner is named', 'no more rows of it');
+	at_rest();
+	converge(\@all, [ 'item', 'part' ], 'all agree');
+};
+
+subtest 'an owner that is dropped while others are away' => sub {
+	spread($bob, 'blue', 200, 20);
+	my %number = numbers('blue');
+
+	$carol->sql("SELECT entanglement.pause_peer('bob')");
+	$alice->sql("SELECT entanglement.pause_peer('bob')");
+	$alice->sql("SELECT entanglement.pause_peer('hub')");
+	$_->wait_until("SELECT count(*) FROM entanglement.peers WHERE name IN ('alice', 'carol') AND state = 'connected'",
+		0, 'away') foreach $bob, $hub;
+	$bob->sql("SELECT entanglement.drop_owner('blue')");
+	$hub->wait_until("SELECT count(*) FROM entanglement.owner WHERE name = 'blue'", 0, 'gone at hub');
+	is($_->sql('SELECT count(*) FROM item WHERE id BETWEEN 200 AND 219'), 20, $_->name . ' has not heard')
+	  foreach $alice, $carol;
+	# the stale copy offers itself to who knows better
+	$alice->sql("SELECT entanglement.resume_peer('hub')");
+	$alice->wait_connected('hub');
+	$_->drain('hub') foreach $alice;
+	is($hub->sql("SELECT count(*) FROM entanglement.owner WHERE name = 'blue'"), 0, 'it does not come back');
+	$alice->sql("SELECT entanglement.resume_peer('bob')");
+	$carol->sql("SELECT entanglement.resume_peer('bob')");
+	is_gone('blue', 200, 20, %number);
+	at_rest();
+	converge(\@all, [ 'item', 'part' ], 'all agree');
+};
+
+subtest 'five owners at once' => sub {
+	spread($alice, "five $_", 300 + 10 * $_, 10) foreach 0 .. 4;
+	$alice->sql(join '; ', map { "SELECT entanglement.drop_owner('five $_')" } 0 .. 4);
+	is_gone("five $_", 300 + 10 * $_, 10) foreach 0 .. 4;
+	at_rest();
+	converge(\@all, [ 'item', 'part' ], 'all agree');
+};
+
+subtest 'requests for it are refused' => sub {
+	spread($alice, 'green', 400, 5);
+	$alice->sql("SELECT entanglement.pause_peer('$_')") foreach qw(hub bob);
+	$_->wait_until("SELECT state <> 'connected' FROM entanglement.peers WHERE name = 'alice'", 't', 'alice is away')
+	  foreach $hub, $bob;
+	my $id = $carol->sql("UPDATE item SET v = 'asked' WHERE id = 400; UPDATE item SET v = 'twice' WHERE id = 400; SELECT entanglement.last_request()");
+	$hub->wait_until('SELECT count(*) > 0 FROM entanglement.requests WHERE state = $$waiting$$', 't', 'they wait at hub');
+	$alice->sql("SELECT entanglement.drop_owner('green')");
+	$alice->sql("SELECT entanglement.resume_peer('$_')") foreach qw(hub bob);
+	$carol->fails("SELECT entanglement.wait_for('$id')", '42704', 'the owner is no more', 'carol hears why');
+	is_gone('green', 400, 5);
+	at_rest();
+	is($_->sql("SELECT count(*) FROM entanglement.request WHERE state IN ('waiting', 'sent', 'applied') OR untold <> '{}'"),
+		0, 'no request is left at ' . $_->name) foreach @all;
+};
+
+subtest 'what its home may not do' => sub {
+	$alice->sql("SELECT entanglement.create_owner('kept')");
+	$alice->sql("SET entanglement.owner = 'kept'; INSERT INTO item VALUES (500, 'kept')");
+	$alice->sql("INSERT INTO part VALUES (500, 500)");
+	converge(\@all, [ 'item', 'part' ], 'kept has spread');
+	$alice->fails("SELECT entanglement.drop_owner('kept')", '23503', 'foreign key', 'a row of another owner refers to it');
+	$alice->fails("BEGIN; INSERT INTO item VALUES (501, 'x'); SELECT entanglement.drop_owner('kept')",
+		'25001', 'cannot follow changes', 'nor after changes of the same transaction');
+	$alice->fails("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT entanglement.drop_owner('kept')",
+		'25001', 'read committed', 'nor in an old snapshot');
+	$alice->sql('CREATE ROLE clerk');
+	$alice->sql('GRANT USAGE ON SCHEMA entanglement TO clerk; GRANT EXECUTE ON FUNCTION entanglement.drop_owner TO clerk; GRANT SELECT ON item TO clerk');
+	$alice->fails("SET ROLE clerk; SELECT entanglement.drop_owner('kept')", '42501', 'permission denied for table item', 'nor for somebody without the right');
+	is($alice->sql('SELECT entanglement.owner_of(i) FROM item i WHERE id = 500'), 'kept', 'it is as it was');
+	$alice->sql("ALTER TABLE part DROP CONSTRAINT part_item_fkey, ADD FOREIGN KEY (item) REFERENCES item ON DELETE CASCADE");
+	$alice->sql("BEGIN; SELECT entanglement.drop_owner('kept'); ROLLBACK");
+	is($alice->sql('SELECT count(*) FROM entanglement.owners WHERE name = $$kept$$'), 1, 'what is rolled back did not happen');
+	$alice->sql("SELECT entanglement.drop_owner('kept')");
+	is_gone('kept', 500, 1);
+	converge(\@all, [ 'item', 'part' ], 'what a cascade took along is told of');
+	$alice->sql('DROP OWNED BY clerk; DROP ROLE clerk');
+};
+
+done_testing();
