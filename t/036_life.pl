@@ -12,6 +12,8 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
+use File::Path qw(rmtree);
+use PostgreSQL::Test::RecursiveCopy;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -176,6 +178,117 @@ subtest 'what its home may not do' => sub {
 	is_gone('kept', 500, 1);
 	converge(\@all, [ 'item', 'part' ], 'what a cascade took along is told of');
 	$alice->sql('DROP OWNED BY clerk; DROP ROLE clerk');
+};
+
+# ---- a home that may be lost: dora, in a cluster of her own ----
+
+my $dora = Entanglement::Node->create('dora');
+
+link_nodes($dora, $hub);
+$dora->define(<<'SQL', 'item', 'part');
+CREATE TABLE item (id int PRIMARY KEY, v text);
+CREATE TABLE part (id int PRIMARY KEY, item int REFERENCES item);
+SQL
+push @all, $dora;
+converge(\@all, [ 'item', 'part' ], 'dora has joined');
+
+# The cluster as it is, to be put back later.
+sub save
+{
+	my $data = $dora->cluster_of->data_dir;
+
+	$dora->cluster_of->stop;
+	PostgreSQL::Test::RecursiveCopy::copypath($data, "$data.saved");
+	return;
+}
+
+sub restore
+{
+	my $data = $dora->cluster_of->data_dir;
+
+	rmtree($data);
+	rename "$data.saved", $data or die "$data: $!";
+	chmod 0700, $data;
+	return;
+}
+
+sub start { return $dora->cluster_of->start; }
+
+sub state_of
+{
+	my ($node, $owner) = @_;
+
+	return $node->sql("SELECT local, epoch FROM entanglement.owners WHERE name = '$owner'");
+}
+
+subtest 'an owner that its home no longer has' => sub {
+	save();
+	start();
+	$dora->wait_connected('hub');
+	spread($dora, 'violet', 600, 5);
+	my %number = numbers('violet');
+
+	$dora->cluster_of->stop;
+	restore();
+	start();
+	is_gone('violet', 600, 5, %number);
+	at_rest();
+	converge(\@all, [ 'item', 'part' ], 'all agree');
+	is($_->sql("SELECT count(*) FROM entanglement.owners WHERE name = 'dora'"), 1, 'what it has is left alone at ' . $_->name)
+	  foreach @all;
+};
+
+subtest 'a home restored from before it dropped an owner' => sub {
+	spread($dora, 'indigo', 700, 5);
+	save();
+	start();
+	$dora->wait_connected('hub');
+	$dora->sql("SELECT entanglement.drop_owner('indigo')");
+	is_gone('indigo', 700, 5);
+	at_rest();
+	$dora->cluster_of->stop;
+	restore();
+	start();
+	$_->wait_until("SELECT count(*) FROM item WHERE v = 'indigo'", 5, 'it lives again') foreach @all;
+	converge(\@all, [ 'item', 'part' ], 'all agree');
+	is($_->sql("SELECT epoch FROM entanglement.owners WHERE name = 'indigo'"), 2, 'in a new epoch at ' . $_->name)
+	  foreach @all;
+	is($_->sql('SELECT count(*) FROM entanglement.grave WHERE name = $$indigo$$'), 0, 'without a grave at ' . $_->name)
+	  foreach @all;
+};
+
+subtest 'a crash while its rows are deleted' => sub {
+	spread($dora, 'cyan', 10000, 3000);
+	my $log = $hub->log_mark;
+
+	# a lock keeps the rows of hub's from going, so that the crash comes first
+	my $s = $hub->session;
+	$s->query_safe('BEGIN; SELECT 1 FROM item WHERE id = 12999 FOR UPDATE');
+	$dora->sql("SELECT entanglement.drop_owner('cyan')");
+	$hub->wait_until('SELECT count(*) FROM entanglement.owner WHERE gone_as IS NOT NULL', 1, 'it is going');
+	$cluster->stop('immediate');
+	$s->{run}->finish;
+	$cluster->start;
+	is_gone('cyan', 10000, 3000);
+	at_rest();
+	converge(\@all, [ 'item', 'part' ], 'all agree');
+};
+
+subtest 'rows that the peer may not delete' => sub {
+	spread($dora, 'grey', 800, 5);
+	my $log = $hub->log_mark;
+
+	$hub->sql('CREATE POLICY all_but_one ON item AS RESTRICTIVE FOR DELETE USING (id <> 802)');
+	$hub->sql('CREATE POLICY everything ON item USING (true)');
+	$hub->sql('ALTER TABLE item ENABLE ROW LEVEL SECURITY');
+	$dora->sql("SELECT entanglement.drop_owner('grey')");
+	$hub->wait_until("SELECT string_agg(id::text, ' ') FROM item WHERE v = 'grey'", '802', 'one row stays');
+	$hub->wait_until("SELECT count(*) FROM entanglement.owner WHERE name = 'grey'", 0, 'the owner is gone');
+	like($hub->log_since($log), qr/LOG:  1 row of owner "grey", which is no more, could not be deleted: the row exists but/, 'the log says why');
+	is($hub->sql('SELECT entanglement.owner_of(i) FROM item i WHERE id = 802'), '', 'it is nobody\'s');
+	$hub->sql('ALTER TABLE item DISABLE ROW LEVEL SECURITY');
+	$hub->sql('DELETE FROM part WHERE item = 802; DELETE FROM item WHERE id = 802');
+	converge(\@all, [ 'item', 'part' ], 'all agree');
 };
 
 done_testing();
