@@ -146,11 +146,12 @@ subtest 'requests for it are refused' => sub {
 	$alice->sql("SELECT entanglement.pause_peer('$_')") foreach qw(hub bob);
 	$_->wait_until("SELECT state <> 'connected' FROM entanglement.peers WHERE name = 'alice'", 't', 'alice is away')
 	  foreach $hub, $bob;
-	my $id = $carol->sql("UPDATE item SET v = 'asked' WHERE id = 400; UPDATE item SET v = 'twice' WHERE id = 400; SELECT entanglement.last_request()");
-	$hub->wait_until('SELECT count(*) > 0 FROM entanglement.requests WHERE state = $$waiting$$', 't', 'they wait at hub');
+	my %id = map { $_->name => $_->sql("UPDATE item SET v = 'asked' WHERE id = 400; UPDATE item SET v = 'twice' WHERE id = 400; SELECT entanglement.last_request()") }
+	  $hub, $carol;
 	$alice->sql("SELECT entanglement.drop_owner('green')");
 	$alice->sql("SELECT entanglement.resume_peer('$_')") foreach qw(hub bob);
-	$carol->fails("SELECT entanglement.wait_for('$id')", '42704', 'the owner is no more', 'carol hears why');
+	$_->fails("SELECT entanglement.wait_for('" . $id{ $_->name } . "')", '42704', 'the owner is no more', $_->name . ' hears why')
+	  foreach $hub, $carol;
 	is_gone('green', 400, 5);
 	at_rest();
 	is($_->sql("SELECT count(*) FROM entanglement.request WHERE state IN ('waiting', 'sent', 'applied') OR untold <> '{}'"),
