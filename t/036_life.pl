@@ -292,4 +292,66 @@ subtest 'rows that the peer may not delete' => sub {
 	converge(\@all, [ 'item', 'part' ], 'all agree');
 };
 
+subtest 'an owner whose home is lost is adopted' => sub {
+	my $home = $dora->sql('SELECT id FROM entanglement.node');
+	my $other = $bob->sql('SELECT id FROM entanglement.node');
+
+	link_nodes($dora, $alice);
+	spread($dora, 'gold', 900, 5);
+	$alice->wait_until("SELECT peer FROM entanglement.owners WHERE name = 'gold'", 'dora', 'alice takes gold from its home');
+	$dora->sql("INSERT INTO item VALUES (950, 'dora')");
+	converge(\@all, [ 'item', 'part' ], 'as all others do');
+	$hub->fails("SELECT entanglement.adopt('gold', '$home')", '55000', 'not lost', 'a home that is there is not lost');
+	$dora->cluster_of->stop;
+	$_->wait_until("SELECT state <> 'connected' FROM entanglement.peers WHERE name = 'dora'", 't', 'dora is lost')
+	  foreach $hub, $alice;
+	$hub->fails("SELECT entanglement.adopt('gold', '$other')", '22023', "Its home is node $home", 'another home was meant');
+	my $id = $bob->sql("UPDATE item SET v = 'asked' WHERE id = 901; SELECT entanglement.last_request()");
+	$hub->sql("SELECT entanglement.adopt('gold', '$home')");
+	is(state_of($hub, 'gold'), 't|2', 'hub is its home, in a new epoch');
+	$_->wait_until("SELECT local, epoch, home = '" . $hub->sql('SELECT id FROM entanglement.node') . "' FROM entanglement.owner WHERE name = 'gold'",
+		'f|2|t', 'others believe it') foreach $bob, $carol;
+	$hub->sql("UPDATE item SET v = 'by hub' WHERE id = 900; SET entanglement.owner = 'gold'; INSERT INTO item VALUES (905, 'new'); DELETE FROM part WHERE id = 904");
+	converge([ $hub, $bob, $carol ], [ 'item', 'part' ], 'hub leads it');
+
+	# alice has a link with the old home: it might be merely away
+	$alice->wait_until("SELECT count(*) FROM entanglement.violations WHERE peer = 'hub' AND kind = 'home' AND owner = 'gold'",
+		1, 'alice does not');
+	is($alice->sql('SELECT v FROM item WHERE id = 900'), 'gold', 'and keeps what the home has said');
+	$alice->sql("SELECT entanglement.bind_owner('gold', 'hub')");
+	converge([ $alice, $hub, $bob, $carol ], [ 'item', 'part' ], 'before it is told to');
+	# it waited at the new home, or at alice, who can pass it on now
+	$bob->wait_until("SELECT concat(state, sqlstate) IN ('accepted', 'refused40001') FROM entanglement.requests WHERE id = '$id'",
+		't', 'who asked is answered');
+	is($alice->sql("SELECT entanglement.owner_of(i) FROM item i WHERE id = 905"), 'gold', 'new rows are gold');
+};
+
+subtest 'the old home comes back' => sub {
+	my $log = $dora->log_mark;
+
+	start();
+	$dora->wait_connected($_) foreach qw(hub alice);
+	$dora->wait_until("SELECT count(*) > 0 FROM entanglement.violations WHERE owner = 'gold' AND kind = 'home'", 't', 'it hears of it');
+	like($dora->log_since($log), qr/LOG:  owner "gold" has been adopted by another node, as the peer says; this node goes on as its home\n.*HINT:.*bind_owner/s, 'and says so');
+	$dora->sql("UPDATE item SET v = 'late' WHERE id = 900; SET entanglement.owner = 'gold'; INSERT INTO item VALUES (906, 'lost')");
+	$dora->wait_folded;
+	$dora->drain('hub');
+	is($_->sql('SELECT v FROM item WHERE id = 900'), 'by hub', 'nobody follows it: ' . $_->name)
+	  foreach $hub, $alice, $bob, $carol;
+	is(state_of($dora, 'gold'), 't|1', 'it has no younger epoch');
+
+	$dora->sql("SELECT entanglement.bind_owner('gold', 'hub')");
+	$dora->wait_until("SELECT local, epoch FROM entanglement.owners WHERE name = 'gold'", 'f|2', 'told whom to believe it follows');
+	like($dora->log_since($log), qr/LOG:  owner "gold" has been adopted by another node: this node follows it/, 'and says so');
+	converge(\@all, [ 'item', 'part' ], 'all agree, what it did alone is gone');
+	$dora->sql("UPDATE item SET v = 'please' WHERE id = 902; SELECT entanglement.wait_for(entanglement.last_request())");
+	$hub->sql("UPDATE item SET v = 'hub again' WHERE id = 903");
+	converge(\@all, [ 'item', 'part' ], 'it asks as others do');
+	is($dora->sql("SELECT string_agg(v, ' ' ORDER BY id) FROM item WHERE id IN (902, 903, 906)"), 'please hub again', 'with success');
+	at_rest();
+	$hub->sql("SELECT entanglement.drop_owner('gold')");
+	is_gone('gold', 900, 5);
+	converge(\@all, [ 'item', 'part' ], 'the new home may drop it');
+};
+
 done_testing();

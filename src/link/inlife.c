@@ -78,6 +78,8 @@ live_on(EntInbound *ib, const EntOwner *o, const EntGrave *g)
 {
 	int32		epoch = believable(g->epoch, o->epoch) + 1;
 
+	if (epoch <= g->epoch)
+		return;					/* nobody is so far ahead */
 	if (memcmp(&g->home, &o->home, sizeof(pg_uuid_t)) == 0)
 	{
 		ereport(LOG,

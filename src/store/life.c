@@ -127,7 +127,8 @@ static EntQuery adopt_query = {
 	"OPERATOR(pg_catalog.+) 1, serial = GREATEST(o.serial, o.told, "
 	"(SELECT pg_catalog.max(b.serial) FROM entanglement.object b WHERE b.owner OPERATOR(pg_catalog.=) $1), "
 	"(SELECT pg_catalog.max(t.serial) FROM entanglement.tombstone t WHERE t.owner OPERATOR(pg_catalog.=) $1)) "
-	"FROM entanglement.identity i WHERE o.no OPERATOR(pg_catalog.=) $1 AND NOT o.local "
+	/* one that nobody has: it is claimed, and so the epoch gets around */
+	"OPERATOR(pg_catalog.+) 1 FROM entanglement.identity i WHERE o.no OPERATOR(pg_catalog.=) $1 AND NOT o.local "
 	"AND o.gone_as IS NULL RETURNING o.epoch",
 	1, {INT4OID}, NULL
 };
