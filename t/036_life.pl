@@ -133,6 +133,18 @@ subtest 'an owner that is dropped while others are away' => sub {
 	converge(\@all, [ 'item', 'part' ], 'all agree');
 };
 
+subtest 'a peer that was forgotten meanwhile' => sub {
+	spread($bob, 'pink', 250, 5);
+	$bob->sql("SELECT entanglement.drop_peer('carol')");
+	$carol->wait_until("SELECT state <> 'connected' FROM entanglement.peers WHERE name = 'bob'", 't', 'carol is forgotten');
+	$bob->sql("SELECT entanglement.drop_owner('pink')");
+	is($carol->sql("SELECT count(*) FROM item WHERE v = 'pink'"), 5, 'carol has not heard');
+	$bob->sql("SELECT entanglement.add_peer('carol', NULL, 'carol')");
+	is_gone('pink', 250, 5);
+	at_rest();
+	converge(\@all, [ 'item', 'part' ], 'all agree');
+};
+
 subtest 'five owners at once' => sub {
 	spread($alice, "five $_", 300 + 10 * $_, 10) foreach 0 .. 4;
 	$alice->sql(join '; ', map { "SELECT entanglement.drop_owner('five $_')" } 0 .. 4);
@@ -272,6 +284,24 @@ subtest 'a crash while its rows are deleted' => sub {
 	$cluster->start;
 	is_gone('cyan', 10000, 3000);
 	at_rest();
+	converge(\@all, [ 'item', 'part' ], 'all agree');
+};
+
+subtest 'rows of a role that is no more' => sub {
+	spread($dora, 'brown', 850, 2);
+	my $log = $hub->log_mark;
+	my $s = $hub->session;
+
+	# as when it was interrupted long enough
+	$s->query_safe('BEGIN; SELECT 1 FROM item WHERE id = 850 FOR UPDATE');
+	$dora->sql("SELECT entanglement.drop_owner('brown')");
+	$hub->wait_until('SELECT count(*) FROM entanglement.owner WHERE gone_as IS NOT NULL', 1, 'it is going');
+	$hub->sql('UPDATE entanglement.owner SET gone_as = 999999 WHERE gone_as IS NOT NULL');
+	$hub->wait_until("SELECT count(*) FROM entanglement.owner WHERE name = 'brown'", 0, 'the owner is gone');
+	$s->query_safe('ROLLBACK');
+	$s->quit;
+	like($hub->log_since($log), qr/rows of owner "brown", which is no more, could not be deleted: the role was dropped/, 'the log says why its rows are not');
+	$hub->sql('DELETE FROM part WHERE item BETWEEN 850 AND 851; DELETE FROM item WHERE id BETWEEN 850 AND 851');
 	converge(\@all, [ 'item', 'part' ], 'all agree');
 };
 

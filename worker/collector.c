@@ -220,8 +220,6 @@ work(Collector *c)
 		c->gone = true;
 		ent_dialer_start_missing();
 	}
-	if (c->gone)
-		clear(c);
 	if (TimestampDifferenceExceeds(c->pruned_at, now, ent_prune_interval))
 	{
 		c->pruned_at = now;
@@ -231,6 +229,8 @@ work(Collector *c)
 		ent_dialer_start_missing();
 	}
 	end_silent_links();
+	if (c->gone)
+		clear(c);
 }
 
 /* Runs work(); false when it failed (the error is logged). */

@@ -21,6 +21,7 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 #include "utils/uuid.h"
 
 #include "base/shmem.h"
@@ -36,6 +37,8 @@ PG_FUNCTION_INFO_V1(ent_sql_drop_owner);
 PG_FUNCTION_INFO_V1(ent_sql_adopt);
 
 #define RECHECK_MS	1000
+#define PATIENCE_MS	30000		/* for the fold, which may wait for somebody who
+								 * waits for us */
 
 static EntQuery named_query = {
 	"SELECT no FROM entanglement.owner WHERE gone_as IS NULL AND (name OPERATOR(pg_catalog.=) $1 "
@@ -178,12 +181,22 @@ wait_for_fold(void)
 {
 	EntDatabaseSlot *database = ent_shmem_database(true);
 	uint64		ticket = ent_shmem_fold_ticket();
+	TimestampTz since = GetCurrentTimestamp();
 
 	ConditionVariablePrepareToSleep(&ent_shared->progress);
 	while (database != NULL &&
 		   pg_atomic_read_u64(&database->fold_done) < ticket)
+	{
+		if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(), PATIENCE_MS))
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("the changes of synchronized tables were not folded in time"),
+					 errdetail("entanglement.drop_owner waits %d seconds for the collector.",
+							   PATIENCE_MS / 1000),
+					 errhint("Try again. The server's log may tell what the collector waits for.")));
 		(void) ConditionVariableTimedSleep(&ent_shared->progress, RECHECK_MS,
 										   PG_WAIT_EXTENSION);
+	}
 	ConditionVariableCancelSleep();
 }
 

@@ -16,6 +16,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/resowner.h"
+#include "utils/syscache.h"
 
 #include "base/wake.h"
 #include "step/clear.h"
@@ -250,8 +251,15 @@ static int
 delete_piece(Clear *c, int n)
 {
 	ErrorData  *error;
-	int			level = NewGUCNestLevel();
+	int			level;
 
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(c->role)))
+	{
+		c->left = n;
+		c->why = "the role was dropped";
+		return n;
+	}
+	level = NewGUCNestLevel();
 	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	c->to = n;
