@@ -145,6 +145,29 @@ subtest 'a peer that was forgotten meanwhile' => sub {
 	converge(\@all, [ 'item', 'part' ], 'all agree');
 };
 
+subtest 'rows that were handed over to it' => sub {
+	spread($bob, 'teal', 270, 5);
+	$alice->sql("INSERT INTO item SELECT i, 'given' FROM generate_series(280, 282) i");
+	converge(\@all, ['item'], 'three rows of alice');
+	$alice->sql("SELECT entanglement.transfer(i, 'teal') FROM item i WHERE id = 280");
+	$_->wait_until('SELECT entanglement.owner_of(i) FROM item i WHERE id = 280', 'teal', 'one is handed over') foreach @all;
+	# another one, which does not come to the heir any more
+	$alice->sql("SELECT entanglement.pause_peer('$_')") foreach qw(hub bob);
+	$_->wait_until("SELECT state <> 'connected' FROM entanglement.peers WHERE name = 'alice'", 't', 'alice is away')
+	  foreach $hub, $bob;
+	$alice->sql("SELECT entanglement.transfer(i, 'teal') FROM item i WHERE id = 281");
+	$alice->wait_folded;
+	$bob->sql("SELECT entanglement.drop_owner('teal')");
+	$bob->wait_until('SELECT count(*) FROM item WHERE id = 280', 0, 'what he had goes');
+	$alice->sql("SELECT entanglement.resume_peer('$_')") foreach qw(hub bob);
+	is_gone('teal', 270, 5);
+	$_->wait_until('SELECT string_agg(id::text, $$ $$) FROM item WHERE id BETWEEN 280 AND 282', '282', 'and what he was to have') foreach @all;
+	$alice->fails("SELECT entanglement.transfer(i, 'teal') FROM item i WHERE id = 282", '42704', 'no owner is named', 'nothing comes to it any more');
+	at_rest();
+	$_->wait_until('SELECT count(*) FROM entanglement.tombstone', 0, 'no tombstones') foreach @all;
+	is($_->sql('SELECT count(*) FROM entanglement.parked'), 0, 'nothing is parked at ' . $_->name) foreach @all;
+};
+
 subtest 'five owners at once' => sub {
 	spread($alice, "five $_", 300 + 10 * $_, 10) foreach 0 .. 4;
 	$alice->sql(join '; ', map { "SELECT entanglement.drop_owner('five $_')" } 0 .. 4);

@@ -184,46 +184,40 @@ ent_inbound_is_dead(EntInbound *ib, EntInOwner *in, bool fresh)
 
 /* ---- what a home no longer has ---- */
 
-static int
-offered_at_home(EntInbound *ib)
+/* Ids of all that the peer offers; *here: how many as at home there. */
+static HTAB *
+offered_ids(EntInbound *ib, uint32 *here)
 {
+	HASHCTL		ctl = {.keysize = sizeof(pg_uuid_t),.entrysize = sizeof(pg_uuid_t),
+	.hcxt = CurrentMemoryContext};
+	HTAB	   *ids = hash_create("entanglement owners offered", 64, &ctl,
+								  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	HASH_SEQ_STATUS seq;
 	EntInOwner *in;
-	int			n = 0;
 
+	*here = 0;
 	hash_seq_init(&seq, ib->owners);
 	while ((in = hash_seq_search(&seq)) != NULL)
-		if (in->distance == 0 && ent_inbound_is_node(ib, &in->home))
-			n++;
-	return n;
-}
-
-/* Those that it knows to be at home elsewhere are not missing. */
-static List *
-read_elsewhere(EntReader *body)
-{
-	List	   *ids = NIL;
-
-	while (!ent_wire_at_end(body))
 	{
-		EntWireUuid *id = palloc(sizeof(EntWireUuid));
-
-		ent_wire_read_elsewhere(body, id);
-		ids = lappend(ids, id);
+		(void) hash_search(ids, &in->id, HASH_ENTER, NULL);
+		if (in->distance == 0 && ent_inbound_is_node(ib, &in->home))
+			(*here)++;
 	}
-	ent_inbound_check(body, "homes");
 	return ids;
 }
 
-static bool
-is_among(const pg_uuid_t *id, List *ids)
+/* Those that it knows to be at home elsewhere are not missing. */
+static void
+add_elsewhere(HTAB *ids, EntReader *body)
 {
-	ListCell   *lc;
+	while (!ent_wire_at_end(body))
+	{
+		EntWireUuid id;
 
-	foreach(lc, ids)
-		if (memcmp(((EntWireUuid *) lfirst(lc))->bytes, id->data, UUID_LEN) == 0)
-			return true;
-	return false;
+		ent_wire_read_elsewhere(body, &id);
+		(void) hash_search(ids, &id, HASH_ENTER, NULL);
+	}
+	ent_inbound_check(body, "homes");
 }
 
 /*
@@ -234,24 +228,25 @@ void
 ent_inbound_take_homes(EntInbound *ib, EntReader *body)
 {
 	EntWireHomes homes;
-	List	   *elsewhere;
+	uint32		here;
+	HTAB	   *ids = offered_ids(ib, &here);
 	ListCell   *lc;
 
 	ent_wire_read_homes(body, &homes);
-	elsewhere = read_elsewhere(body);
-	if (homes.here != offered_at_home(ib))
+	add_elsewhere(ids, body);
+	if (homes.here != here)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
 				 errmsg("malformed batch from peer"),
-				 errdetail("It speaks of %u owners at home there; %d were offered.",
-						   homes.here, offered_at_home(ib))));
+				 errdetail("It speaks of %u owners at home there; %u were offered.",
+						   homes.here, here)));
 	foreach(lc, ent_owner_all())
 	{
 		EntOwner   *o = lfirst(lc);
 
 		if (!o->local && !o->gone && o->no <= ib->newest &&
 			ent_inbound_is_node(ib, &o->home) &&
-			ent_inbound_owner_of(ib, &o->id) == NULL && !is_among(&o->id, elsewhere))
+			hash_search(ids, &o->id, HASH_FIND, NULL) == NULL)
 			end_owner(ib, o, o->epoch);
 	}
 }
