@@ -32,6 +32,10 @@ SELECT pg_temp.cases('entanglement.create_owner(text, uuid)', 'NULL', '''''', 'r
 SELECT pg_temp.cases('entanglement.bind_owner(text, text[])', 'NULL', '''''', '''missing''',
     '''missing'', ''peer''', '''here'', ''missing''', '''here'', NULL',
     '''here'', VARIADIC NULL', '''here'', VARIADIC ''{NULL}''', '''here'', ''peer''', '''here''', '1', '');
+SELECT pg_temp.cases('entanglement.drop_owner(text)', 'NULL', '''''', '''missing''', '''here''', '1', '');
+SELECT pg_temp.cases('entanglement.adopt(text, uuid)', 'NULL, NULL', '''missing'', NULL',
+    '''missing'', gen_random_uuid()', '''here'', gen_random_uuid()',
+    '''here'', (SELECT id FROM entanglement.node)', '''here'', ''x''', '1', '');
 SELECT pg_temp.cases('entanglement.owner_of(record)', '1', 'ROW(1)', '''(1)''', '(1)::plain',
     '(SELECT v FROM item_view v LIMIT 1)', '(SELECT c FROM pg_class c LIMIT 1)',
     'ROW(1)::temporary', 'ROW(1)::far',

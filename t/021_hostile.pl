@@ -325,9 +325,56 @@ subtest "owners of others" => sub {
 		tries($hub, batch(1, $t . owner(number => 7, name => 'alice', epoch => 2**31 - 1, serial => 2**62, @{ $as{$name} }) . $rows));
 		is(others($hub), $before, "$name, alice away: nothing");
 	}
-	like($hub->peer('mallory')->{last_error}, qr/^42501: the peer (offers owner "alice", which is at home elsewhere|sent state of owner "alice", which is at home here)/, 'and it is reported');
+	like($hub->peer('mallory')->{last_error}, qr/^(42501: the peer (offers owner "alice", which is at home elsewhere|sent state of owner "alice", which is at home here)|55000: owner "hub" has been adopted by another node, as the peer says; this node goes on as its home)/, 'and it is reported');
 	$alice->sql("SELECT entanglement.resume_peer('hub')");
 	$hub->wait_connected('alice');
+};
+
+subtest "the end of others' owners" => sub {
+	my $alice_owner = alice_id();
+	my $hub_owner = $hub->sql("SELECT id FROM entanglement.owners WHERE local AND name = 'hub'");
+	my $tell = sub { return tries($hub, map { batch(1, $_) } @_); };
+	my @ends = map { my $epoch = $_; map { gone($alice_owner, $_, $epoch) } id($alice), $me } 1, 2, 2**31 - 1;
+
+	is_deeply([ $tell->(@ends, homes(0)) ], [], 'is told');
+	is(others($hub), $before, 'and not believed');
+	$alice->sql("SELECT entanglement.pause_peer('hub')");
+	$hub->wait_until("SELECT state <> 'connected' FROM entanglement.peers WHERE name = 'alice'", 't', 'alice is away');
+	is_deeply([ $tell->(@ends, homes(0)) ], [], 'is told');
+	is(others($hub), $before, 'nor while alice is away');
+	$alice->sql("SELECT entanglement.resume_peer('hub')");
+	$hub->wait_connected('alice');
+	is_deeply([ map { /^(08P01: malformed batch from peer)/ } $tell->(homes(1), fresh(7) . homes(0), fresh(7) . homes(2), homes(0, $me) . 'x') ],
+		[ ('08P01: malformed batch from peer') x 4 ], 'a count that is none ends the link');
+	$tell->(join '', map { gone(sprintf('66600000-0000-4000-9000-%012d', $_), $me, 1) } 1 .. 2000);
+	is($hub->sql("SELECT count(*) FROM entanglement.grave WHERE id::text ~ '-9000-'"), 0, 'no graves of owners that nobody knew');
+
+	# her own
+	my $offer = offer();
+	my $id = sprintf('66600000-0000-4000-8000-%012d', $serial);
+	my $again = sub { return owner(number => 7, home => $_[1] // $home, name => "o$serial", id => $id, epoch => $_[0]) . table(number => 9, @item) };
+	my $rows = objects(9, 7, 1, full(1010, 1, 'hers', 1)) . claim(7, 1, 1);
+	my $there = "SELECT (SELECT count(*) FROM item WHERE id = 1010) + (SELECT count(*) FROM entanglement.owner WHERE id = '$id')";
+
+	$tell->($offer . $rows);
+	is($hub->sql($there), 2, 'an owner of hers');
+	$tell->($offer . gone($id, $me, 1));
+	$hub->wait_until($there, 0, 'she may end');
+	$tell->($again->(1) . $rows, $again->(2, id($alice)));
+	is($hub->sql($there), 0, 'it does not come back');
+	$tell->($again->(2) . objects(9, 7, 2, full(1010, 1, 'hers', 1)));
+	is($hub->sql($there), 2, 'but in a younger epoch');
+	$tell->(fresh(8) . homes(1));
+	$hub->wait_until($there, 0, 'and goes when she has it no more');
+
+	# of ours: nothing but another epoch may come of it
+	$tell->(gone($hub_owner, $me, 1), gone($hub_owner, id($hub), 2**31 - 1));
+	is(others($hub), $before, "hub's own owner: nothing");
+	$tell->(gone($hub_owner, id($hub), 1));
+	is($hub->sql("SELECT local, epoch FROM entanglement.owner WHERE id = '$hub_owner'"), 't|2', 'but a new epoch');
+	converge([ $alice, $hub ], ['item'], 'in step');
+	$alice->wait_until("SELECT epoch FROM entanglement.owners WHERE name = 'hub'", 2, 'compared');
+	$before = others($hub);
 };
 
 subtest "keys of others, under an owner of her own" => sub {

@@ -408,6 +408,37 @@ add_response(EntWriter *w, Random *r, Shape *shapes)
 }
 
 static void
+add_gone(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireGone g;
+
+	(void) shapes;
+	random_fill(r, &g.id, sizeof(g.id));
+	random_fill(r, &g.home, sizeof(g.home));
+	g.epoch = 1 + any_number(r, ENT_WIRE_MAX_EPOCH - 1);
+	ent_wire_write_gone(w, &g);
+}
+
+static void
+add_homes(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireHomes h;
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_HOMES);
+
+	(void) shapes;
+	h.here = any_number(r, ENT_WIRE_MAX_OWNERS);
+	ent_wire_write_homes(w, &h);
+	for (int n = (int) random_below(r, 6); n > 0; n--)
+	{
+		EntWireUuid id;
+
+		random_fill(r, &id, sizeof(id));
+		ent_wire_write_elsewhere(w, &id);
+	}
+	ent_wire_close_section(w, mark);
+}
+
+static void
 add_unknown(EntWriter *w, Random *r, Shape *shapes)
 {
 	unsigned	type = (unsigned) random_below(r, 200) + 56;
@@ -429,8 +460,7 @@ batch_random(EntWriter *w, Random *r, unsigned max_sections)
 	static void (*const add[]) (EntWriter *, Random *, Shape *) = {
 		add_hello, add_owner, add_table, add_objects, add_objects, add_claim,
 		add_arrears, add_present, add_want, add_table_state, add_again,
-		add_confirm,
-		add_request, add_response, add_unknown,
+		add_confirm, add_request, add_response, add_gone, add_homes, add_unknown,
 	};
 	Shape		shapes[KNOWN_TABLES];
 	EntWireHeader h = {1, 0, random_any_size(r)};
@@ -631,6 +661,33 @@ echo_response(Echo *e, EntReader *r)
 }
 
 static void
+echo_gone(Echo *e, EntReader *r)
+{
+	EntWireGone g;
+
+	ent_wire_read_gone(r, &g);
+	ent_wire_write_gone(e->out, &g);
+}
+
+static void
+echo_homes(Echo *e, EntReader *r)
+{
+	EntWireHomes h;
+	size_t		mark = ent_wire_open_section(e->out, ENT_SECTION_HOMES);
+
+	ent_wire_read_homes(r, &h);
+	ent_wire_write_homes(e->out, &h);
+	while (!ent_wire_at_end(r))
+	{
+		EntWireUuid id;
+
+		ent_wire_read_elsewhere(r, &id);
+		ent_wire_write_elsewhere(e->out, &id);
+	}
+	ent_wire_close_section(e->out, mark);
+}
+
+static void
 echo_unknown(Echo *e, EntReader *r)
 {
 	(void) r;
@@ -656,6 +713,8 @@ static void (*const echoes[]) (Echo *, EntReader *) = {
 	[ENT_SECTION_CONFIRM] = echo_confirm,
 	[ENT_SECTION_REQUEST] = echo_request,
 	[ENT_SECTION_RESPONSE] = echo_response,
+	[ENT_SECTION_GONE] = echo_gone,
+	[ENT_SECTION_HOMES] = echo_homes,
 };
 
 /* Puts what the section's reader left behind it, and closes it anew. */

@@ -199,6 +199,26 @@ write_example_refused(EntWriter *w)
 }
 
 static void
+write_example_gone(EntWriter *w)
+{
+	EntWireGone g = {{{0}}, {{0}}, 300};
+
+	g.id = g.home = node;
+	ent_wire_write_gone(w, &g);
+}
+
+static void
+write_example_homes(EntWriter *w)
+{
+	EntWireHomes h = {300};
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_HOMES);
+
+	ent_wire_write_homes(w, &h);
+	ent_wire_write_elsewhere(w, &node);
+	ent_wire_close_section(w, mark);
+}
+
+static void
 write_example_nudge(EntWriter *w)
 {
 	ent_wire_close_section(w, ent_wire_open_section(w, ENT_SECTION_NUDGE));
@@ -249,6 +269,8 @@ static const struct
 	{"confirm", write_example_confirm,
 	BYTES("\x11\x1b\x05\x02\x02\x01q\x07\xc8\x01" NODE "\x01\xac\x02")},
 	{"seek", write_example_seek, BYTES("\x50\x04\x02\x07\xac\x02")},
+	{"gone", write_example_gone, BYTES("\x18\x22" NODE NODE "\xac\x02")},
+	{"homes", write_example_homes, BYTES("\x19\x12\xac\x02" NODE)},
 };
 
 static void
@@ -412,6 +434,29 @@ check_requests(void)
 	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
 }
 
+#define EXAMPLE_GONE		16
+#define EXAMPLE_HOMES		17
+
+static void
+check_ends(void)
+{
+	EntReader	r = example_body(EXAMPLE_GONE);
+	EntWireGone g;
+	EntWireHomes h;
+	EntWireUuid id;
+
+	tap_promise("sections: gone and homes are read as written");
+	ent_wire_read_gone(&r, &g);
+	CHECK(memcmp(&g.id, &node, 16) == 0 && memcmp(&g.home, &node, 16) == 0);
+	CHECK(g.epoch == 300 && r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
+	r = example_body(EXAMPLE_HOMES);
+	ent_wire_read_homes(&r, &h);
+	CHECK(h.here == 300 && !ent_wire_at_end(&r));
+	ent_wire_read_elsewhere(&r, &id);
+	CHECK(memcmp(&id, &node, 16) == 0);
+	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
+}
+
 /* ---- what is refused ---- */
 
 static void
@@ -498,6 +543,25 @@ read_confirm(EntReader *r)
 	EntWireConfirm c;
 
 	ent_wire_read_confirm(r, &c);
+}
+
+static void
+read_gone(EntReader *r)
+{
+	EntWireGone g;
+
+	ent_wire_read_gone(r, &g);
+}
+
+static void
+read_homes(EntReader *r)
+{
+	EntWireHomes h;
+	EntWireUuid id;
+
+	ent_wire_read_homes(r, &h);
+	while (!ent_wire_at_end(r))
+		ent_wire_read_elsewhere(r, &id);
 }
 
 static void
@@ -593,6 +657,11 @@ static const struct
 	{"confirm of an epoch beyond all", read_confirm, BYTES("\x01\x01\x01q\x80\x80\x80\x80\x08\x01"), ENT_WIRE_LIMIT},
 	{"again with a key of 8001 bytes", read_again, BYTES("\x01\x01\xc1\x3e"), ENT_WIRE_LIMIT},
 	{"again of a key that is cut", read_again, BYTES("\x01\x01\x03" "ab"), ENT_WIRE_TRUNCATED},
+	{"gone in no epoch", read_gone, BYTES(NODE NODE "\x00"), ENT_WIRE_MALFORMED},
+	{"gone in an epoch beyond 31 bits", read_gone, BYTES(NODE NODE "\x80\x80\x80\x80\x08"), ENT_WIRE_LIMIT},
+	{"gone without its home", read_gone, BYTES(NODE), ENT_WIRE_TRUNCATED},
+	{"homes of more owners than there can be", read_homes, BYTES("\xc1\x84\x3d"), ENT_WIRE_LIMIT},
+	{"homes with half an id", read_homes, BYTES("\x01" NODE "\x01\x02"), ENT_WIRE_TRUNCATED},
 	{"request to create from nothing", read_request, BYTES(ASK("\x00") "\x00\x00"), ENT_WIRE_OK},
 	{"request to create", read_request, BYTES(ASK("\x00") "\x00\x01" ASKED), ENT_WIRE_OK},
 	{"request to create with a key", read_request, BYTES(ASK("\x00") "\x01\x00" ASKED), ENT_WIRE_MALFORMED},
@@ -748,6 +817,7 @@ main(void)
 	check_fields();
 	check_rows();
 	check_requests();
+	check_ends();
 	check_refused();
 	check_no_early_allocation();
 	check_batches();

@@ -1,7 +1,7 @@
 /*
  * worker/collector.c
  *	  One background worker per database: folds captured changes, starts
- *	  dialers, collects tombstones.
+ *	  dialers, deletes what dropped owners leave, collects tombstones.
  *
  * Sleeps on its latch, which writers set at commit; a slow fallback covers
  * what cannot wake it. Each round is its own transaction and its own memory;
@@ -29,6 +29,7 @@
 #include "base/guc.h"
 #include "base/ring.h"
 #include "base/shmem.h"
+#include "step/clear.h"
 #include "step/fold.h"
 #include "store/peer.h"
 #include "store/query.h"
@@ -49,6 +50,8 @@ typedef struct Collector
 	TimestampTz pruned_at;
 	bool		known;			/* the extension was found */
 	bool		doubt;			/* of ent_fold */
+	bool		gone;			/* owners that are no more may have rows here */
+	bool		later;			/* ... but one of these is locked */
 	uint64		consumed;		/* changes since the log was last vacuumed */
 } Collector;
 
@@ -157,6 +160,21 @@ leave_unless_installed(Collector *c)
 	proc_exit(0);
 }
 
+/* Deletes some rows of owners that are no more; the fold comes in between. */
+static void
+clear(Collector *c)
+{
+	EntClearResult result;
+
+	begin(false);
+	result = ent_clear();
+	finish();
+	c->gone = result != ENT_CLEAR_DONE;
+	c->later = result == ENT_CLEAR_LATER;
+	if (result == ENT_CLEAR_MORE)
+		SetLatch(MyLatch);
+}
+
 /*
  * Peers that dialed us and have fallen silent, though their connections are
  * up: frozen, or behind something that keeps connections open.
@@ -199,6 +217,7 @@ work(Collector *c)
 	if (routes != c->routes)
 	{
 		c->routes = routes;
+		c->gone = true;
 		ent_dialer_start_missing();
 	}
 	if (TimestampDifferenceExceeds(c->pruned_at, now, ent_prune_interval))
@@ -210,6 +229,8 @@ work(Collector *c)
 		ent_dialer_start_missing();
 	}
 	end_silent_links();
+	if (c->gone)
+		clear(c);
 }
 
 /* Runs work(); false when it failed (the error is logged). */
@@ -289,7 +310,7 @@ ent_collector_main(Datum arg)
 			pg_usleep(REST_US);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 ok ? Min(ent_fold_fallback, ent_dead_after) : RETRY_MS,
+						 ok && !c.later ? Min(ent_fold_fallback, ent_dead_after) : RETRY_MS,
 						 PG_WAIT_EXTENSION);
 	}
 }

@@ -68,6 +68,7 @@ begin_pull(EntLive *l)
 	bytea	   *answer;
 
 	ent_live_begin();
+	ent_inbound_begin(l->in);
 	answer = ent_inbound_answer(l->in);
 	ent_live_commit();
 	call_pull(l, answer);

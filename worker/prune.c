@@ -1,6 +1,7 @@
 /*
  * worker/prune.c
- *	  Collecting tombstones once every peer has heard, and old requests.
+ *	  Collecting tombstones and graves once every peer has heard, and old
+ *	  requests.
  *
  * A peer that never told what it has of an owner keeps that owner's
  * tombstones alive; drop the peer if it does not come back.
@@ -9,6 +10,8 @@
 
 #include "executor/spi.h"
 
+#include "base/guc.h"
+#include "store/life.h"
 #include "store/query.h"
 #include "store/request.h"
 #include "worker/prune.h"
@@ -47,4 +50,5 @@ ent_prune(void)
 {
 	ent_query_run(&prune_query, NULL, NULL, SPI_OK_UPDATE, NULL);
 	ent_request_prune();
+	ent_life_prune(ent_max_owners);
 }

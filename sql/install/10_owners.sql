@@ -21,7 +21,8 @@ SELECT o.id, o.name, o.local, p.name AS peer, o.distance, o.epoch, o.serial,
            SELECT q.name FROM entanglement.peer q WHERE q.no OPERATOR(pg_catalog.=) ANY (s.peers)
            ORDER BY q.name COLLATE "C") END AS speakers
   FROM entanglement.owner o LEFT JOIN entanglement.peer p ON p.no = o.peer
-  LEFT JOIN entanglement.speaker s ON s.owner = o.no;
+  LEFT JOIN entanglement.speaker s ON s.owner = o.no
+ WHERE o.gone_as IS NULL;
 GRANT SELECT ON entanglement.owners TO PUBLIC;
 COMMENT ON VIEW entanglement.owners IS
 'Owners of objects: peer is the route to a remote one, distance the number of links to its home, serial the newest given out or received, have what is complete here, speakers the peers it is pinned to (NULL: not pinned).';

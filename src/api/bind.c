@@ -22,8 +22,8 @@ PG_FUNCTION_INFO_V1(ent_sql_bind_owner);
 
 static EntQuery named_query = {
 	"SELECT o.no, o.local FROM entanglement.owner o "
-	"WHERE o.name OPERATOR(pg_catalog.=) $1 OR o.id::pg_catalog.text OPERATOR(pg_catalog.=) $1 "
-	"ORDER BY o.local DESC LIMIT 2",
+	"WHERE (o.name OPERATOR(pg_catalog.=) $1 OR o.id::pg_catalog.text OPERATOR(pg_catalog.=) $1) "
+	"AND o.gone_as IS NULL ORDER BY o.local DESC LIMIT 2",
 	1, {TEXTOID}, NULL
 };
 static EntQuery bind_query = {

@@ -25,13 +25,15 @@ static EntQuery add_query = {
 };
 static EntQuery other_query = {
 	"SELECT local AND name OPERATOR(pg_catalog.=) $1 "
-	"FROM entanglement.owner WHERE id OPERATOR(pg_catalog.=) $2 "
+	"FROM (SELECT id, name, local FROM entanglement.owner "
+	"UNION ALL SELECT id, name, false FROM entanglement.grave) o "
+	"WHERE id OPERATOR(pg_catalog.=) $2 "
 	"OR (local AND name OPERATOR(pg_catalog.=) $1) ORDER BY 1 DESC LIMIT 1",
 	2, {TEXTOID, UUIDOID}, NULL
 };
 static EntQuery default_query = {
 	"SELECT o.id FROM entanglement.owner o JOIN entanglement.identity i "
-	"ON o.no OPERATOR(pg_catalog.=) i.default_owner "
+	"ON o.no OPERATOR(pg_catalog.=) i.default_owner AND o.local "
 	"WHERE EXISTS (SELECT FROM entanglement.owner n WHERE n.local "
 	"AND n.name OPERATOR(pg_catalog.=) $1 "
 	"AND n.no OPERATOR(pg_catalog.<>) o.no) "
@@ -40,7 +42,7 @@ static EntQuery default_query = {
 };
 static EntQuery rename_owner_query = {
 	"UPDATE entanglement.owner o SET name = $1 FROM entanglement.identity i "
-	"WHERE o.no OPERATOR(pg_catalog.=) i.default_owner "
+	"WHERE o.no OPERATOR(pg_catalog.=) i.default_owner AND o.local "
 	"AND o.name OPERATOR(pg_catalog.=) i.name RETURNING o.no",
 	1, {TEXTOID}, NULL
 };

@@ -158,7 +158,10 @@ ent_session_open(EntDirection direction, int32 no)
 
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	if (direction == ENT_PUSH)
+	{
 		s->in = ent_inbound_create(peer->no, peer->role, s->slot);
+		ent_inbound_begin(s->in);
+	}
 	else
 		s->out = ent_outbound_create(peer->no, peer->role, s->slot);
 	MemoryContextSwitchTo(old);

@@ -21,6 +21,7 @@
 #include "base/ring.h"
 #include "base/wake.h"
 #include "link/inbound_private.h"
+#include "store/life.h"
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/value.h"
@@ -95,8 +96,13 @@ hold_owner(EntInbound *ib, EntInOwner *in)
 {
 	EntOwner   *o = in->no != 0 ? ent_owner_get(in->no) : NULL;
 
-	if (o == NULL)
+	if (in->no == 0)
 		return;
+	if (o == NULL || o->gone)
+	{
+		ent_inbound_ignore(in);
+		return;
+	}
 	in->epoch = o->epoch;
 	in->have = o->serial;
 	in->told = o->told;
@@ -152,7 +158,8 @@ hold_owners(EntInbound *ib, EntReader r, bool all)
 
 	while (ent_wire_read_section(&r, &type, &body))
 	{
-		all |= type == ENT_SECTION_OWNER;
+		all |= type == ENT_SECTION_OWNER || type == ENT_SECTION_GONE ||
+			type == ENT_SECTION_HOMES;
 		no = owner_spoken_of(ib, type, body);
 		if (no != 0)
 			nos = bms_add_member(nos, no);
@@ -336,6 +343,12 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 			break;
 		case ENT_SECTION_RESPONSE:
 			ent_inbound_take_response(ib, body);
+			break;
+		case ENT_SECTION_GONE:
+			ent_inbound_take_gone(ib, body);
+			break;
+		case ENT_SECTION_HOMES:
+			ent_inbound_take_homes(ib, body);
 			break;
 		case ENT_SECTION_NUDGE:
 			ib->slot->called = true;
@@ -540,6 +553,12 @@ ent_inbound_has_news(EntInbound *ib)
 {
 	return ib->number > 0 &&
 		(routes_now() != ib->routes || (ib->announced && parked_due(ib)));
+}
+
+void
+ent_inbound_begin(EntInbound *ib)
+{
+	ib->newest = ent_life_newest();
 }
 
 bytea *

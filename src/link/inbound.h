@@ -20,6 +20,12 @@ extern EntInbound *ent_inbound_create(int32 peer, Oid role, EntPeerSlot *slot);
 extern void ent_inbound_destroy(EntInbound *ib);
 
 /*
+ * Before the peer can have said anything, in a transaction: owners known by now
+ * are those that it may say it has no longer.
+ */
+extern void ent_inbound_begin(EntInbound *ib);
+
+/*
  * Applies a batch and returns the answer (current context), which may be
  * sent only after the caller committed. In a transaction. A row that cannot be stored is
  * parked; only a malformed batch raises.

@@ -3,7 +3,7 @@
  *	  What the files of the receiving end share: inbound.c (batches, claims,
  *	  answers), inroute.c (owners), inwant.c (what is asked for), intable.c
  *	  (tables), inobject.c (rows), inrequest.c (requests), inviolation.c (what
- *	  the peer has no right to say).
+ *	  the peer has no right to say), inlife.c (owners that end or move).
  */
 #ifndef ENT_LINK_INBOUND_PRIVATE_H
 #define ENT_LINK_INBOUND_PRIVATE_H
@@ -17,6 +17,7 @@
 #include "base/shmem.h"
 #include "link/inbound.h"
 #include "rule/wire.h"
+#include "store/owner.h"
 #include "store/relinfo.h"
 
 typedef enum EntInSeek
@@ -60,6 +61,7 @@ typedef struct EntInOwner
 	int32		sought_epoch;	/* as the sender was last asked */
 	int64		sought_serial;
 	TimestampTz sought_at;		/* ... or it was first thought of; 0: neither */
+	bool		disputed;		/* reported already: a home that we do not believe */
 } EntInOwner;
 
 /* A table as the sender announced it, and how it fits ours. */
@@ -114,6 +116,9 @@ struct EntInbound
 	bool		full;			/* no room: has been reported */
 	bool		node_known;
 	pg_uuid_t	node;			/* the peer's id */
+	int32		newest;			/* owner there was when the session began */
+	HTAB	   *rumours;		/* EntGrave by id: ends that we do not believe from
+								 * this peer, as things are */
 };
 
 /* inbound.c */
@@ -188,5 +193,27 @@ extern void ent_inbound_write_confirms(EntInbound *ib, EntWriter *w);
 /* inrequest.c */
 extern void ent_inbound_take_request(EntInbound *ib, EntReader *body);
 extern void ent_inbound_take_response(EntInbound *ib, EntReader *body);
+
+/* inroute.c */
+/* The peer's node: true when it is that one. */
+extern bool ent_inbound_is_node(EntInbound *ib, const pg_uuid_t *id);
+/* Of its offer nothing is taken, nor is the peer told what we have. */
+extern void ent_inbound_ignore(EntInOwner *in);
+
+/* inlife.c */
+extern void ent_inbound_take_gone(EntInbound *ib, EntReader *body);
+extern void ent_inbound_take_homes(EntInbound *ib, EntReader *body);
+/* What this peer said of ends may be believed now. */
+extern void ent_inbound_reconsider_ends(EntInbound *ib);
+/*
+ * Is an owner that is not known here one that is no more? fresh: the peer has
+ * said just now that it lives, and is to be told. A new life is let pass.
+ */
+extern bool ent_inbound_is_dead(EntInbound *ib, EntInOwner *in, bool fresh);
+/*
+ * The offer names another home than we know. True: it has moved there, which
+ * has been written down; the owner may be remote now where it was local.
+ */
+extern bool ent_inbound_moved(EntInbound *ib, EntInOwner *in, EntOwner *o);
 
 #endif							/* ENT_LINK_INBOUND_PRIVATE_H */

@@ -14,6 +14,7 @@
 
 #include "link/inbound_private.h"
 #include "step/apply.h"
+#include "store/life.h"
 #include "store/owner.h"
 #include "store/value.h"
 
@@ -49,17 +50,23 @@ read_values(EntReader *body, EntInTable *t, EntRelation *rel,
 	}
 }
 
-/* In an epoch of which we have not heard an owner is not known here. */
+/*
+ * In an epoch of which we have not heard an owner is not known here. dead: he
+ * is no more.
+ */
 static EntHand
-hand_of(const EntWireUuid *wire, uint32 epoch, int64 serial)
+hand_of(const EntWireUuid *wire, uint32 epoch, int64 serial, bool *dead)
 {
 	EntHand		hand = {.epoch = epoch,.serial = serial};
 	EntOwner   *owner;
+	EntGrave	grave;
 	pg_uuid_t	id;
 
 	memcpy(id.data, wire->bytes, UUID_LEN);
 	owner = ent_owner_by_id(&id);
-	if (owner != NULL && hand.epoch > 0 && hand.epoch <= owner->epoch)
+	*dead = (owner == NULL || owner->gone) && ent_life_grave(&id, &grave) &&
+		grave.epoch >= hand.epoch;
+	if (owner != NULL && !*dead && hand.epoch > 0 && hand.epoch <= owner->epoch)
 		hand.owner = owner->no;
 	return hand;
 }
@@ -70,6 +77,7 @@ read_row(EntReader *body, EntInTable *t, EntRelation *rel, EntApplyRow *r,
 		 int64 *last)
 {
 	EntWireRow	wire;
+	bool		dead = false;
 
 	ent_wire_read_row(body, &wire, last);
 	ent_inbound_check(body, "row");
@@ -81,9 +89,15 @@ read_row(EntReader *body, EntInTable *t, EntRelation *rel, EntApplyRow *r,
 	r->wirekey = wire.key;
 	r->wirekeylen = wire.keylen;
 	if (rel && (wire.flags & ENT_ROW_HEIR))
-		r->heir = hand_of(&wire.heir, wire.heir_epoch, wire.heir_serial);
+		r->heir = hand_of(&wire.heir, wire.heir_epoch, wire.heir_serial, &dead);
+	if (dead)
+	{
+		/* he has taken it along */
+		r->op = ENT_ROW_DELETE;
+		r->flags &= ~ENT_ROW_HEIR;
+	}
 	if (rel && (wire.flags & ENT_ROW_FROM))
-		r->from = hand_of(&wire.from, wire.from_epoch, wire.from_serial);
+		r->from = hand_of(&wire.from, wire.from_epoch, wire.from_serial, &dead);
 	if (wire.op == ENT_ROW_DELETE)
 		return;
 	if (rel)

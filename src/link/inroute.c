@@ -103,9 +103,8 @@ learn(EntInbound *ib, EntInOwner *in)
 	return ent_owner_get(no);
 }
 
-/* Only an owner's home says that it is at home there, and homes do not change. */
-static bool
-credible(EntInbound *ib, EntInOwner *in, EntOwner *o)
+bool
+ent_inbound_is_node(EntInbound *ib, const pg_uuid_t *id)
 {
 	if (!ib->node_known)
 	{
@@ -116,8 +115,42 @@ credible(EntInbound *ib, EntInOwner *in, EntOwner *o)
 		ib->node = peer->node;
 		ib->node_known = true;
 	}
-	return memcmp(&in->home, &o->home, sizeof(pg_uuid_t)) == 0 &&
-		(in->distance > 0 || memcmp(&in->home, &ib->node, sizeof(pg_uuid_t)) == 0);
+	return memcmp(id, &ib->node, sizeof(pg_uuid_t)) == 0;
+}
+
+void
+ent_inbound_ignore(EntInOwner *in)
+{
+	if (in->wanted)
+		in->answered = false;
+	in->wanted = false;
+	in->no = 0;
+	in->epoch = 0;
+	in->have = in->told = 0;
+	in->seek = ENT_IN_SEEK_NOT;
+}
+
+/* The owner as we know it, if what the offer says of its life and home holds. */
+static EntOwner *
+find_offered(EntInbound *ib, EntInOwner *in, bool fresh)
+{
+	EntOwner   *o = ent_owner_by_id(&in->id);
+
+	in->credible = true;
+	if (o == NULL || o->gone)
+	{
+		in->known = 0;
+		if (ent_inbound_is_dead(ib, in, fresh) || o != NULL)
+			return NULL;
+		o = learn(ib, in);
+	}
+	if (o == NULL)
+		return NULL;
+	in->local = o->local;
+	in->known = o->no;
+	if (memcmp(&in->home, &o->home, sizeof(pg_uuid_t)) == 0)
+		return o;
+	return ent_inbound_moved(ib, in, o) ? ent_owner_get(o->no) : NULL;
 }
 
 /*
@@ -168,20 +201,21 @@ decide(EntInbound *ib, EntInOwner *in, EntOwner *o)
 
 /* Decides whether this owner is to come from this peer; all are held. */
 static void
-consider(EntInbound *ib, EntInOwner *in)
+consider(EntInbound *ib, EntInOwner *in, bool fresh)
 {
-	EntOwner   *o = ent_owner_by_id(&in->id);
+	EntOwner   *o = find_offered(ib, in, fresh);
 	bool		allowed,
 				want;
 
 	if (o == NULL)
-		o = learn(ib, in);
-	if (o == NULL)
+	{
+		ent_inbound_ignore(in);
 		return;
-	in->credible = credible(ib, in, o);
+	}
+	/* only its home says that it is at home there */
+	in->credible = in->distance > 0 || ent_inbound_is_node(ib, &in->home);
 	in->local = o->local;
 	in->no = o->local ? 0 : o->no;
-	in->known = o->no;
 	in->epoch = o->epoch;
 	in->have = o->serial;
 	in->told = o->told;
@@ -236,7 +270,7 @@ ent_inbound_take_owner(EntInbound *ib, EntReader *body)
 		in->sought_epoch = 0;	/* what was in vain is worth another try */
 	in->lost = wire.lost;
 	in->answered = false;
-	consider(ib, in);
+	consider(ib, in, true);
 	/* who has not heard of the newest epoch may not know better */
 	if (!in->credible && in->sender_epoch >= in->epoch)
 		ent_inbound_violation(ib, ENT_IN_WRONG_HOME, in, 0);
@@ -270,9 +304,10 @@ ent_inbound_reconsider(EntInbound *ib)
 	EntInOwner *in;
 
 	ent_inbound_reconsider_tables(ib);
+	ent_inbound_reconsider_ends(ib);
 	hash_seq_init(&seq, ib->owners);
 	while ((in = hash_seq_search(&seq)) != NULL)
-		consider(ib, in);
+		consider(ib, in, false);
 	seek_for_others(ib);
 	hash_seq_init(&seq, ib->owners);
 	while ((in = hash_seq_search(&seq)) != NULL)

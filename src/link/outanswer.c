@@ -28,6 +28,7 @@
 static EntQuery save_query = {
 	"INSERT INTO entanglement.peer_owner (peer, owner, epoch, have) "
 	"SELECT $1, u.owner, u.epoch, u.have FROM unnest($2, $3, $4) AS u(owner, epoch, have) "
+	"WHERE EXISTS (SELECT 1 FROM entanglement.owner o WHERE o.no OPERATOR(pg_catalog.=) u.owner) "
 	"ON CONFLICT (peer, owner) DO UPDATE SET epoch = EXCLUDED.epoch, have = EXCLUDED.have",
 	4, {INT4OID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID}, NULL
 };
@@ -305,6 +306,7 @@ settle(EntOutbound *ob)
 	list_free_deep(ob->flight_handed);
 	ob->flight_handed = NIL;
 	ent_outbound_settle_requests(ob);
+	ent_outbound_settle_graves(ob);
 	ob->in_flight = false;
 }
 

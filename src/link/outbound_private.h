@@ -3,7 +3,8 @@
  *	  What the files of the sending end share: outbound.c (life, ring, batch),
  *	  outscan.c (adverts, catching up), outdata.c (objects, claims),
  *	  outpresent.c (which keys live), outrequest.c (requests),
- *	  outresponse.c (their answers), outanswer.c (what the receiver answers).
+ *	  outresponse.c (their answers), outanswer.c (what the receiver answers),
+ *	  outlife.c (owners that are no more).
  */
 #ifndef ENT_LINK_OUTBOUND_PRIVATE_H
 #define ENT_LINK_OUTBOUND_PRIVATE_H
@@ -52,6 +53,7 @@ typedef struct EntOutOwner
 	bool		unsaved;		/* claimed is newer than peer_owner says */
 	bool		claiming;		/* is in EntOutbound.claiming */
 	bool		gapped;			/* the last claim had gaps, as far as is known */
+	bool		there;			/* the owner exists (at the last advertising) */
 	EntOutClaim current;		/* next to be made */
 	EntOutClaim next;			/* newest wish after that */
 	dlist_node	node;
@@ -140,6 +142,8 @@ struct EntOutbound
 	bool		answers_held;	/* some wait for a claim */
 	List	   *flight_told;	/* of pg_uuid_t *: answers in flight */
 	bool		seeks_due;		/* an owner has sought set */
+	List	   *flight_graves;	/* of EntGrave *: in flight */
+	bool		homes_told;		/* all that is at home here was offered */
 };
 
 typedef struct EntOutLate
@@ -208,5 +212,13 @@ extern void ent_outbound_send_answers(EntOutbound *ob, EntWriter *w,
 									  size_t max_bytes);
 /* The answers in flight have arrived. */
 extern void ent_outbound_settle_requests(EntOutbound *ob);
+
+/* outlife.c */
+extern void ent_outbound_write_graves(EntOutbound *ob, EntWriter *w);
+extern void ent_outbound_settle_graves(EntOutbound *ob);
+/* owners: of EntOwner *, all there are. */
+extern void ent_outbound_write_homes(EntOutbound *ob, EntWriter *w,
+									 List *owners);
+extern void ent_outbound_unwant_missing(EntOutbound *ob, List *owners);
 
 #endif							/* ENT_LINK_OUTBOUND_PRIVATE_H */

@@ -182,7 +182,7 @@ name_hand(const EntHand *hand, EntWireUuid *owner, uint32 *epoch,
 {
 	EntOwner   *o = hand->owner == 0 ? NULL : ent_owner_get(hand->owner);
 
-	if (o == NULL)
+	if (o == NULL || o->gone)
 		return false;
 	memcpy(owner->bytes, o->id.data, UUID_LEN);
 	*epoch = hand->epoch;

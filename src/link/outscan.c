@@ -154,10 +154,15 @@ withdraw_owner(EntOutbound *ob, EntWriter *w, EntOwner *o)
 	EntOutOwner *out;
 
 	if (o->local || (o->peer != ob->peer && o->distance < ENT_MAX_DISTANCE &&
-					 o->nearest != ENT_ROUTE_NEVER))
+					 o->nearest != ENT_ROUTE_NEVER && !o->gone))
 		return false;
 	out = hash_search(ob->owners, &o->no, HASH_FIND, NULL);
-	if (out && out->offered)
+	if (out && o->gone)
+	{
+		ent_outbound_unwant(ob, out);	/* the peer hears why */
+		out->offered = false;
+	}
+	else if (out && out->offered)
 	{
 		ent_outbound_unwant(ob, out);
 		out->offered = false;
@@ -243,13 +248,17 @@ announce_table(EntOutbound *ob, EntWriter *w, EntRelation *rel)
 void
 ent_outbound_advertise(EntOutbound *ob, EntWriter *w)
 {
+	List	   *owners = ent_owner_all();
 	ListCell   *lc;
 
 	foreach(lc, ent_relinfo_all())
 		announce_table(ob, w, lfirst(lc));
-	foreach(lc, ent_owner_all())
+	ent_outbound_write_graves(ob, w);
+	ent_outbound_unwant_missing(ob, owners);
+	foreach(lc, owners)
 		if (!withdraw_owner(ob, w, lfirst(lc)))
 			advertise_owner(ob, w, lfirst(lc));
+	ent_outbound_write_homes(ob, w, owners);
 	ob->adverts_due = false;
 }
 

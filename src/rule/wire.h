@@ -65,6 +65,8 @@ typedef enum EntSectionType
 								 * died since? */
 	ENT_SECTION_SEEK = 16 | ENT_SECTION_OPTIONAL,	/* receiver: offer me that
 													 * owner when you have more */
+	ENT_SECTION_GONE = 24,		/* sender: that owner is no more */
+	ENT_SECTION_HOMES = 25,		/* sender: these were all at home with me */
 } EntSectionType;
 
 typedef enum EntWireError
@@ -197,8 +199,9 @@ extern void ent_wire_read_header(EntReader *r, EntWireHeader *h);
  *
  * ent_wire_write_<section> writes a whole section, type and length included.
  * Some are open-ended instead, because more follows: ent_wire_write_objects,
- * _present, _request and _response write the fields at the start of a section
- * that the caller opened and will close, after the rows, keys or columns.
+ * _present, _homes, _request and _response write the fields at the start of a
+ * section that the caller opened and will close, after the rows, keys, ids or
+ * columns.
  * NUDGE has no payload. ent_wire_read_<section> reads the fields from the body
  * that ent_wire_read_section gave; bytes behind them are left to the caller.
  * What a failed read leaves in its result are zeros and empty strings from
@@ -510,5 +513,31 @@ typedef struct EntWireResponse
 
 extern void ent_wire_write_response(EntWriter *w, const EntWireResponse *s);
 extern void ent_wire_read_response(EntReader *r, EntWireResponse *s);
+
+/* GONE: an owner, by id: it need not have been announced. */
+typedef struct EntWireGone
+{
+	EntWireUuid id;
+	EntWireUuid home;			/* where it was at home at the end */
+	uint32_t	epoch;			/* its last one, at least 1 */
+} EntWireGone;
+
+extern void ent_wire_write_gone(EntWriter *w, const EntWireGone *g);
+extern void ent_wire_read_gone(EntReader *r, EntWireGone *g);
+
+/*
+ * HOMES: after the adverts of a new connection. Ids of owners follow, to the
+ * section's end: those known that are at home elsewhere and were not offered
+ * only because there is no way to them.
+ */
+typedef struct EntWireHomes
+{
+	uint32_t	here;			/* owners offered so far as at home here */
+} EntWireHomes;
+
+extern void ent_wire_write_homes(EntWriter *w, const EntWireHomes *h);
+extern void ent_wire_read_homes(EntReader *r, EntWireHomes *h);
+extern void ent_wire_write_elsewhere(EntWriter *w, const EntWireUuid *id);
+extern void ent_wire_read_elsewhere(EntReader *r, EntWireUuid *id);
 
 #endif							/* ENT_RULE_WIRE_H */

@@ -1,6 +1,6 @@
 /*
  * rule/wire_private.h
- *	  Fields that wire_section.c and wire_request.c share.
+ *	  Fields that wire_section.c, wire_request.c and wire_life.c share.
  */
 #ifndef ENT_RULE_WIRE_PRIVATE_H
 #define ENT_RULE_WIRE_PRIVATE_H

@@ -131,6 +131,11 @@ static EntQuery strange_query = {
 	5, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID}, NULL
 };
 
+static EntQuery stranded_query = {
+	"INSERT INTO entanglement.arrears (owner, rel) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+	2, {INT4OID, INT4OID}, NULL
+};
+
 static uint32
 hash_fold_key(const void *key, Size size)
 {
@@ -613,6 +618,24 @@ settle_abroad(Fold *f, FoldEntry *e, EntVersions *versions)
 					 e->heir.serial, 0, e->image, new_columns(e, 0, 0));
 }
 
+/*
+ * A row was made for an owner that is at home elsewhere by now. It becomes an
+ * object older than any, and the home is asked which of the table's live.
+ */
+static void
+strand(FoldEntry *e, EntVersions *versions)
+{
+	Datum		args[2] = {Int32GetDatum(e->owner), Int32GetDatum(e->k.rel)};
+	EntOwner   *o = ent_owner_get(e->owner);
+
+	if (e->verdict != ENT_VERDICT_BIRTH || o == NULL || o->gone)
+		return;
+	ent_versions_put(versions, e->k.rel, o->no, 1, 1, 1, e->image,
+					 new_columns(e, 1, 1));
+	ent_query_run(&stranded_query, args, NULL, SPI_OK_INSERT, NULL);
+	ent_wake_routes_at_commit();
+}
+
 /* Gives the entry its new version and sorts it into the arrays. */
 static void
 settle(Fold *f, FoldEntry *e, EntVersions *versions)
@@ -627,7 +650,10 @@ settle(Fold *f, FoldEntry *e, EntVersions *versions)
 	}
 	o = find_owner(f, e->owner);
 	if (!o->local)
-		return;					/* its owner was dropped meanwhile */
+	{
+		strand(e, versions);
+		return;
+	}
 	serial = o->next++;
 	if (e->heir.owner != 0)
 	{

@@ -3,8 +3,8 @@
  *	  entanglement.object: looking up one object's owner cheaply.
  *
  * Reads our tables as the backend reads its catalogs. Which owners are local
- * is remembered: an owner never changes sides, and whoever learns of a new one
- * invalidates the table (store/owner.c).
+ * is remembered; whoever learns of a new one, or changes an owner's home,
+ * invalidates the table (ent_owner_invalidate).
  */
 #include "postgres.h"
 

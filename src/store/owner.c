@@ -29,7 +29,8 @@
 	"o.no, o.id, o.home, o.name, o.local, o.epoch, o.serial, o.pruned, o.peer, o.distance, " \
 	"o.sure, o.told, o.nearest, o.lost, " \
 	"EXISTS (SELECT 1 FROM entanglement.arrears a WHERE a.owner OPERATOR(pg_catalog.=) o.no), " \
-	"(SELECT s.peers FROM entanglement.speaker s WHERE s.owner OPERATOR(pg_catalog.=) o.no) " \
+	"(SELECT s.peers FROM entanglement.speaker s WHERE s.owner OPERATOR(pg_catalog.=) o.no), " \
+	"o.gone_as IS NOT NULL " \
 	"FROM entanglement.owner o "
 
 static EntQuery all_query = {
@@ -52,7 +53,9 @@ static EntQuery learn_query = {
 	4, {UUIDOID, UUIDOID, TEXTOID, INT4OID}, NULL
 };
 static EntQuery count_query = {
-	"SELECT pg_catalog.count(*) FROM entanglement.owner", 0, {0}, NULL
+	"SELECT (SELECT pg_catalog.count(*) FROM entanglement.owner) OPERATOR(pg_catalog.+) "
+	"(SELECT pg_catalog.count(*) FROM entanglement.grave "
+	"WHERE untold OPERATOR(pg_catalog.<>) '{}')", 0, {0}, NULL
 };
 static EntQuery route_query = {
 	"UPDATE entanglement.owner SET peer = NULLIF($2, 0), distance = $3, nearest = $4, "
@@ -92,8 +95,8 @@ static EntQuery epoch_queries[] = {
 };
 static EntQuery named_query = {
 	"SELECT o.no, o.local FROM entanglement.owner o "
-	"WHERE o.name OPERATOR(pg_catalog.=) $1 OR o.id::pg_catalog.text OPERATOR(pg_catalog.=) $1 "
-	"ORDER BY o.local DESC LIMIT 2",
+	"WHERE (o.name OPERATOR(pg_catalog.=) $1 OR o.id::pg_catalog.text OPERATOR(pg_catalog.=) $1) "
+	"AND o.gone_as IS NULL ORDER BY o.local DESC LIMIT 2",
 	1, {TEXTOID}, NULL
 };
 
@@ -144,6 +147,7 @@ owner_at(uint64 row, MemoryContext context)
 	o->lost = ent_query_bool(row, 14);
 	o->arrears = ent_query_bool(row, 15);
 	read_speakers(o, row, 16, context);
+	o->gone = ent_query_bool(row, 17);
 	return o;
 }
 
@@ -216,6 +220,13 @@ ent_owner_by_id(const pg_uuid_t *id)
 	return only_owner(context);
 }
 
+void
+ent_owner_invalidate(void)
+{
+	CacheInvalidateRelcacheByRelid(get_relname_relid("owner",
+													 get_namespace_oid(ENT_SCHEMA, false)));
+}
+
 int32
 ent_owner_learn(const pg_uuid_t *id, const pg_uuid_t *home,
 				const char *name, int32 epoch)
@@ -225,9 +236,7 @@ ent_owner_learn(const pg_uuid_t *id, const pg_uuid_t *home,
 	int32		no;
 
 	ent_query_run(&learn_query, args, NULL, SPI_OK_INSERT_RETURNING, NULL);
-	/* the guard in capture remembers whether there are remote owners */
-	CacheInvalidateRelcacheByRelid(get_relname_relid("owner",
-													 get_namespace_oid(ENT_SCHEMA, false)));
+	ent_owner_invalidate();
 	no = ent_query_int4(0, 1, NULL);
 	SPI_freetuptable(SPI_tuptable);
 	return no;

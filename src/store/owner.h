@@ -30,6 +30,7 @@ typedef struct EntOwner
 	bool		pinned;			/* only these peers may speak for it: */
 	int			nspeakers;
 	int32	   *speakers;
+	bool		gone;			/* remote: is no more, its rows are being deleted */
 } EntOwner;
 
 /* How far we have come with it: its sequence number here. */
@@ -62,7 +63,15 @@ extern EntOwner *ent_owner_by_id(const pg_uuid_t *id);
 /* A remote owner heard of for the first time; returns its number. */
 extern int32 ent_owner_learn(const pg_uuid_t *id, const pg_uuid_t *home,
 							 const char *name, int32 epoch);
-/* How many are known, local ones included. */
+/*
+ * Which owners there are, or whose home is here, has changed: every session
+ * forgets what it remembered of that.
+ */
+extern void ent_owner_invalidate(void);
+/*
+ * How many are known, local ones included, and those that are no more but of
+ * which some peer has not heard.
+ */
 extern int64 ent_owner_count(void);
 /* Route of a remote owner as rule/route.h decided; peer 0: none. */
 extern void ent_owner_set_route(int32 no, int32 peer, int32 distance,

@@ -54,6 +54,10 @@ static EntQuery insert_query = {
 	"ON CONFLICT (name) DO NOTHING RETURNING no",
 	4, {TEXTOID, TEXTOID, REGROLEOID, INT8OID}, NULL
 };
+static EntQuery remind_query = {
+	"UPDATE entanglement.grave SET untold = pg_catalog.array_append(untold, $1)",
+	1, {INT4OID}, NULL
+};
 static EntQuery update_query = {
 	"UPDATE entanglement.peer SET name = $2, conninfo = $3, role = $4, "
 	"bandwidth = $5, paused = $6, node = $7, fingerprint = $8 "
@@ -71,6 +75,9 @@ static EntQuery role_used_query = {
 static EntQuery delete_queries[] = {
 	{"UPDATE entanglement.owner SET peer = NULL "
 		"WHERE peer OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
+	{"UPDATE entanglement.grave SET untold = pg_catalog.array_remove(untold, $1) "
+		"WHERE $1 OPERATOR(pg_catalog.=) ANY (untold)",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.peer_owner WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
@@ -240,6 +247,9 @@ ent_peer_insert(EntPeer *peer)
 	if (SPI_processed == 0)
 		complain_duplicate(peer->name);
 	peer->no = ent_query_int4(0, 1, NULL);
+	/* it may be one that was forgotten, and hold what has gone since */
+	args[0] = Int32GetDatum(peer->no);
+	ent_query_run(&remind_query, args, NULL, SPI_OK_UPDATE, NULL);
 }
 
 void

@@ -111,6 +111,20 @@ static EntQuery prune_query = {
 	"OPERATOR(pg_catalog.<) pg_catalog.clock_timestamp()",
 	1, {FLOAT8OID}, NULL
 };
+static EntQuery open_of_query = {
+	"SELECT id FROM entanglement.request WHERE owner OPERATOR(pg_catalog.=) $1 "
+	"AND state OPERATOR(pg_catalog.=) ANY (ARRAY['waiting', 'sent']) AND carrier IS NULL",
+	1, {INT4OID}, NULL
+};
+/* Of those whose owner nobody is asked for any more: gone, or at home here. */
+static EntQuery stranded_query = {
+	"SELECT q.owner, o.no IS NOT NULL AND o.local FROM entanglement.request q "
+	"LEFT JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) q.owner "
+	"WHERE q.state OPERATOR(pg_catalog.=) ANY (ARRAY['waiting', 'sent']) "
+	"AND (o.no IS NULL OR o.local OR o.gone_as IS NOT NULL) GROUP BY 1, 2",
+	0, {0}, NULL
+};
+
 /* ---- the session's latest ---- */
 
 /* One per nest level of transactions that made requests, in rising order. */
@@ -370,6 +384,63 @@ ent_request_refuse(const pg_uuid_t *id, const EntRequestAnswer *answer)
 	answered(id, 0, answer, NULL);
 }
 
+/* Members of a joint request are open by themselves once it is refused. */
+void
+ent_request_refuse_all(int32 owner, const EntRequestAnswer *answer)
+{
+	Datum		args[1] = {Int32GetDatum(owner)};
+	pg_uuid_t  *ids;
+	uint64		n;
+
+	do
+	{
+		ent_query_run(&open_of_query, args, NULL, SPI_OK_SELECT, NULL);
+		n = SPI_processed;
+		ids = palloc((n + 1) * sizeof(pg_uuid_t));
+		for (uint64 row = 0; row < n; row++)
+		{
+			bool		null;
+
+			ids[row] = *DatumGetUUIDP(ent_query_datum(row, 1, &null));
+		}
+		SPI_freetuptable(SPI_tuptable);
+		for (uint64 i = 0; i < n; i++)
+			ent_request_refuse(&ids[i], answer);
+		pfree(ids);
+	} while (n > 0);
+}
+
+const EntRequestAnswer ent_request_owner_gone = {
+	.sqlstate = "42704",.message = "the owner is no more"
+};
+const EntRequestAnswer ent_request_owner_here = {
+	.sqlstate = "40001",
+	.message = "the node at which the request waited has become the home of the owner; ask again"
+};
+
+/* Made while its owner went, or changed sides. */
+static void
+refuse_stranded(void)
+{
+	int32	   *owners;
+	bool	   *local;
+	uint64		n;
+
+	ent_query_run(&stranded_query, NULL, NULL, SPI_OK_SELECT, NULL);
+	n = SPI_processed;
+	owners = palloc((n + 1) * sizeof(int32));
+	local = palloc((n + 1) * sizeof(bool));
+	for (uint64 row = 0; row < n; row++)
+	{
+		owners[row] = ent_query_int4(row, 1, NULL);
+		local[row] = ent_query_bool(row, 2);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	for (uint64 i = 0; i < n; i++)
+		ent_request_refuse_all(owners[i], local[i] ? &ent_request_owner_here :
+							   &ent_request_owner_gone);
+}
+
 /* ---- versions, age ---- */
 
 bool
@@ -404,6 +475,7 @@ ent_request_prune(void)
 {
 	Datum		args[1] = {Float8GetDatum((double) ent_request_retention)};
 
+	refuse_stranded();
 	ent_query_run(&expire_query, NULL, NULL, SPI_OK_UPDATE_RETURNING, NULL);
 	if (SPI_processed > 0)
 		notify();

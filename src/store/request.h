@@ -91,6 +91,12 @@ extern int32 ent_request_creates_in(const pg_uuid_t *id, int32 peer);
 extern void ent_request_refuse(const pg_uuid_t *id,
 							   const EntRequestAnswer *answer);
 
+/* Refuses all that wait for that owner or are under way to it. */
+extern void ent_request_refuse_all(int32 owner, const EntRequestAnswer *answer);
+/* Why: it is no more; it is at home here now. */
+extern const EntRequestAnswer ent_request_owner_gone;
+extern const EntRequestAnswer ent_request_owner_here;
+
 /*
  * Gives applied requests the versions their objects have, when the log has been
  * read completely in this transaction's snapshot.
@@ -99,7 +105,10 @@ extern void ent_request_settle(void);
 /* Is there any to settle? Cheap, without SPI. */
 extern bool ent_request_any_applied(void);
 
-/* Expires what was not answered in time, removes what was kept long enough. */
+/*
+ * Expires what was not answered in time, refuses what nobody will be asked any
+ * more, removes what was kept long enough.
+ */
 extern void ent_request_prune(void);
 
 #endif							/* ENT_STORE_REQUEST_H */

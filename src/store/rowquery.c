@@ -360,6 +360,9 @@ statement(EntRelation *rel, StatementKind kind, const bool *set)
 	return prepare(rel, s, kind, set);
 }
 
+/* What AFTER triggers do is done at once, or when the caller says so. */
+static bool fire_triggers = true;
+
 /* Runs it; returns the number of rows. */
 static uint64
 execute(EntRelation *rel, Statement *st, const Datum *key, const Datum *values,
@@ -389,7 +392,8 @@ execute(EntRelation *rel, Statement *st, const Datum *key, const Datum *values,
 	PG_TRY();
 	{
 		rc = SPI_execute_snapshot(st->plan, args, isnull, snapshot,
-								  InvalidSnapshot, snapshot != NULL, true, 0);
+								  InvalidSnapshot, snapshot != NULL,
+								  fire_triggers, 0);
 	}
 	PG_FINALLY();
 	{
@@ -534,6 +538,24 @@ uint64
 ent_rowquery_delete(EntRelation *rel, const Datum *key)
 {
 	return execute(rel, statement(rel, DELETE, NULL), key, NULL, NULL, NULL);
+}
+
+uint64
+ent_rowquery_delete_together(EntRelation *rel, const Datum *key)
+{
+	uint64		n = 0;
+
+	fire_triggers = false;
+	PG_TRY();
+	{
+		n = ent_rowquery_delete(rel, key);
+	}
+	PG_FINALLY();
+	{
+		fire_triggers = true;
+	}
+	PG_END_TRY();
+	return n;
 }
 
 uint64

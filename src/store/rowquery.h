@@ -71,5 +71,11 @@ extern uint64 ent_rowquery_create(EntRelation *rel, const bool *set,
 								  const Datum *values, const bool *nulls,
 								  Datum *key);
 extern uint64 ent_rowquery_delete(EntRelation *rel, const Datum *key);
+/*
+ * The same between AfterTriggerBeginQuery and AfterTriggerEndQuery, the latter
+ * of which fires AFTER triggers, foreign keys among them: as if all that is
+ * deleted were deleted by one statement.
+ */
+extern uint64 ent_rowquery_delete_together(EntRelation *rel, const Datum *key);
 
 #endif							/* ENT_STORE_ROWQUERY_H */

@@ -12,7 +12,7 @@ use Carp;
 use Exporter 'import';
 
 our @EXPORT = qw(varint zigzag bytes section batch hello owner table objects row
-  claim present want arrears again table_state seek_beyond uuid literal read_batch);
+  claim present want arrears again gone homes table_state seek_beyond uuid literal read_batch);
 
 sub varint
 {
@@ -123,6 +123,12 @@ sub want { return section(8, varint($_[0]) . chr($_[1]) . varint($_[2]) . varint
 
 # owner, table
 sub arrears { return section(9, varint($_[0]) . varint($_[1])); }
+
+# id, home, epoch
+sub gone { return section(24, uuid($_[0]) . uuid($_[1]) . varint($_[2])); }
+
+# how many at home, then ids of those elsewhere
+sub homes { my ($here, @ids) = @_; return section(25, varint($here) . join '', map { uuid($_) } @ids); }
 
 # table, known
 sub table_state { return section(10, varint($_[0]) . chr($_[1])); }
