@@ -36,6 +36,13 @@ static EntQuery parked_query = {
 	"ORDER BY p.tries, p.since LIMIT $2",
 	2, {INT4OID, INT8OID}, NULL
 };
+static EntQuery helped_query = {
+	"SELECT p.rel, o.id, p.key, p.foreign_key FROM entanglement.parked p "
+	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) p.owner "
+	"WHERE o.peer OPERATOR(pg_catalog.=) $1 "
+	"AND p.waits_for OPERATOR(pg_catalog.=) ANY ($3) LIMIT $2",
+	3, {INT4OID, INT8OID, INT8ARRAYOID}, NULL
+};
 static EntQuery paid_query = {
 	"DELETE FROM entanglement.arrears WHERE owner OPERATOR(pg_catalog.=) $1 "
 	"AND rel OPERATOR(pg_catalog.=) $2",
@@ -298,9 +305,6 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 		case ENT_SECTION_TABLE:
 			ent_inbound_take_table(ib, body);
 			break;
-		case ENT_SECTION_OBJECTS:
-			ent_inbound_take_objects(ib, body);
-			break;
 		case ENT_SECTION_CLAIM:
 			take_claim(ib, body, false);
 			break;
@@ -309,9 +313,6 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 			break;
 		case ENT_SECTION_ARREARS_DONE:
 			take_arrears_done(ib, body);
-			break;
-		case ENT_SECTION_PRESENT:
-			ent_inbound_take_present(ib, body);
 			break;
 		case ENT_SECTION_REQUEST:
 			ent_inbound_take_request(ib, body);
@@ -332,6 +333,30 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 					 errmsg("batch from peer has a section of unknown type %u", type),
 					 errhint("The peer may run a newer version of entanglement.")));
 	}
+}
+
+/* Sections with state are taken as far as they follow each other. */
+static void
+take_state(EntInbound *ib, EntReader *r, unsigned type, EntReader body)
+{
+	int			n = 0,
+				max = 16;
+	EntInSection *sections = palloc(max * sizeof(EntInSection));
+	EntReader	next;
+
+	do
+	{
+		if (n == max)
+			sections = repalloc_huge(sections, (max *= 2) * sizeof(EntInSection));
+		sections[n].type = type;
+		sections[n++].body = body;
+		next = *r;
+		if (!ent_wire_read_section(&next, &type, &body) ||
+			!ent_inbound_is_state(type))
+			break;
+		*r = next;
+	} while (true);
+	ent_inbound_take_run(ib, sections, n);
 }
 
 /* ---- the answer ---- */
@@ -393,13 +418,13 @@ parked_due(EntInbound *ib)
 									  ent_retry_parked);
 }
 
-/* Asks for parked objects again. */
+/* Asks again for the parked objects that a query finds. */
 static void
-write_parked(EntInbound *ib, EntWriter *w)
+write_parked(EntInbound *ib, EntWriter *w, EntQuery *query, Datum which)
 {
-	Datum		args[2] = {Int32GetDatum(ib->peer), Int64GetDatum(MAX_AGAIN)};
+	Datum		args[3] = {Int32GetDatum(ib->peer), Int64GetDatum(MAX_AGAIN), which};
 
-	ent_query_run(&parked_query, args, NULL, SPI_OK_SELECT, NULL);
+	ent_query_run(query, args, NULL, SPI_OK_SELECT, NULL);
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
 		bool		null;
@@ -419,7 +444,23 @@ write_parked(EntInbound *ib, EntWriter *w)
 		ent_wire_write_again(w, &a);
 	}
 	SPI_freetuptable(SPI_tuptable);
-	ib->parked_at = GetCurrentTimestamp();
+}
+
+/* All of them when it is time, else those for which something has come. */
+static void
+ask_for_parked(EntInbound *ib, EntWriter *w, bool all)
+{
+	ListCell   *lc;
+
+	if (all)
+	{
+		write_parked(ib, w, &parked_query, (Datum) 0);
+		ib->parked_at = GetCurrentTimestamp();
+	}
+	else
+		foreach(lc, ib->helped)
+			write_parked(ib, w, &helped_query, PointerGetDatum(lfirst(lc)));
+	ib->helped = NIL;
 }
 
 static bytea *
@@ -442,8 +483,7 @@ build_answer(EntInbound *ib, uint64 number, uint64 routes)
 	}
 	ent_inbound_answer_routes(ib, &w);
 	write_again(ib, &w);
-	if (ib->announced && (changed || parked_due(ib)))
-		write_parked(ib, &w);
+	ask_for_parked(ib, &w, ib->announced && (changed || parked_due(ib)));
 	SET_VARSIZE(w.data, w.len);
 	pg_atomic_fetch_add_u64(&ib->slot->bytes_sent, w.len - VARHDRSZ);
 	return (bytea *) w.data;
@@ -490,7 +530,7 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	defer_nothing();
 	ib->requests = 0;
 	ib->batch = CurrentMemoryContext;
-	ib->again = ib->violations = NIL;
+	ib->again = ib->violations = ib->helped = NIL;
 	section = AllocSetContextCreate(ib->batch, "entanglement section",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(section);
@@ -500,7 +540,10 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	while (ent_wire_read_section(&r, &type, &body))
 	{
 		CHECK_FOR_INTERRUPTS();
-		take_section(ib, type, &body);
+		if (ent_inbound_is_state(type))
+			take_state(ib, &r, type, body);
+		else
+			take_section(ib, type, &body);
 		MemoryContextReset(section);
 	}
 	MemoryContextSwitchTo(ib->batch);

@@ -93,7 +93,8 @@ read_constraint(HeapTuple tup, Oid root)
 	fk->full = form->confmatchtype == 'f';
 	fk->temporal = ent_compat_foreign_key_temporal(form);
 	DeconstructFkConstraintRow(tup, &fk->nkeys, fk->child_atts, fk->parent_atts,
-							   fk->operators, NULL, NULL, &unused, NULL);
+							   fk->operators, fk->parent_operators, NULL, &unused,
+							   NULL);
 	return fk;
 }
 
@@ -150,6 +151,22 @@ by_child(const ListCell *a, const ListCell *b)
 
 /* ---- the cache ---- */
 
+/* Where the referenced columns are in the parent. */
+static void
+find_columns(EntForeignKey *fk, EntRelation *parent)
+{
+	fk->by_key = true;
+	for (int i = 0; i < fk->nkeys; i++)
+	{
+		char	   *name = get_attname(fk->parent, fk->parent_atts[i], true);
+		EntColumn  *col = name ? ent_relinfo_column(parent, name) : NULL;
+
+		fk->parent_columns[i] = col ? col - parent->columns : -1;
+		if (col == NULL || col->key == 0)
+			fk->by_key = false;
+	}
+}
+
 static List *
 read_all(void)
 {
@@ -171,6 +188,8 @@ read_all(void)
 
 			fk->child_rel = rel->no;
 			fk->parent_rel = parent ? parent->no : 0;
+			if (parent)
+				find_columns(fk, parent);
 			if (!fk->temporal)
 				fks = lappend(fks, fk);
 		}

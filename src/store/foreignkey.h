@@ -32,6 +32,11 @@ typedef struct EntForeignKey
 	AttrNumber	child_atts[INDEX_MAX_KEYS];
 	AttrNumber	parent_atts[INDEX_MAX_KEYS];
 	Oid			operators[INDEX_MAX_KEYS];	/* parent's value = child's value */
+	Oid			parent_operators[INDEX_MAX_KEYS];	/* parent's = parent's */
+	/* of ent_foreignkey_all only: */
+	bool		by_key;			/* references nothing but key columns */
+	int			parent_columns[INDEX_MAX_KEYS]; /* in the parent's EntRelation,
+												 * -1: not there */
 } EntForeignKey;
 
 /*
