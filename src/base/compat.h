@@ -21,6 +21,7 @@
 #include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/rangetypes.h"
 #include "utils/memutils.h"
@@ -98,6 +99,17 @@ ent_compat_index_beginscan(Relation heap, Relation index, Snapshot snapshot,
 	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
 #else
 	return index_beginscan(heap, index, snapshot, nkeys, 0);
+#endif
+}
+
+/* Which of the server's processes this is; since 17 told by a variable. */
+static inline int
+ent_compat_proc_number(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProcNumber;
+#else
+	return MyProc ? MyProc->pgprocno : -1;
 #endif
 }
 

@@ -162,18 +162,17 @@ take_again(EntOutbound *ob, EntReader *r)
 	t = hash_search(ob->tables, &no, HASH_FIND, NULL);
 	rel = ent_relinfo_get(no);
 	if (t == NULL || !t->known || rel == NULL ||
-		ent_queue_length(ob->queue) >= MAX_ASKED)
+		ent_outbound_queued(ob) >= MAX_ASKED)
 		return;
 	key = ent_key_from_wire(rel, ob->role, a.key, a.keylen, values);
 	e.rel = no;
 	e.owner = a.owner;
 	e.flags = ENT_ROW_REFRESH | ENT_ROW_LATE;
-	e.priority = t->priority;
 	e.position = ob->ring_position;
 	e.stale_at = GetCurrentTimestamp();
 	e.keylen = VARSIZE_ANY_EXHDR(key);
 	e.key = (uint8 *) VARDATA_ANY(key);
-	ent_queue_push(ob->queue, &e);
+	ent_outbound_push(ob, t, &e);
 }
 
 /* ---- what it seeks ---- */
