@@ -1,7 +1,7 @@
-# Tables with integrity: parents and children, a tree, a circle; databases of
-# one cluster, alice who owns most, bob who holds copies.
+# Tables with integrity: parents and children, a tree, a circle; a chain of
+# databases alice - bob - carol in one cluster, of which alice owns most.
 #
-# Promise: at bob no child is ever without its parent, and what a transaction
+# Promise: nowhere is a child ever without its parent, and what a transaction
 # of alice's changed together is seen together; a row that cannot have that
 # waits, with its reason, until it can, and nothing else waits for it.
 
@@ -19,10 +19,10 @@ use Entanglement::Node;
 # what is parked is asked for again for a reason, not after some time
 my $cluster = Entanglement::Node->cluster('integrity',
 	conf => "entanglement.retry_parked = 1h\n");
-my ($alice, $bob) =
-  map { Entanglement::Node->database($cluster, $_) } qw(alice bob);
-my @all = ($alice, $bob);
-my @tables = qw(parent child grandchild tree egg hen);
+my ($alice, $bob, $carol) =
+  map { Entanglement::Node->database($cluster, $_) } qw(alice bob carol);
+my @all = ($alice, $bob, $carol);
+my @tables = qw(parent child grandchild tree egg hen late_parent late_child);
 
 foreach my $node (@all)
 {
@@ -37,7 +37,15 @@ CREATE TABLE tree (id int PRIMARY KEY, above int REFERENCES tree, hidden boolean
 CREATE TABLE egg (id int PRIMARY KEY, hen int);
 CREATE TABLE hen (id int PRIMARY KEY, egg int REFERENCES egg DEFERRABLE INITIALLY DEFERRED);
 ALTER TABLE egg ADD FOREIGN KEY (hen) REFERENCES hen DEFERRABLE INITIALLY DEFERRED;
+CREATE INDEX ON child (parent);
+CREATE INDEX ON child (code);
+CREATE INDEX ON grandchild (a);
+CREATE INDEX ON grandchild (b);
+CREATE TABLE late_parent (id int PRIMARY KEY);
+CREATE TABLE late_child (id int PRIMARY KEY, parent int REFERENCES late_parent);
 SQL
+	# the user wants children first
+	$node->sql("SELECT entanglement.synchronize('late_child', integrity => true, priority => -5)");
 	$node->sql("SELECT entanglement.synchronize('$_', integrity => true)")
 	  foreach qw(grandchild tree egg);
 }
@@ -49,6 +57,7 @@ SELECT (SELECT count(*) FROM child c LEFT JOIN parent p ON p.id = c.parent WHERE
 		 WHERE p.id IS NULL AND c.code IS NOT NULL)
 	 + (SELECT count(*) FROM grandchild g LEFT JOIN child c ON c.id = g.a WHERE c.id IS NULL AND g.a IS NOT NULL)
 	 + (SELECT count(*) FROM tree t LEFT JOIN tree u ON u.id = t.above WHERE u.id IS NULL AND t.above IS NOT NULL)
+	 + (SELECT count(*) FROM late_child c LEFT JOIN late_parent p ON p.id = c.parent WHERE p.id IS NULL)
 	 + (SELECT count(*) FROM egg e LEFT JOIN hen h ON h.id = e.hen WHERE h.id IS NULL AND e.hen IS NOT NULL)
 	 + (SELECT count(*) FROM hen h LEFT JOIN egg e ON e.id = h.egg WHERE e.id IS NULL AND h.egg IS NOT NULL)
 SQL
@@ -71,6 +80,8 @@ $alice->sql(<<'SQL');
 INSERT INTO parent SELECT i, 0, 'c' || i FROM generate_series(1, 400) i;
 INSERT INTO child SELECT i, 1 + i % 400, 0, 'c' || (1 + i % 400) FROM generate_series(1, 4000) i;
 INSERT INTO grandchild SELECT i, i, NULL FROM generate_series(1, 4000) i;
+INSERT INTO late_parent SELECT i FROM generate_series(1, 300) i;
+INSERT INTO late_child SELECT i, i FROM generate_series(1, 300) i;
 INSERT INTO tree SELECT i, nullif(i / 2, 0) FROM generate_series(1, 2000) i;
 BEGIN;
 INSERT INTO hen SELECT i, i FROM generate_series(1, 500) i;
@@ -81,9 +92,16 @@ $alice->wait_folded;
 $alice->sql('UPDATE parent SET n = (SELECT count(*) FROM child c WHERE c.parent = parent.id)');
 $alice->sql('UPDATE tree SET hidden = false WHERE id % 2 = 1');
 link_nodes($bob, $alice);
+link_nodes($carol, $bob);
 converge(\@all, \@tables, 'all arrives');
-waiting($bob, 'none', 'nothing was held back');
-is($bob->sql($orphans), '0', 'and every child has its parent');
+foreach my $node ($bob, $carol)
+{
+	waiting($node, 'none', 'nothing was held back');
+	is($node->sql($orphans), '0', 'and every child has its parent');
+}
+is($alice->sql("SELECT string_agg(format('%s %s', relation, priority), ', ' ORDER BY priority, relation::text) FROM entanglement.tables"),
+	'late_child -5, egg 0, hen 0, late_parent 0, parent 0, tree 0, child 1, grandchild 2',
+	'who is referenced comes first, unless the user wants it otherwise');
 
 # ---- what changes together is seen together ----
 
@@ -117,7 +135,7 @@ BEGIN
 	UPDATE parent SET n = n - (SELECT count(*) FROM gone) WHERE id = fresh;
 END $$;
 SQL
-$bob->sql(<<"SQL");
+$_->sql(<<"SQL") foreach $bob, $carol;
 CREATE TABLE looks (n bigint, bad text);
 CREATE PROCEDURE look(seconds int) LANGUAGE plpgsql AS \$\$
 DECLARE
@@ -137,37 +155,113 @@ BEGIN
 			INSERT INTO looks VALUES (looks, concat_ws(' orphans, ', orphans, wrong));
 		END IF;
 		COMMIT;
+		PERFORM pg_sleep(0.02);
 	END LOOP;
 	INSERT INTO looks VALUES (looks, NULL);
 END \$\$;
 SQL
-my $script = PostgreSQL::Test::Utils::tempdir() . '/move.sql';
-append_to_file($script, "SELECT move();\n");
+my $dir = PostgreSQL::Test::Utils::tempdir();
+append_to_file("$dir/move.sql", "SELECT move();\n");
+append_to_file("$dir/cut.sql", <<'SQL');
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+ WHERE backend_type = 'client backend' AND usename IN ('bob', 'carol');
+SQL
 
-# Writers on alice, a look at bob again and again, for that many seconds.
+# Writers on alice, a look at the others again and again, for that many seconds.
 sub write_and_look
 {
-	my ($seconds, $name) = @_;
-	my $looker = $bob->session;
+	my ($seconds, $name, @scripts) = @_;
+	my @lookers = ($bob, $carol);
+	my @sessions = map { $_->session } @lookers;
 
-	$bob->sql('TRUNCATE looks');
-	$looker->{stdin} .= "CALL look($seconds + 1); SELECT 'looked';\n";
-	$looker->{run}->pump_nb;
-	$alice->cluster_of->command_ok(
+	$_->sql('TRUNCATE looks') foreach @lookers;
+	foreach my $session (@sessions)
+	{
+		$session->{stdin} .= "CALL look($seconds + 1);\n";
+		$session->{run}->pump_nb;
+	}
+	my $before = $alice->peer('bob');
+	$cluster->command_ok(
 		[
-			'pgbench', '-n', '-c', 4, '-T', $seconds, '-f', $script,
+			$cluster->installed_command('pgbench'), '-n',
+			'-c', 4, '-T', $seconds,
+			(map { ('-f', "$dir/$_") } @scripts),
 			'-h', $cluster->host, '-p', $cluster->port, $alice->db
 		],
 		"$name: writers");
-	$bob->wait_until('SELECT count(*) FROM looks WHERE bad IS NULL', '1', "$name: has been looked at");
-	is($bob->sql('SELECT bad FROM looks WHERE bad IS NOT NULL LIMIT 3'), '',
-		"$name: every look found every child with its parent, and as many as it says");
-	cmp_ok($bob->sql('SELECT n FROM looks WHERE bad IS NULL'), '>', 20, "$name: there were enough");
-	$looker->quit;
+	foreach my $node (@lookers)
+	{
+		$node->wait_until('SELECT count(*) FROM looks WHERE bad IS NULL', '1', "$name: has been looked at");
+		is($node->sql('SELECT bad FROM looks WHERE bad IS NOT NULL LIMIT 3'), '',
+			"$name: every look found every child with its parent, and as many as it says");
+		cmp_ok($node->sql('SELECT n FROM looks WHERE bad IS NULL'), '>', 20, "$name: there were enough");
+	}
+	cmp_ok($alice->peer('bob')->{batches_sent} - $before->{batches_sent}, '>', $seconds,
+		"$name: batches went all the time");
+	$_->quit foreach @sessions;
 	converge(\@all, \@tables, "$name: all arrives");
-	waiting($bob, 'none', "$name: nothing is held back");
+	waiting($_, 'none', "$name: nothing is held back") foreach @lookers;
 	return;
 }
 
-write_and_look(5, 'at full speed');
+write_and_look(5, 'at full speed', 'move.sql');
+write_and_look(4, 'with links cut', 'move.sql@50', 'cut.sql@1');
+
+# ---- a parent that the peer may not see ----
+
+$alice->sql(<<'SQL');
+ALTER TABLE parent ENABLE ROW LEVEL SECURITY;
+ALTER TABLE tree ENABLE ROW LEVEL SECURITY;
+CREATE POLICY seen ON parent TO bob USING (NOT hidden);
+CREATE POLICY seen ON tree TO bob USING (NOT hidden);
+BEGIN;
+INSERT INTO parent VALUES (50000, 1, NULL, true), (50001, 1, NULL, false);
+INSERT INTO child VALUES (50000, 50000, 0), (50001, 50001, 0);
+INSERT INTO grandchild VALUES (50000, 50000, NULL), (50001, 50001, NULL);
+INSERT INTO tree VALUES (50000, NULL, true), (50001, 50000, false), (50002, 50001, false), (50003, NULL, false);
+COMMIT;
+SQL
+waiting($bob, <<'TEXT' =~ s/\n\z//r, 'children of hidden parents are held back, and theirs');
+child (id)=(50000) 23503 insert or update on table "child" violates foreign key constraint "child_parent_fkey" Key (parent)=(50000) is not present in table "parent".
+grandchild (id)=(50000) 23503 insert or update on table "grandchild" violates foreign key constraint "grandchild_a_fkey" Key (a)=(50000) is not present in table "child".
+tree (id)=(50001) 23503 insert or update on table "tree" violates foreign key constraint "tree_above_fkey" Key (above)=(50000) is not present in table "tree".
+tree (id)=(50002) 23503 insert or update on table "tree" violates foreign key constraint "tree_above_fkey" Key (above)=(50001) is not present in table "tree".
+TEXT
+$_->wait_until('SELECT count(*) FROM grandchild g, tree t WHERE g.id = 50001 AND t.id = 50003', '1', 'the others are not')
+  foreach $bob, $carol;
+$alice->sql('UPDATE child SET v = 1 WHERE id = 50000');
+$alice->drain('bob');
+waiting($carol, 'none', 'what is held back is not passed on');
+$alice->sql('UPDATE parent SET hidden = false WHERE id = 50000');
+$alice->sql('UPDATE tree SET hidden = false WHERE id = 50000');
+waiting($_, 'none', 'once the parents are seen, all come') foreach $bob, $carol;
+converge(\@all, \@tables, 'and all agree');
+$alice->sql('ALTER TABLE parent DISABLE ROW LEVEL SECURITY; ALTER TABLE tree DISABLE ROW LEVEL SECURITY');
+
+# ---- a child of one owner, a parent of another ----
+
+$bob->sql("SELECT entanglement.pause_peer('alice')");
+$alice->sql('DELETE FROM grandchild WHERE id = 50001; DELETE FROM child WHERE id = 50001; DELETE FROM parent WHERE id = 50001');
+$bob->sql('INSERT INTO child VALUES (60000, 50001, 0)');
+$bob->wait_folded;
+$bob->sql("SELECT entanglement.resume_peer('alice')");
+waiting($bob, 'parent (id)=(50001) 23503 update or delete on table "parent" violates foreign key constraint "child_parent_fkey" on table "child" Key (id)=(50001) is still referenced from table "child".',
+	'the end of a parent waits as long as there is a child');
+waiting($alice, 'child (id)=(60000) 23503 insert or update on table "child" violates foreign key constraint "child_parent_fkey" Key (parent)=(50001) is not present in table "parent".',
+	'a child whose parent has died waits');
+$bob->wait_until('SELECT count(*) FROM child WHERE id = 50001', '0', 'others are gone');
+is($bob->sql($orphans), '0', 'no child is without its parent');
+$bob->sql('DELETE FROM child WHERE id = 60000');
+waiting($_, 'none', 'when the child is gone, nothing waits') foreach @all;
+converge(\@all, \@tables, 'and all agree again');
+
+# ... and a local row that comes to a parent just as it goes
+$bob->sql('INSERT INTO child VALUES (60001, 50000, 0)');
+$alice->wait_until('SELECT count(*) FROM child WHERE id = 60001', '1', 'a child of somebody else arrives');
+$alice->fails('DELETE FROM parent WHERE id = 50000', '23503', 'still referenced', 'and holds the parent at its home');
+$bob->sql('UPDATE child SET parent = (SELECT min(id) FROM parent) WHERE id = 60001');
+$alice->wait_until('SELECT count(*) FROM child WHERE id = 60001 AND parent = 50000', '0', 'it has moved');
+$alice->sql('DELETE FROM grandchild WHERE id = 50000; DELETE FROM child WHERE id = 50000; DELETE FROM parent WHERE id = 50000');
+converge(\@all, \@tables, 'so it can go');
+
 done_testing();
