@@ -299,7 +299,7 @@ prepare(EntRelation *rel, Statements *s, StatementKind kind, const bool *set)
 			break;
 		case LOCK_ROW:
 			appendStringInfo(&sql, "SELECT 1 FROM %s%s t", only(rel), table_name(rel));
-			append_where(&sql, rel);
+			ent_rowquery_where(&sql, rel);
 			appendStringInfoString(&sql, " FOR NO KEY UPDATE OF t");
 			break;
 		case READ:
