@@ -118,7 +118,8 @@ CREATE TABLE entanglement.tombstone (
     from_serial bigint,
     PRIMARY KEY (owner, rel, key)
 );
-CREATE INDEX tombstone_owner_serial ON entanglement.tombstone (owner, serial);
+-- owner + 0: no plan made while the table is empty takes it for one by key.
+CREATE INDEX tombstone_owner_serial ON entanglement.tombstone ((owner + 0), serial);
 COMMENT ON TABLE entanglement.tombstone IS 'What remains of deleted objects until every peer has heard, and of those handed over to an heir, whose first version of it is newer than heir_epoch, heir_serial. from_owner: who had handed it over before, with the version that said so: until that has been heard here the tombstone is needed.';
 
 -- Local owners' objects that others had before.

@@ -38,7 +38,7 @@ static EntQuery objects_query = {
 };
 static EntQuery graves_query = {
 	"SELECT rel, key, serial, changed_at FROM entanglement.tombstone "
-	"WHERE owner OPERATOR(pg_catalog.=) $1 AND serial OPERATOR(pg_catalog.>) $2 "
+	"WHERE (owner OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.=) $1 AND serial OPERATOR(pg_catalog.>) $2 "
 	"AND ($4 OR heir IS NOT NULL OR from_owner IS NOT NULL) ORDER BY serial LIMIT $3",
 	4, {INT4OID, INT8OID, INT8OID, BOOLOID}, NULL
 };
