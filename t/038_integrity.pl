@@ -238,6 +238,36 @@ waiting($_, 'none', 'once the parents are seen, all come') foreach $bob, $carol;
 converge(\@all, \@tables, 'and all agree');
 $alice->sql('ALTER TABLE parent DISABLE ROW LEVEL SECURITY; ALTER TABLE tree DISABLE ROW LEVEL SECURITY');
 
+# rows that wait for each other in a circle come together
+$alice->sql(<<'SQL');
+CREATE POLICY seen ON egg TO bob USING (id < 60000);
+ALTER TABLE egg ENABLE ROW LEVEL SECURITY;
+BEGIN;
+INSERT INTO hen VALUES (60000, 60000), (60001, 60001);
+INSERT INTO egg VALUES (60000, 60001), (60001, 60000);
+COMMIT;
+SQL
+$bob->wait_until('SELECT count(*) FROM entanglement.parked_rows', '2', 'hens wait for hidden eggs');
+$alice->sql(<<'SQL');
+DROP POLICY seen ON egg;
+CREATE POLICY seen ON egg TO bob USING (id <> 60001);
+BEGIN;
+UPDATE egg SET hen = NULL WHERE id = 60000;
+UPDATE egg SET hen = 60001 WHERE id = 60000;
+COMMIT;
+SQL
+$bob->wait_until("SELECT string_agg(relation || ' ' || key, ', ' ORDER BY relation::text, key) FROM entanglement.parked_rows",
+	'egg (id)=(60000), hen (id)=(60000), hen (id)=(60001)', 'one that may be seen waits with them');
+$alice->sql(<<'SQL');
+ALTER TABLE egg DISABLE ROW LEVEL SECURITY;
+BEGIN;
+UPDATE egg SET hen = NULL WHERE id = 60001;
+UPDATE egg SET hen = 60000 WHERE id = 60001;
+COMMIT;
+SQL
+waiting($_, 'none', 'with the last one they all come') foreach $bob, $carol;
+converge(\@all, \@tables, 'and are the same everywhere');
+
 # ---- a child of one owner, a parent of another ----
 
 $bob->sql("SELECT entanglement.pause_peer('alice')");
@@ -251,6 +281,8 @@ waiting($alice, 'child (id)=(60000) 23503 insert or update on table "child" viol
 	'a child whose parent has died waits');
 $bob->wait_until('SELECT count(*) FROM child WHERE id = 50001', '0', 'others are gone');
 is($bob->sql($orphans), '0', 'no child is without its parent');
+# the owner forgets the parent's death meanwhile
+$alice->wait_until('SELECT count(*) FROM entanglement.tombstone', '0', 'no tombstone is left');
 $bob->sql('DELETE FROM child WHERE id = 60000');
 waiting($_, 'none', 'when the child is gone, nothing waits') foreach @all;
 converge(\@all, \@tables, 'and all agree again');

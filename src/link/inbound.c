@@ -26,6 +26,7 @@
 #include "store/value.h"
 
 #define MAX_AGAIN		1000	/* parked objects asked for at a time */
+#define MAX_HELPED		100000	/* ... and because something has come */
 
 static EntQuery parked_query = {
 	"SELECT p.rel, o.id, p.key, p.foreign_key FROM entanglement.parked p "
@@ -420,9 +421,10 @@ parked_due(EntInbound *ib)
 
 /* Asks again for the parked objects that a query finds. */
 static void
-write_parked(EntInbound *ib, EntWriter *w, EntQuery *query, Datum which)
+write_parked(EntInbound *ib, EntWriter *w, EntQuery *query, int64 max,
+			 Datum which)
 {
-	Datum		args[3] = {Int32GetDatum(ib->peer), Int64GetDatum(MAX_AGAIN), which};
+	Datum		args[3] = {Int32GetDatum(ib->peer), Int64GetDatum(max), which};
 
 	ent_query_run(query, args, NULL, SPI_OK_SELECT, NULL);
 	for (uint64 row = 0; row < SPI_processed; row++)
@@ -454,13 +456,15 @@ ask_for_parked(EntInbound *ib, EntWriter *w, bool all)
 
 	if (all)
 	{
-		write_parked(ib, w, &parked_query, (Datum) 0);
+		write_parked(ib, w, &parked_query, MAX_AGAIN, (Datum) 0);
 		ib->parked_at = GetCurrentTimestamp();
 	}
 	else
 		foreach(lc, ib->helped)
-			write_parked(ib, w, &helped_query, PointerGetDatum(lfirst(lc)));
+			write_parked(ib, w, &helped_query, MAX_HELPED,
+						 PointerGetDatum(lfirst(lc)));
 	ib->helped = NIL;
+	ib->ask_all = false;
 }
 
 static bytea *
@@ -483,7 +487,8 @@ build_answer(EntInbound *ib, uint64 number, uint64 routes)
 	}
 	ent_inbound_answer_routes(ib, &w);
 	write_again(ib, &w);
-	ask_for_parked(ib, &w, ib->announced && (changed || parked_due(ib)));
+	ask_for_parked(ib, &w, ib->announced &&
+				   (changed || ib->ask_all || parked_due(ib)));
 	SET_VARSIZE(w.data, w.len);
 	pg_atomic_fetch_add_u64(&ib->slot->bytes_sent, w.len - VARHDRSZ);
 	return (bytea *) w.data;
@@ -531,6 +536,7 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	ib->requests = 0;
 	ib->batch = CurrentMemoryContext;
 	ib->again = ib->violations = ib->helped = NIL;
+	ib->ask_all = false;
 	section = AllocSetContextCreate(ib->batch, "entanglement section",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(section);

@@ -117,6 +117,7 @@ struct EntInbound
 	List	   *violations;		/* of EntInViolation *, current batch only */
 	List	   *helped;			/* of bigint[]: what parked rows may have waited
 								 * for; current batch only */
+	bool		ask_all;		/* for all that is parked; current batch only */
 	struct EntIntegrity *integrity; /* of the sections being applied, or NULL */
 	int			requests;		/* in the current batch */
 	int			ncolumns;		/* of all tables announced */

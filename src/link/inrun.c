@@ -29,6 +29,12 @@ static EntQuery elsewhere_query = {
 	2, {INT8ARRAYOID, INT4OID}, NULL
 };
 
+static EntQuery waiting_query = {
+	"SELECT 1 FROM entanglement.parked "
+	"WHERE waits_for OPERATOR(pg_catalog.=) ANY ($1) LIMIT 1",
+	1, {INT8ARRAYOID}, NULL
+};
+
 bool
 ent_inbound_is_state(unsigned type)
 {
@@ -121,27 +127,54 @@ try_all(EntInbound *ib, EntInSection *sections, int n)
 	return good;
 }
 
+static Datum
+hash_array(List *hashes)
+{
+	Datum	   *values = palloc(list_length(hashes) * sizeof(Datum));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, hashes)
+		values[n++] = Int64GetDatum(*(int64 *) lfirst(lc));
+	return ent_query_array(INT8OID, values, NULL, n);
+}
+
+static bool
+any_found(EntQuery *query, Datum *args)
+{
+	bool		any;
+
+	ent_query_run(query, args, NULL, SPI_OK_SELECT, NULL);
+	any = SPI_processed > 0;
+	SPI_freetuptable(SPI_tuptable);
+	return any;
+}
+
 /* Parked rows may have waited for what has come. */
 static void
 note_helped(EntInbound *ib, List *helped)
 {
-	Datum	   *hashes = palloc(list_length(helped) * sizeof(Datum));
 	Datum		args[2] = {0, Int32GetDatum(ib->peer)};
-	MemoryContext old;
-	int			n = 0;
-	ListCell   *lc;
+	MemoryContext old = MemoryContextSwitchTo(ib->batch);
 
-	foreach(lc, helped)
-		hashes[n++] = Int64GetDatum(*(int64 *) lfirst(lc));
-	old = MemoryContextSwitchTo(ib->batch);
-	args[0] = ent_query_array(INT8OID, hashes, NULL, n);
+	args[0] = hash_array(helped);
 	ib->helped = lappend(ib->helped, DatumGetPointer(args[0]));
 	MemoryContextSwitchTo(old);
 	/* those of other peers are asked for again by their links */
-	ent_query_run(&elsewhere_query, args, NULL, SPI_OK_SELECT, NULL);
-	if (SPI_processed > 0)
+	if (any_found(&elsewhere_query, args))
 		ent_wake_routes_at_commit();
-	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * Parked rows wait for one that could not come in either: perhaps because it
+ * references them in a circle. Asked for together they can.
+ */
+static void
+note_missed(EntInbound *ib, List *missed)
+{
+	Datum		args[1] = {hash_array(missed)};
+
+	ib->ask_all |= any_found(&waiting_query, args);
 }
 
 void
@@ -157,13 +190,17 @@ ent_inbound_take_run(EntInbound *ib, EntInSection *sections, int n)
 		take_all(ib, sections, n);
 	else
 	{
-		List	   *helped;
+		List	   *helped,
+				   *missed;
 
 		while (!try_all(ib, sections, n))
 			;
 		helped = ent_integrity_helped(ib->integrity);
 		if (helped != NIL)
 			note_helped(ib, helped);
+		missed = ent_integrity_missed(ib->integrity);
+		if (missed != NIL)
+			note_missed(ib, missed);
 	}
 	ib->integrity = NULL;
 	MemoryContextSwitchTo(old);

@@ -291,6 +291,7 @@ extract_section(Section *s)
 		items[i].keylen = e->keylen;
 		items[i].owner = e->owner;
 		items[i].since = e->since;
+		items[i].asked = (e->flags & ENT_ROW_LATE) != 0;
 		s->taken[i].extract = &items[i];
 		s->taken[i].fate = FATE_DONE;
 	}

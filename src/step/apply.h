@@ -77,5 +77,7 @@ extern void ent_integrity_reset(EntIntegrity *in);
 extern bool ent_integrity_check(EntIntegrity *in);
 /* What parked rows may have waited for (parked.waits_for), of what is done. */
 extern List *ent_integrity_helped(EntIntegrity *in);	/* of int64 * */
+/* ... and of rows that were held back for the first time. */
+extern List *ent_integrity_missed(EntIntegrity *in);
 
 #endif							/* ENT_STEP_APPLY_H */

@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -35,6 +36,8 @@ typedef struct Excluded
 {
 	RowKey		k;				/* hash key */
 	EntApplyReason why;
+	EntRelation *rel;
+	bool		fresh;			/* did not wait before */
 } Excluded;
 
 /* A row that was (to be) written. */
@@ -72,6 +75,12 @@ struct EntIntegrity
 static EntQuery waits_query = {
 	"SELECT 1 FROM entanglement.parked WHERE waits_for IS NOT NULL LIMIT 1",
 	0, {0}, NULL
+};
+
+static EntQuery waited_query = {
+	"SELECT waits_for FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1 "
+	"AND key OPERATOR(pg_catalog.=) $2 AND owner OPERATOR(pg_catalog.=) $3",
+	3, {INT4OID, BYTEAOID, INT4OID}, NULL
 };
 
 /* ---- life ---- */
@@ -248,6 +257,21 @@ note_before(EntIntegrity *in, Touched *t, EntApplyRow *r)
 	}
 }
 
+/* Has it been parked for a foreign key already? */
+static bool
+waited(EntApply *a, EntApplyCopy *c)
+{
+	Datum		args[3] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
+	Int32GetDatum(a->owner)};
+	bool		none = true;
+
+	ent_query_run(&waited_query, args, NULL, SPI_OK_SELECT, NULL);
+	if (SPI_processed > 0)
+		(void) ent_query_int8(0, 1, &none);
+	SPI_freetuptable(SPI_tuptable);
+	return !none;
+}
+
 bool
 ent_integrity_holds_back(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
 {
@@ -263,6 +287,7 @@ ent_integrity_holds_back(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
 	ex = hash_search(in->excluded, &k, HASH_FIND, NULL);
 	if (ex)
 	{
+		ex->fresh = !c->parked || !waited(a, c);
 		ent_apply_park_because(a, c, r, &ex->why);
 		return true;
 	}
@@ -294,6 +319,8 @@ exclude(EntIntegrity *in, Touched *t, EntApplyReason why)
 	{
 		ex->k.key = copy_key(t->key);
 		ex->why = why;
+		ex->rel = t->apply.rel;
+		ex->fresh = false;
 		ex->why.message = pstrdup(why.message);
 		ex->why.sqlstate = pstrdup(why.sqlstate);
 		if (why.detail)
@@ -517,4 +544,32 @@ ent_integrity_helped(EntIntegrity *in)
 		add_help(&helped, ent_fkquery_hash(g->fk, false, true, g->values));
 	}
 	return helped;
+}
+
+List *
+ent_integrity_missed(EntIntegrity *in)
+{
+	List	   *missed = NIL;
+	HASH_SEQ_STATUS seq;
+	Excluded   *ex;
+
+	if (!in->waits)
+		return NIL;
+	hash_seq_init(&seq, in->excluded);
+	while ((ex = hash_seq_search(&seq)) != NULL)
+	{
+		ListCell   *lc;
+
+		if (!ex->fresh)
+			continue;
+		foreach(lc, in->fks)
+		{
+			EntForeignKey *fk = lfirst(lc);
+
+			if (fk->parent_rel == ex->k.rel && fk->by_key)
+				add_help(&missed, ent_fkquery_hash(fk, true, false,
+												   values_by_key(fk, ex->rel, ex->k.key)));
+		}
+	}
+	return missed;
 }
