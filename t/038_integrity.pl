@@ -136,13 +136,16 @@ BEGIN
 END $$;
 SQL
 $_->sql(<<"SQL") foreach $bob, $carol;
-CREATE TABLE looks (n bigint, bad text);
+CREATE TABLE looks (n bigint, bad text, haves int);
 CREATE PROCEDURE look(seconds int) LANGUAGE plpgsql AS \$\$
 DECLARE
 	until timestamptz := clock_timestamp() + make_interval(secs => seconds);
 	orphans bigint;
 	wrong text;
 	looks bigint := 0;
+	now_have bigint;
+	last_have bigint;
+	haves int := 0;
 BEGIN
 	WHILE clock_timestamp() < until LOOP
 		SELECT ($orphans),
@@ -151,17 +154,21 @@ BEGIN
 				 WHERE p.n <> coalesce(c.count, 0))
 		  INTO orphans, wrong;
 		looks := looks + 1;
+		SELECT have INTO now_have FROM entanglement.owners WHERE name = 'alice';
+		haves := haves + (now_have IS DISTINCT FROM last_have)::int;
+		last_have := now_have;
 		IF orphans > 0 OR wrong IS NOT NULL THEN
 			INSERT INTO looks VALUES (looks, concat_ws(' orphans, ', orphans, wrong));
 		END IF;
 		COMMIT;
 		PERFORM pg_sleep(0.02);
 	END LOOP;
-	INSERT INTO looks VALUES (looks, NULL);
+	INSERT INTO looks VALUES (looks, NULL, haves);
 END \$\$;
 SQL
 my $dir = PostgreSQL::Test::Utils::tempdir();
 append_to_file("$dir/move.sql", "SELECT move();\n");
+append_to_file("$dir/hot.sql", "UPDATE tree SET hidden = NOT hidden WHERE id = 1;\n");
 append_to_file("$dir/cut.sql", <<'SQL');
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
  WHERE backend_type = 'client backend' AND usename IN ('bob', 'carol');
@@ -195,6 +202,8 @@ sub write_and_look
 		is($node->sql('SELECT bad FROM looks WHERE bad IS NOT NULL LIMIT 3'), '',
 			"$name: every look found every child with its parent, and as many as it says");
 		cmp_ok($node->sql('SELECT n FROM looks WHERE bad IS NULL'), '>', 20, "$name: there were enough");
+		cmp_ok($node->sql('SELECT haves FROM looks WHERE bad IS NULL'), '>', 2, "$name: and haves went on")
+		  if !grep { /cut/ } @scripts;
 	}
 	cmp_ok($alice->peer('bob')->{batches_sent} - $before->{batches_sent}, '>', $seconds,
 		"$name: batches went all the time");
@@ -204,8 +213,8 @@ sub write_and_look
 	return;
 }
 
-write_and_look(5, 'at full speed', 'move.sql');
-write_and_look(4, 'with links cut', 'move.sql@50', 'cut.sql@1');
+write_and_look(5, 'at full speed', 'move.sql@5', 'hot.sql@5');
+write_and_look(4, 'with links cut', 'move.sql@25', 'hot.sql@25', 'cut.sql@1');
 
 # ---- a parent that the peer may not see ----
 

@@ -63,7 +63,7 @@ ent_integrity_refuse_leaving(Oid relid)
 {
 	ListCell   *lc;
 
-	foreach(lc, ent_foreignkey_all())
+	foreach(lc, ent_foreignkey_read_all())
 	{
 		EntForeignKey *fk = lfirst(lc);
 

@@ -25,6 +25,7 @@
 #include "utils/acl.h"
 #include "utils/rangetypes.h"
 #include "utils/memutils.h"
+#include "utils/snapshot.h"
 
 /* Since 16 postgres.h leaves out SET_VARSIZE, VARDATA and their like. */
 #if PG_VERSION_NUM >= 160000
@@ -110,6 +111,19 @@ ent_compat_proc_number(void)
 	return MyProcNumber;
 #else
 	return MyProc ? MyProc->pgprocno : -1;
+#endif
+}
+
+/*
+ * Until 16 a snapshot knows when it was taken, for old_snapshot_threshold: one
+ * that is made takes that from another.
+ */
+static inline void
+ent_compat_snapshot_age(Snapshot to, Snapshot from)
+{
+#if PG_VERSION_NUM < 170000
+	to->whenTaken = from->whenTaken;
+	to->lsn = from->lsn;
 #endif
 }
 

@@ -309,8 +309,7 @@ copy_cut(Cut *cut, uint64 ticket)
 	s.xip = xids;
 	s.suboverflowed = true;
 	s.curcid = own->curcid;
-	s.whenTaken = own->whenTaken;
-	s.lsn = own->lsn;
+	ent_compat_snapshot_age(&s, own);
 	/* it is static as far as it knows, so a copy is made and registered */
 	return RegisterSnapshot(&s);
 }
@@ -334,6 +333,7 @@ ent_cut_take(uint64 ticket, long ms)
 			break;
 	}
 	ConditionVariableCancelSleep();
+	SetLatch(MyLatch);			/* it may have been set for other reasons */
 	pg_read_barrier();
 	return copy_cut(cut_of(db), ticket);
 }

@@ -59,7 +59,8 @@ extern uint64 ent_cut_ask(void);
 /*
  * The cut that was asked for, a registered snapshot of this transaction; waits
  * up to that many milliseconds. Every event of what it shows is in the ring
- * when it is returned. NULL: there is none; ask again later.
+ * when it is returned. NULL: there is none; ask again later. Sets this process's latch,
+ * whose setting it may have taken.
  */
 extern Snapshot ent_cut_take(uint64 ticket, long ms);
 

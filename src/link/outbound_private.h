@@ -107,6 +107,8 @@ struct EntOutbound
 	uint64		round;			/* of asking for cuts: what was queued in an
 								 * earlier one is in the cut */
 	uint64		cut_ticket;		/* of the cut asked for, 0: none */
+	uint64		cut_position;	/* in the ring, when it was asked for */
+	TimestampTz cut_at;			/* likewise */
 	HTAB	   *owners;			/* EntOutOwner */
 	HTAB	   *tables;			/* EntOutTable */
 	dlist_head	claiming;		/* owners with a claim to make */

@@ -428,6 +428,25 @@ put_off(Section *s, const EntQueueEntry *e)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * What is missing in the cut has come after it was asked for: from there on
+ * claims wait for it, however often that happens to a hot object.
+ */
+static void
+put_off_rest(Section *s, Taken *t)
+{
+	EntQueueEntry rest = t->entry;
+
+	rest.position = Max(rest.position, s->ob->cut_position);
+	rest.stale_at = Max(rest.stale_at, s->ob->cut_at);
+	if (t->fate == FATE_SENT)
+	{
+		rest.since = Max(rest.since, t->extract->serial);
+		rest.flags = 0;
+	}
+	put_off(s, &rest);
+}
+
 static void
 settle_section(Section *s, size_t bytes)
 {
@@ -435,8 +454,10 @@ settle_section(Section *s, size_t bytes)
 
 	for (int i = 0; i < s->n; i++)
 	{
-		if (s->taken[i].fate == FATE_LATER || s->taken[i].again)
+		if (s->taken[i].fate == FATE_LATER)
 			put_off(s, &s->taken[i].entry);
+		else if (s->taken[i].again)
+			put_off_rest(s, &s->taken[i]);
 		if (s->taken[i].fate == FATE_SENT ||
 			(s->taken[i].fate == FATE_DONE && !s->taken[i].again))
 			note_flight(s->ob, &s->taken[i]);

@@ -9,8 +9,6 @@
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/snapmgr.h"
 
 #include "base/cut.h"
@@ -41,6 +39,8 @@ ent_outbound_ask_cut(EntOutbound *ob)
 	if (!ready(ob))
 		return;
 	ob->round++;
+	ob->cut_position = ob->ring_position;
+	ob->cut_at = GetCurrentTimestamp();
 	ob->cut_ticket = ent_cut_ask();
 }
 
@@ -56,10 +56,7 @@ ent_outbound_write_together(EntOutbound *ob, EntWriter *w)
 		return;
 	source.snapshot = ent_cut_take(ob->cut_ticket, CUT_WAIT_MS);
 	if (source.snapshot == NULL)
-	{
-		SetLatch(MyLatch);		/* try again, with the next batch */
-		return;
-	}
+		return;					/* try again, with the next batch */
 	/* the events of the fold that the cut is of */
 	ent_outbound_read_ring(ob);
 	if (ready(ob))

@@ -330,14 +330,19 @@ exclude(EntIntegrity *in, Touched *t, EntApplyReason why)
 	MemoryContextSwitchTo(old);
 }
 
-/* Until all is rolled back: what references it must not find it. */
+/*
+ * Until all is rolled back: what references it must not find it. As the table's
+ * owner, since the peer's role may have no right to delete.
+ */
 static void
 take_away(Touched *t)
 {
 	EntApplyCopy c = {.key = t->key};
 	EntApplyRow r = {.op = ENT_ROW_DELETE};
-	EntApplyWrite w = {.a = &t->apply, .c = &c, .r = &r};
+	EntApply	a = t->apply;
+	EntApplyWrite w = {.a = &a, .c = &c, .r = &r};
 
+	a.role = ent_fkquery_owner(a.rel->relid);
 	ent_key_values(t->apply.rel, (uint8 *) VARDATA_ANY(t->key),
 				   VARSIZE_ANY_EXHDR(t->key), c.values);
 	ent_apply_write(&w);

@@ -268,23 +268,31 @@ execute(SPIPlanPtr plan, const Datum *args)
 	return SPI_processed;
 }
 
+Oid
+ent_fkquery_owner(Oid relid)
+{
+	HeapTuple	tup = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tup))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	owner = ((Form_pg_class) GETSTRUCT(tup))->relowner;
+	ReleaseSysCache(tup);
+	return owner;
+}
+
 /* Prepares and runs it as the owner of the table that it looks into. */
 static uint64
 run(EntForeignKey *fk, Kind kind, EntRelation *rel, const Datum *args)
 {
 	bool		of_child = kind == CHILD_VALUES || kind == CHILD_EXISTS;
-	HeapTuple	tup = SearchSysCache1(RELOID, ObjectIdGetDatum(of_child ? fk->child : fk->parent));
-	Oid			owner,
+	Oid			owner = ent_fkquery_owner(of_child ? fk->child : fk->parent),
 				save_user;
 	int			save_context;
 	volatile uint64 rows = 0;
 
-	if (!HeapTupleIsValid(tup))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("a table of foreign key \"%s\" was dropped", NameStr(fk->name))));
-	owner = ((Form_pg_class) GETSTRUCT(tup))->relowner;
-	ReleaseSysCache(tup);
 	GetUserIdAndSecContext(&save_user, &save_context);
 	SetUserIdAndSecContext(owner, save_context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);

@@ -16,6 +16,9 @@
 #include "store/foreignkey.h"
 #include "store/relinfo.h"
 
+/* Whose rights count for looks into a table. */
+extern Oid	ent_fkquery_owner(Oid relid);
+
 /* The prepared statements may belong to names of before: look again. */
 extern void ent_fkquery_refresh(void);
 

@@ -37,13 +37,9 @@ static EntQuery tables_query = {
 	"FROM entanglement.relation ORDER BY no",
 	0, {0}, NULL
 };
-static EntQuery integrity_query = {
-	"UPDATE entanglement.relation SET integrity = true "
-	"WHERE no OPERATOR(pg_catalog.=) $1",
-	1, {INT4OID}, NULL
-};
-static EntQuery priority_query = {
-	"UPDATE entanglement.relation SET priority = $2 "
+/* Only tables with integrity get another priority. */
+static EntQuery settle_query = {
+	"UPDATE entanglement.relation SET integrity = true, priority = $2 "
 	"WHERE no OPERATOR(pg_catalog.=) $1",
 	2, {INT4OID, INT4OID}, NULL
 };
@@ -167,8 +163,8 @@ find_columns(EntForeignKey *fk, EntRelation *parent)
 	}
 }
 
-static List *
-read_all(void)
+List *
+ent_foreignkey_read_all(void)
 {
 	List	   *rels = ent_relinfo_all();
 	List	   *fks = NIL;
@@ -218,7 +214,7 @@ ent_foreignkey_all(void)
 	old = MemoryContextSwitchTo(cache_context);
 	PG_TRY();
 	{
-		cache = read_all();
+		cache = ent_foreignkey_read_all();
 	}
 	PG_CATCH();
 	{
@@ -239,6 +235,8 @@ typedef struct Table
 	int32		priority;
 	bool		given;
 	bool		integrity;
+	bool		gets_integrity;
+	int32		new_priority;
 } Table;
 
 static Table *
@@ -248,7 +246,7 @@ read_tables(int *n)
 
 	ent_query_run(&tables_query, NULL, NULL, SPI_OK_SELECT, NULL);
 	*n = SPI_processed;
-	tables = palloc((*n + 1) * sizeof(Table));
+	tables = palloc0((*n + 1) * sizeof(Table));
 	for (int i = 0; i < *n; i++)
 	{
 		bool		null;
@@ -273,61 +271,58 @@ find_table(const Table *tables, int n, Oid relid)
 }
 
 /*
- * The foreign keys as edges, tables by index; what tables with integrity
- * reference gets integrity. bad: one that cannot be kept, or NULL.
+ * The foreign keys of one table as edges, tables by index; what it references
+ * gets integrity: more is set when that is so. Returns one that cannot be
+ * kept, or NULL.
  */
-static List *
-collect_edges(Table *tables, int n, EntForeignKey **bad, bool *changed)
+static EntForeignKey *
+add_edges(Table *tables, int n, int from, List **edges, bool *more)
 {
-	List	   *edges = NIL;
-	bool		more;
+	ListCell   *lc;
 
-	*bad = NULL;
-	do
+	foreach(lc, ent_foreignkey_of(tables[from].relid))
 	{
-		ListCell   *lc;
+		EntForeignKey *fk = lfirst(lc);
+		EntRankEdge *e = palloc(sizeof(EntRankEdge));
+		int			to = find_table(tables, n, fk->parent_root);
 
-		more = false;
-		list_free_deep(edges);
-		edges = NIL;
-		for (int i = 0; i < n; i++)
-		{
-			if (!tables[i].integrity)
-				continue;
-			foreach(lc, ent_foreignkey_of(tables[i].relid))
-			{
-				EntForeignKey *fk = lfirst(lc);
-				EntRankEdge *e = palloc(sizeof(EntRankEdge));
-				int			to = find_table(tables, n, fk->parent_root);
-
-				if (to < 0 || fk->temporal)
-				{
-					*bad = fk;
-					return NIL;
-				}
-				e->from = i;
-				e->to = to;
-				edges = lappend(edges, e);
-				if (tables[to].integrity)
-					continue;
-				tables[to].integrity = more = *changed = true;
-				ent_query_run(&integrity_query, (Datum[]) {Int32GetDatum(tables[to].no)},
-							  NULL, SPI_OK_UPDATE, NULL);
-			}
-		}
-	} while (more);
-	return edges;
+		if (to < 0 || fk->temporal)
+			return fk;
+		e->from = from;
+		e->to = to;
+		*edges = lappend(*edges, e);
+		if (tables[to].integrity || tables[to].gets_integrity)
+			continue;
+		tables[to].gets_integrity = true;
+		*more = true;
+	}
+	return NULL;
 }
 
-/* Writes the ranks that are new; true when there were some. */
-static bool
+static EntForeignKey *
+collect_edges(Table *tables, int n, List **edges)
+{
+	EntForeignKey *bad = NULL;
+	bool		more;
+
+	do
+	{
+		more = false;
+		*edges = NIL;
+		for (int i = 0; i < n && bad == NULL; i++)
+			if (tables[i].integrity || tables[i].gets_integrity)
+				bad = add_edges(tables, n, i, edges, &more);
+	} while (more && bad == NULL);
+	return bad;
+}
+
+static void
 rank(Table *tables, int n, List *edges)
 {
 	EntRankEdge *array = palloc((list_length(edges) + 1) * sizeof(EntRankEdge));
 	bool	   *given = palloc((n + 1) * sizeof(bool));
 	int32	   *ranks = palloc((n + 1) * sizeof(int32));
 	int		   *scratch = palloc(ENT_RANK_SCRATCH(n) * sizeof(int));
-	bool		changed = false;
 	int			nedges = 0;
 	ListCell   *lc;
 
@@ -335,42 +330,61 @@ rank(Table *tables, int n, List *edges)
 		array[nedges++] = *(EntRankEdge *) lfirst(lc);
 	for (int i = 0; i < n; i++)
 	{
-		given[i] = tables[i].given || !tables[i].integrity;
+		given[i] = tables[i].given ||
+			!(tables[i].integrity || tables[i].gets_integrity);
 		ranks[i] = tables[i].priority;
 	}
 	ent_rank(n, array, nedges, given, ranks, scratch);
 	for (int i = 0; i < n; i++)
-	{
-		Datum		args[2] = {Int32GetDatum(tables[i].no), Int32GetDatum(ranks[i])};
+		tables[i].new_priority = ranks[i];
+}
 
-		if (ranks[i] == tables[i].priority)
-			continue;
-		ent_query_run(&priority_query, args, NULL, SPI_OK_UPDATE, NULL);
-		changed = true;
-	}
-	return changed;
+/* What is, and what should be. */
+static Table *
+plan(int *n, EntForeignKey **bad)
+{
+	Table	   *tables = read_tables(n);
+	List	   *edges;
+
+	*bad = collect_edges(tables, *n, &edges);
+	if (*bad == NULL)
+		rank(tables, *n, edges);
+	return tables;
+}
+
+static bool
+differs(const Table *t)
+{
+	return t->gets_integrity || t->new_priority != t->priority;
 }
 
 EntForeignKey *
 ent_foreignkey_settle(void)
 {
 	EntForeignKey *bad;
-	Table	   *tables;
-	List	   *edges;
-	bool		changed = false;
+	bool		any = false;
 	int			n;
+	Table	   *tables = plan(&n, &bad);
 
+	for (int i = 0; bad == NULL && i < n; i++)
+		any |= differs(&tables[i]);
+	if (!any)
+		return bad;
+	/* DDL that changes nothing of this waits for nobody */
 	LockRelationOid(ent_catalog_oid(ENT_CATALOG_RELATION), ShareRowExclusiveLock);
-	tables = read_tables(&n);
-	edges = collect_edges(tables, n, &bad, &changed);
+	tables = plan(&n, &bad);
 	if (bad)
 		return bad;
-	changed |= rank(tables, n, edges);
-	if (changed)
+	for (int i = 0; i < n; i++)
 	{
-		ent_relinfo_invalidate();
-		ent_wake_routes_at_commit();
-		CommandCounterIncrement();
+		Datum		args[2] = {Int32GetDatum(tables[i].no),
+		Int32GetDatum(tables[i].new_priority)};
+
+		if (differs(&tables[i]))
+			ent_query_run(&settle_query, args, NULL, SPI_OK_UPDATE, NULL);
 	}
+	ent_relinfo_invalidate();
+	ent_wake_routes_at_commit();
+	CommandCounterIncrement();
 	return NULL;
 }

@@ -46,6 +46,9 @@ typedef struct EntForeignKey
  */
 extern List *ent_foreignkey_all(void);
 
+/* A private copy of it, in the current context. */
+extern List *ent_foreignkey_read_all(void);
+
 /* Those of one table and its partitions, in the current context. */
 extern List *ent_foreignkey_of(Oid root);
 
@@ -54,7 +57,8 @@ extern List *ent_foreignkey_of(Oid root);
  * that their foreign keys ask for: what is referenced comes first. What such a
  * table references and is synchronized gets integrity too. Returns a foreign
  * key whose parent is not synchronized or that is temporal, else NULL. SPI
- * connected; locks entanglement.relation against other writers.
+ * connected; locks entanglement.relation against other writers when something
+ * changes.
  */
 extern EntForeignKey *ent_foreignkey_settle(void);
 
