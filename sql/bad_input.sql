@@ -40,11 +40,11 @@ SELECT pg_temp.cases('entanglement.owner_of(record)', '1', 'ROW(1)', '''(1)''', 
     '(SELECT v FROM item_view v LIMIT 1)', '(SELECT c FROM pg_class c LIMIT 1)',
     'ROW(1)::temporary', 'ROW(1)::far',
     '(SELECT entanglement.owner_of(i) FROM item i LIMIT 1)', '');
-SELECT pg_temp.cases('entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean)',
+SELECT pg_temp.cases('entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean)',
     'NULL', '''missing''', '''item''', '''item_view''', '''temporary''', '''far''', '''pg_class''',
     '''entanglement.object''', '1', '''plain'', NULL', '''plain'', ''x''', '''plain'', ''wal''',
     '''plain'', index => ''item_pkey''', '''plain'', index => ''missing''',
-    '''plain'', priority => 9999999999', '''plain'', take_over => ''perhaps''', '');
+    '''plain'', priority => 9999999999', '''plain'', take_over => ''perhaps''', '''plain'', integrity => ''perhaps''', '');
 SELECT pg_temp.cases('entanglement.desynchronize(regclass)', 'NULL', '''missing''', '''plain''',
     '''item_view''', '''temporary''', '''far''', '''pg_class''', '''entanglement.object''', '1', '');
 SELECT pg_temp.cases('entanglement.add_peer(text, text, regrole, bigint)', 'NULL', '''''',
@@ -85,6 +85,7 @@ SELECT pg_temp.cases('entanglement.transfer(record, text)', 'NULL, ''red''', 'RO
     'jsonb_populate_record(NULL::item, ''{"id": 1}''), NULL', 'jsonb_populate_record(NULL::item, ''{"id": 1}''), ''missing''', 'jsonb_populate_record(NULL::item, ''{"id": 1}''), ''here''', 'jsonb_populate_record(NULL::item, ''{}''), ''here''', '');
 SELECT pg_temp.cases('entanglement.table_dropped()', '', '1');
 SELECT pg_temp.cases('entanglement.partitions_changed()', '', '1');
+SELECT pg_temp.cases('entanglement.foreign_keys_changed()', '', '1');
 
 -- every function has cases
 SELECT oid::regprocedure FROM pg_proc

@@ -15,6 +15,7 @@
 #include "base/shmem.h"
 #include "base/wake.h"
 #include "step/propose.h"
+#include "store/foreignkey.h"
 #include "store/relinfo.h"
 #include "worker/launcher.h"
 
@@ -28,6 +29,7 @@ _PG_init(void)
 	ent_guc_init();
 	ent_wake_init();
 	ent_relinfo_init();
+	ent_foreignkey_init();
 	ent_propose_init();
 
 	if (!process_shared_preload_libraries_in_progress)

@@ -58,6 +58,8 @@ model_join(Model *m, Plain *p, const EntQueueEntry *e)
 	p->e.flags |= e->flags;
 	p->e.since = e->since < p->e.since ? e->since : p->e.since;
 	p->e.stale_at = e->stale_at < p->e.stale_at ? e->stale_at : p->e.stale_at;
+	p->e.newest = e->newest > p->e.newest ? e->newest : p->e.newest;
+	p->e.round = e->round > p->e.round ? e->round : p->e.round;
 }
 
 static bool
@@ -119,6 +121,7 @@ check_same(const EntQueueEntry *e, const Plain *p)
 	FUZZ_CHECK(e->priority == p->e.priority && e->flags == p->e.flags);
 	FUZZ_CHECK(e->position == p->e.position && e->since == p->e.since);
 	FUZZ_CHECK(e->stale_at == p->e.stale_at && e->keylen == p->e.keylen);
+	FUZZ_CHECK(e->newest == p->e.newest && e->round == p->e.round);
 	FUZZ_CHECK(memcmp(e->key, p->key, e->keylen) == 0);
 }
 
@@ -203,6 +206,8 @@ push_one(EntQueue *q, Model *m, const uint8_t *step, uint64_t now)
 	e.position = step[3] < 200 ? now : now - now * (step[3] - 200) / 64;
 	e.since = step[4];
 	e.stale_at = step[5];
+	e.newest = step[4] ^ step[5];
+	e.round = step[3];
 	FUZZ_CHECK(ent_queue_push(q, &e) == model_push(m, &e));
 }
 

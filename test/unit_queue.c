@@ -108,23 +108,31 @@ check_joins(EntQueue *q)
 	EntQueueEntry out;
 
 	tap_promise("queue: an object is in it once, with the least of all its "
-				"positions, sinces and ages, and all its flags");
+				"positions, sinces and ages, the newest version and "
+				"round, and all its flags");
 	e.flags = 4;
+	e.newest = 50;
+	e.round = 3;
 	CHECK(!ent_queue_push(q, &e));
 	e.position = 20;
 	e.since = 40;
 	e.stale_at = 9;
 	e.flags = 8;
+	e.newest = 70;
+	e.round = 2;
 	CHECK(ent_queue_push(q, &e));
 	e.position = 15;
 	e.since = 60;
 	e.stale_at = 12;
 	e.flags = 0;
+	e.newest = 0;
+	e.round = 0;
 	CHECK(ent_queue_push(q, &e));
 	CHECK(ent_queue_length(q) == 1);
 	CHECK(pop(q, &out) == 7);
 	CHECK(out.position == 10 && out.since == 40 && out.stale_at == 9);
 	CHECK(out.flags == 12 && out.owner == 1);
+	CHECK(out.newest == 70 && out.round == 3);
 	CHECK(!ent_queue_push(q, &e));
 	CHECK(pop(q, &out) == 7 && out.position == 15 && out.since == 60);
 }

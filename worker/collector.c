@@ -26,6 +26,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/cut.h"
 #include "base/guc.h"
 #include "base/ring.h"
 #include "base/shmem.h"
@@ -87,6 +88,8 @@ fold_all(Collector *c)
 	do
 	{
 		uint64		asked = pg_atomic_read_u64(&c->slot->fold_asked);
+		EntCutDraft *cut = NULL;
+		bool		wanted;
 		uint64		n;
 
 		/* the ticket is read before the snapshot is taken */
@@ -95,7 +98,12 @@ fold_all(Collector *c)
 		/* a serial that was shown must survive a crash */
 		ForceSyncCommit();
 		n = ent_fold(ent_fold_limit, &more, &c->doubt);
+		wanted = !more && ent_cut_wanted(c->slot);
+		if (wanted)
+			cut = ent_cut_draft(c->tick);
 		finish();
+		if (wanted)
+			ent_cut_publish(c->slot, cut, asked);
 		if (n > 0)
 		{
 			pg_atomic_fetch_add_u64(&c->slot->folded, n);

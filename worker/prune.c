@@ -28,7 +28,7 @@ static EntQuery prune_query = {
 	"WHERE (o.peer IS NULL OR p.no OPERATOR(pg_catalog.<>) o.peer) AND h.peer IS NULL) AS complete "
 	"FROM entanglement.owner o), "
 	"gone AS (DELETE FROM entanglement.tombstone t USING heard h "
-	"WHERE t.owner OPERATOR(pg_catalog.=) h.no AND h.complete "
+	"WHERE (t.owner OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.=) h.no AND h.complete "
 	"AND (h.upto IS NULL OR t.serial OPERATOR(pg_catalog.<=) h.upto "
 	"OR t.epoch OPERATOR(pg_catalog.<) h.epoch) "
 	"AND NOT EXISTS (SELECT 1 FROM entanglement.owed d "

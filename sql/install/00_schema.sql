@@ -67,7 +67,9 @@ CREATE TABLE entanglement.relation (
     key_index regclass NOT NULL,
     capture text NOT NULL,
     priority integer NOT NULL DEFAULT 0,
-    keys_from_others boolean NOT NULL DEFAULT false
+    keys_from_others boolean NOT NULL DEFAULT false,
+    integrity boolean NOT NULL DEFAULT false,
+    priority_given boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE entanglement.relation IS 'Synchronized tables.';
 
@@ -117,7 +119,8 @@ CREATE TABLE entanglement.tombstone (
     from_serial bigint,
     PRIMARY KEY (owner, rel, key)
 );
-CREATE INDEX tombstone_owner_serial ON entanglement.tombstone (owner, serial);
+-- owner + 0: no plan made while the table is empty takes it for one by key.
+CREATE INDEX tombstone_owner_serial ON entanglement.tombstone ((owner + 0), serial);
 COMMENT ON TABLE entanglement.tombstone IS 'What remains of deleted objects until every peer has heard, and of those handed over to an heir, whose first version of it is newer than heir_epoch, heir_serial. from_owner: who had handed it over before, with the version that said so: until that has been heard here the tombstone is needed.';
 
 -- Objects that others had before: those of local owners, and those whose new owner
@@ -207,9 +210,11 @@ CREATE TABLE entanglement.parked (
     detail text,
     since timestamptz NOT NULL DEFAULT pg_catalog.now(),
     tries integer NOT NULL DEFAULT 1,
+    waits_for bigint,
     PRIMARY KEY (rel, key, owner)
 );
-COMMENT ON TABLE entanglement.parked IS 'Objects that could not be stored here, and why; asked for again from time to time. foreign_key: the key is as the peer sent it, since it has no equivalent in the encoding of this database.';
+CREATE INDEX parked_waits_for ON entanglement.parked (waits_for) WHERE waits_for IS NOT NULL;
+COMMENT ON TABLE entanglement.parked IS 'Objects that could not be stored here, and why; asked for again from time to time. foreign_key: the key is as the peer sent it, since it has no equivalent in the encoding of this database. waits_for: digest of a foreign key and the values whose coming or going would help.';
 
 COMMENT ON SEQUENCE entanglement.handover_no_seq IS 'Order of hand-overs.';
 COMMENT ON SEQUENCE entanglement.owner_no_seq IS 'Local numbers of owners.';

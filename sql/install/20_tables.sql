@@ -14,12 +14,12 @@ COMMENT ON FUNCTION entanglement.truncate_trigger() IS
 
 CREATE FUNCTION entanglement.synchronize(relation regclass, capture text DEFAULT 'auto',
     priority integer DEFAULT NULL, index regclass DEFAULT NULL, take_over boolean DEFAULT true,
-    keys_from_others boolean DEFAULT false)
+    keys_from_others boolean DEFAULT false, integrity boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'ent_sql_synchronize';
-REVOKE ALL ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean) IS
-'Synchronizes a table that the caller owns. capture: auto or trigger. priority: lower is sent first, 0 by default. index: unique index over NOT NULL columns to be the key instead of the primary key. take_over: existing rows become objects of the current owner; if not, they wait for a peer''s objects with their keys. keys_from_others: who asks one of our owners for a new row may choose its key; if not, this database does.';
+REVOKE ALL ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean) IS
+'Synchronizes a table that the caller owns. capture: auto or trigger. priority: lower is sent first; by default 0, with integrity one more than that of what is referenced. index: unique index over NOT NULL columns to be the key instead of the primary key. take_over: existing rows become objects of the current owner; if not, they wait for a peer''s objects with their keys. keys_from_others: who asks one of our owners for a new row may choose its key; if not, this database does. integrity: foreign keys of the table, and of those it references, which are synchronized along, hold for what comes from peers; what changed together arrives together.';
 
 CREATE FUNCTION entanglement.desynchronize(relation regclass) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -49,7 +49,7 @@ SELECT r.relid AS relation,
                CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::smallint[]) WITH ORDINALITY AS k(attnum, n)
                JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
               WHERE i.indexrelid = coalesce(x.now, r.key_index) AND k.n <= i.indnkeyatts ORDER BY k.n) AS key,
-       r.capture, r.priority,
+       r.capture, r.priority, r.integrity,
        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
               WHERE a.attrelid = r.relid AND a.attnum > 0 AND NOT a.attisdropped
                 AND a.attgenerated = '' ORDER BY a.attnum) AS columns
@@ -67,7 +67,7 @@ SELECT r.relid AS relation,
     OR pg_catalog.has_any_column_privilege(r.relid, 'SELECT');
 GRANT SELECT ON entanglement.tables TO PUBLIC;
 COMMENT ON VIEW entanglement.tables IS
-'Synchronized tables on which the reader has any right: key columns, how changes are captured, priority, columns that travel.';
+'Synchronized tables on which the reader has any right: key columns, how changes are captured, priority, whether foreign keys are kept, columns that travel.';
 
 -- A dropped table leaves nothing behind; one that lost its triggers, by
 -- CASCADE perhaps, would be captured no more.
@@ -123,6 +123,16 @@ COMMENT ON FUNCTION entanglement.table_dropped() IS
 CREATE EVENT TRIGGER entanglement_table_dropped ON sql_drop
     EXECUTE FUNCTION entanglement.table_dropped();
 COMMENT ON EVENT TRIGGER entanglement_table_dropped IS 'Forgets synchronized tables that were dropped.';
+
+CREATE FUNCTION entanglement.foreign_keys_changed() RETURNS event_trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'ent_sql_foreign_keys_changed';
+REVOKE ALL ON FUNCTION entanglement.foreign_keys_changed() FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.foreign_keys_changed() IS
+'Orders tables with integrity by their foreign keys; refuses one that references a table that is not synchronized (55000).';
+CREATE EVENT TRIGGER entanglement_foreign_keys_changed ON ddl_command_end
+    WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'CREATE SCHEMA')
+    EXECUTE FUNCTION entanglement.foreign_keys_changed();
+COMMENT ON EVENT TRIGGER entanglement_foreign_keys_changed IS 'Orders tables with integrity by their foreign keys.';
 
 -- Partitions that are attached, detached, created or dropped.
 CREATE FUNCTION entanglement.partitions_changed() RETURNS event_trigger

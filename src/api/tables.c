@@ -30,12 +30,14 @@
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
+#include "api/integrity.h"
 #include "api/partitions.h"
 #include "api/triggers.h"
 #include "base/compat.h"
 #include "base/ent.h"
 #include "base/wake.h"
 #include "step/capture.h"
+#include "store/foreignkey.h"
 #include "store/object.h"
 #include "store/owner.h"
 #include "store/query.h"
@@ -47,9 +49,10 @@ PG_FUNCTION_INFO_V1(ent_sql_synchronize);
 PG_FUNCTION_INFO_V1(ent_sql_desynchronize);
 
 static EntQuery add_query = {
-	"INSERT INTO entanglement.relation (relid, key_index, capture, priority, keys_from_others) "
-	"VALUES ($1, $2, 'trigger', $3, $4) RETURNING no",
-	4, {OIDOID, OIDOID, INT4OID, BOOLOID}, NULL
+	"INSERT INTO entanglement.relation (relid, key_index, capture, priority, "
+	"keys_from_others, integrity, priority_given) "
+	"VALUES ($1, $2, 'trigger', $3, $4, $5, $6) RETURNING no",
+	6, {OIDOID, OIDOID, INT4OID, BOOLOID, BOOLOID, BOOLOID}, NULL
 };
 static EntQuery arrears_query = {
 	"INSERT INTO entanglement.arrears (owner, rel) "
@@ -226,20 +229,20 @@ choose_key(Relation rel, Oid named)
 	return index;
 }
 
-Datum
-ent_sql_synchronize(PG_FUNCTION_ARGS)
+/* How a table is to be synchronized. */
+typedef struct Options
 {
-	Oid			relid;
-	char	   *capture;
-	bool		take_over = PG_ARGISNULL(4) || PG_GETARG_BOOL(4);
-	Relation	rel;
-	Datum		args[4];
-	int32		no;
+	Oid			index;			/* InvalidOid: the primary key */
+	bool		priority_given;
+	int32		priority;
+	bool		take_over;
+	bool		keys_from_others;
+	bool		integrity;
+} Options;
 
-	refuse_null(fcinfo, 0, "relation");
-	refuse_null(fcinfo, 1, "capture");
-	relid = PG_GETARG_OID(0);
-	capture = text_to_cstring(PG_GETARG_TEXT_PP(1));
+static void
+check_capture(const char *capture)
+{
 	if (strcmp(capture, "wal") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -251,6 +254,16 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unrecognized value for capture: \"%s\"", capture),
 				 errhint("Use \"auto\" or \"trigger\".")));
+}
+
+/* SPI connected. */
+static void
+synchronize(Oid relid, const Options *o)
+{
+	Relation	rel;
+	Datum		args[6];
+	int32		no;
+
 	check_table(relid);
 	rel = relation_open(relid, ShareRowExclusiveLock);
 	check_table(relid);
@@ -261,11 +274,11 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 				 errmsg("table \"%s\" is synchronized already", RelationGetRelationName(rel)),
 				 errhint("To change how, end it first with entanglement.desynchronize.")));
 	args[0] = ObjectIdGetDatum(relid);
-	args[1] = ObjectIdGetDatum(choose_key(rel, PG_ARGISNULL(3) ? InvalidOid : PG_GETARG_OID(3)));
-	args[2] = Int32GetDatum(PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2));
-	args[3] = BoolGetDatum(!PG_ARGISNULL(5) && PG_GETARG_BOOL(5));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	args[1] = ObjectIdGetDatum(choose_key(rel, o->index));
+	args[2] = Int32GetDatum(o->priority);
+	args[3] = BoolGetDatum(o->keys_from_others);
+	args[4] = BoolGetDatum(o->integrity);
+	args[5] = BoolGetDatum(o->priority_given);
 	ent_triggers_create(rel, DatumGetObjectId(args[1]));
 	ent_query_run(&add_query, args, NULL, SPI_OK_INSERT_RETURNING, NULL);
 	no = ent_query_int4(0, 1, NULL);
@@ -274,11 +287,58 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 	ent_relinfo_invalidate();
 	CommandCounterIncrement();
 	ent_partitions_settle(false);
-	if (take_over)
+	if (o->take_over)
 		(void) ent_capture_existing(no, ent_owner_current());
-	SPI_finish();
 	relation_close(rel, NoLock);
 	ent_wake_routes_at_commit();
+}
+
+/*
+ * What a table with integrity references takes part along with it: else its
+ * rows could not be told from those whose parents never come.
+ */
+static void
+synchronize_along(Oid relid, const Options *options)
+{
+	Options		o = *options;
+	EntForeignKey *fk;
+
+	o.index = InvalidOid;
+	o.priority_given = false;
+	o.priority = 0;
+	ent_integrity_check_owners(relid);
+	while ((fk = ent_foreignkey_settle()) != NULL)
+	{
+		ent_integrity_refuse_temporal(fk);
+		ereport(NOTICE,
+				(errmsg("table \"%s\" is synchronized along, because \"%s\" references it",
+						get_rel_name(fk->parent_root), get_rel_name(fk->child_root))));
+		synchronize(fk->parent_root, &o);
+		ent_integrity_check_owners(fk->parent_root);
+	}
+}
+
+Datum
+ent_sql_synchronize(PG_FUNCTION_ARGS)
+{
+	Options		o = {
+		.index = PG_ARGISNULL(3) ? InvalidOid : PG_GETARG_OID(3),
+		.priority_given = !PG_ARGISNULL(2),
+		.priority = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2),
+		.take_over = PG_ARGISNULL(4) || PG_GETARG_BOOL(4),
+		.keys_from_others = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5),
+		.integrity = !PG_ARGISNULL(6) && PG_GETARG_BOOL(6)
+	};
+
+	refuse_null(fcinfo, 0, "relation");
+	refuse_null(fcinfo, 1, "capture");
+	check_capture(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	synchronize(PG_GETARG_OID(0), &o);
+	if (o.integrity)
+		synchronize_along(PG_GETARG_OID(0), &o);
+	SPI_finish();
 	PG_RETURN_VOID();
 }
 
@@ -321,6 +381,7 @@ ent_sql_desynchronize(PG_FUNCTION_ARGS)
 	if (info == NULL)
 		complain_not_synchronized(relid);
 	args[0] = Int32GetDatum(info->no);
+	ent_integrity_refuse_leaving(relid);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	for (int i = 0; i < lengthof(remove_queries); i++)

@@ -17,12 +17,15 @@
 
 #include "access/genam.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_constraint.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/rangetypes.h"
 #include "utils/memutils.h"
+#include "utils/snapshot.h"
 
 /* Since 16 postgres.h leaves out SET_VARSIZE, VARDATA and their like. */
 #if PG_VERSION_NUM >= 160000
@@ -97,6 +100,54 @@ ent_compat_index_beginscan(Relation heap, Relation index, Snapshot snapshot,
 	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
 #else
 	return index_beginscan(heap, index, snapshot, nkeys, 0);
+#endif
+}
+
+/* Which of the server's processes this is; since 17 told by a variable. */
+static inline int
+ent_compat_proc_number(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProcNumber;
+#else
+	return MyProc ? MyProc->pgprocno : -1;
+#endif
+}
+
+/*
+ * Until 16 a snapshot knows when it was taken, for old_snapshot_threshold: one
+ * that is made takes that from another.
+ */
+static inline void
+ent_compat_snapshot_age(Snapshot to, Snapshot from)
+{
+#if PG_VERSION_NUM < 170000
+	to->whenTaken = from->whenTaken;
+	to->lsn = from->lsn;
+#endif
+}
+
+/*
+ * Since 18 a foreign key may be NOT ENFORCED, or compare periods, which takes
+ * more than equality.
+ */
+static inline bool
+ent_compat_foreign_key_enforced(Form_pg_constraint form)
+{
+#if PG_VERSION_NUM >= 180000
+	return form->conenforced;
+#else
+	return true;
+#endif
+}
+
+static inline bool
+ent_compat_foreign_key_temporal(Form_pg_constraint form)
+{
+#if PG_VERSION_NUM >= 180000
+	return form->conperiod;
+#else
+	return false;
 #endif
 }
 

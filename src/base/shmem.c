@@ -13,6 +13,7 @@
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 
+#include "base/cut.h"
 #include "base/guc.h"
 #include "base/ring.h"
 #include "base/shmem_private.h"
@@ -38,7 +39,8 @@ request_shmem(void)
 		previous_request_hook();
 	RequestAddinShmemSpace(shared_size());
 	RequestAddinShmemSpace(ent_ring_shmem_size());
-	RequestNamedLWLockTranche(ENT_NAME, 2);
+	RequestAddinShmemSpace(ent_cut_shmem_size());
+	RequestNamedLWLockTranche(ENT_NAME, 3);
 }
 
 static void
@@ -49,6 +51,7 @@ init_shared(EntShared *shared)
 	memset(shared, 0, shared_size());
 	shared->lock = &locks[0].lock;
 	shared->ring_lock = &locks[1].lock;
+	shared->cut_lock = &locks[2].lock;
 	shared->npeers = ent_max_peers;
 	ConditionVariableInit(&shared->progress);
 	ent_shmem_init_databases(shared);
@@ -59,8 +62,8 @@ static void
 startup_shmem(void)
 {
 	bool		found;
-	bool		ring_found;
-	void	   *ring;
+	bool		part_found;
+	void	   *part;
 
 	if (previous_startup_hook)
 		previous_startup_hook();
@@ -69,9 +72,10 @@ startup_shmem(void)
 	ent_shared = ShmemInitStruct(ENT_NAME, shared_size(), &found);
 	if (!found)
 		init_shared(ent_shared);
-	ring = ShmemInitStruct(ENT_NAME " ring", ent_ring_shmem_size(),
-						   &ring_found);
-	ent_ring_shmem_startup(ring, ring_found);
+	part = ShmemInitStruct(ENT_NAME " ring", ent_ring_shmem_size(), &part_found);
+	ent_ring_shmem_startup(part, part_found);
+	part = ShmemInitStruct(ENT_NAME " cuts", ent_cut_shmem_size(), &part_found);
+	ent_cut_shmem_startup(part, part_found);
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -108,6 +108,7 @@ typedef struct EntShared
 {
 	LWLock	   *lock;
 	LWLock	   *ring_lock;
+	LWLock	   *cut_lock;
 	int			launcher_pid;
 	Latch	   *launcher_latch;
 	ConditionVariable progress; /* broadcast when fold_done, an acked or a

@@ -11,6 +11,7 @@
 
 #include "miscadmin.h"
 
+#include "base/cut.h"
 #include "base/shmem_private.h"
 
 /* ---- databases ---- */
@@ -61,6 +62,7 @@ create_database(Oid database)
 		pg_atomic_write_u64(&slot->fold_done, 0);
 		pg_atomic_write_u64(&slot->folded, 0);
 		pg_atomic_write_u64(&slot->routes, 0);
+		ent_cut_forget(slot);
 		slot->database = database;
 		return slot;
 	}

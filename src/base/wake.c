@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+#include "base/cut.h"
 #include "base/ent.h"
 #include "base/shmem.h"
 #include "base/wake.h"
@@ -155,6 +156,7 @@ act(void)
 	if (notes.npostings > 0)
 	{
 		post_all();
+		ent_cut_posting_ends();
 		ent_shmem_objects_changed();
 		ent_shmem_wake_senders();
 	}
@@ -183,6 +185,10 @@ at_transaction(XactEvent event, void *arg)
 {
 	switch (event)
 	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (notes.npostings > 0)
+				ent_cut_posting_begins();
+			break;
 		case XACT_EVENT_COMMIT:
 			notes.committed = true;
 			break;
@@ -198,6 +204,7 @@ at_transaction(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
+			ent_cut_posting_ends();
 			forget();
 			break;
 		default:

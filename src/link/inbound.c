@@ -27,6 +27,7 @@
 #include "store/value.h"
 
 #define MAX_AGAIN		1000	/* parked objects asked for at a time */
+#define MAX_HELPED		100000	/* ... and because something has come */
 
 static EntQuery parked_query = {
 	"SELECT p.rel, o.id, p.key, p.foreign_key FROM entanglement.parked p "
@@ -36,6 +37,13 @@ static EntQuery parked_query = {
 	"AND NOT (p.foreign_key AND p.sqlstate OPERATOR(pg_catalog.=) '54000') "
 	"ORDER BY p.tries, p.since LIMIT $2",
 	2, {INT4OID, INT8OID}, NULL
+};
+static EntQuery helped_query = {
+	"SELECT p.rel, o.id, p.key, p.foreign_key FROM entanglement.parked p "
+	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) p.owner "
+	"WHERE o.peer OPERATOR(pg_catalog.=) $1 "
+	"AND p.waits_for OPERATOR(pg_catalog.=) ANY ($3) LIMIT $2",
+	3, {INT4OID, INT8OID, INT8ARRAYOID}, NULL
 };
 static EntQuery paid_query = {
 	"DELETE FROM entanglement.arrears WHERE owner OPERATOR(pg_catalog.=) $1 "
@@ -323,9 +331,6 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 		case ENT_SECTION_TABLE:
 			ent_inbound_take_table(ib, body);
 			break;
-		case ENT_SECTION_OBJECTS:
-			ent_inbound_take_objects(ib, body);
-			break;
 		case ENT_SECTION_CLAIM:
 			take_claim(ib, body, false);
 			break;
@@ -334,9 +339,6 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 			break;
 		case ENT_SECTION_ARREARS_DONE:
 			take_arrears_done(ib, body);
-			break;
-		case ENT_SECTION_PRESENT:
-			ent_inbound_take_present(ib, body);
 			break;
 		case ENT_SECTION_REQUEST:
 			ent_inbound_take_request(ib, body);
@@ -363,6 +365,30 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 					 errmsg("batch from peer has a section of unknown type %u", type),
 					 errhint("The peer may run a newer version of entanglement.")));
 	}
+}
+
+/* Sections with state are taken as far as they follow each other. */
+static void
+take_state(EntInbound *ib, EntReader *r, unsigned type, EntReader body)
+{
+	int			n = 0,
+				max = 16;
+	EntInSection *sections = palloc(max * sizeof(EntInSection));
+	EntReader	next;
+
+	do
+	{
+		if (n == max)
+			sections = repalloc_huge(sections, (max *= 2) * sizeof(EntInSection));
+		sections[n].type = type;
+		sections[n++].body = body;
+		next = *r;
+		if (!ent_wire_read_section(&next, &type, &body) ||
+			!ent_inbound_is_state(type))
+			break;
+		*r = next;
+	} while (true);
+	ent_inbound_take_run(ib, sections, n);
 }
 
 /* ---- the answer ---- */
@@ -423,13 +449,14 @@ parked_due(EntInbound *ib)
 									  ent_retry_parked);
 }
 
-/* Asks for parked objects again. */
+/* Asks again for the parked objects that a query finds. */
 static void
-write_parked(EntInbound *ib, EntWriter *w)
+write_parked(EntInbound *ib, EntWriter *w, EntQuery *query, int64 max,
+			 Datum which)
 {
-	Datum		args[2] = {Int32GetDatum(ib->peer), Int64GetDatum(MAX_AGAIN)};
+	Datum		args[3] = {Int32GetDatum(ib->peer), Int64GetDatum(max), which};
 
-	ent_query_run(&parked_query, args, NULL, SPI_OK_SELECT, NULL);
+	ent_query_run(query, args, NULL, SPI_OK_SELECT, NULL);
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
 		bool		null;
@@ -449,7 +476,25 @@ write_parked(EntInbound *ib, EntWriter *w)
 		ent_wire_write_again(w, &a);
 	}
 	SPI_freetuptable(SPI_tuptable);
-	ib->parked_at = GetCurrentTimestamp();
+}
+
+/* All of them when it is time, else those for which something has come. */
+static void
+ask_for_parked(EntInbound *ib, EntWriter *w, bool all)
+{
+	ListCell   *lc;
+
+	if (all)
+	{
+		write_parked(ib, w, &parked_query, MAX_AGAIN, (Datum) 0);
+		ib->parked_at = GetCurrentTimestamp();
+	}
+	else
+		foreach(lc, ib->helped)
+			write_parked(ib, w, &helped_query, MAX_HELPED,
+						 PointerGetDatum(lfirst(lc)));
+	ib->helped = NIL;
+	ib->ask_all = false;
 }
 
 static bytea *
@@ -459,6 +504,7 @@ build_answer(EntInbound *ib, uint64 number, uint64 routes)
 	EntWireHeader header = {.version = ENT_WIRE_VERSION, .number = number};
 	EntWriter	w;
 	uint64		version = ent_relinfo_version();
+	bool		ask;
 	bool		changed = routes != ib->routes || version != ib->tables_version;
 
 	ent_wire_writer_init(&w, alloc);
@@ -472,11 +518,10 @@ build_answer(EntInbound *ib, uint64 number, uint64 routes)
 	}
 	ent_inbound_answer_routes(ib, &w);
 	write_again(ib, &w);
-	if (ib->announced && (changed || parked_due(ib)))
-	{
-		write_parked(ib, &w);
+	ask = ib->announced && (changed || ib->ask_all || parked_due(ib));
+	if (ask)
 		ent_inbound_write_confirms(ib, &w);
-	}
+	ask_for_parked(ib, &w, ask);
 	SET_VARSIZE(w.data, w.len);
 	pg_atomic_fetch_add_u64(&ib->slot->bytes_sent, w.len - VARHDRSZ);
 	return (bytea *) w.data;
@@ -523,7 +568,8 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	defer_nothing();
 	ib->requests = 0;
 	ib->batch = CurrentMemoryContext;
-	ib->again = ib->violations = NIL;
+	ib->again = ib->violations = ib->helped = NIL;
+	ib->ask_all = false;
 	section = AllocSetContextCreate(ib->batch, "entanglement section",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(section);
@@ -533,7 +579,10 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	while (ent_wire_read_section(&r, &type, &body))
 	{
 		CHECK_FOR_INTERRUPTS();
-		take_section(ib, type, &body);
+		if (ent_inbound_is_state(type))
+			take_state(ib, &r, type, body);
+		else
+			take_section(ib, type, &body);
 		MemoryContextReset(section);
 	}
 	MemoryContextSwitchTo(ib->batch);

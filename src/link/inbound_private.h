@@ -3,7 +3,8 @@
  *	  What the files of the receiving end share: inbound.c (batches, claims,
  *	  answers), inroute.c (owners), inwant.c (what is asked for), intable.c
  *	  (tables), inobject.c (rows), inrequest.c (requests), inviolation.c (what
- *	  the peer has no right to say), inlife.c (owners that end or move).
+ *	  the peer has no right to say), inlife.c (owners that end or move),
+ *	  inconfirm.c (objects handed over), inrun.c (state that stands together).
  */
 #ifndef ENT_LINK_INBOUND_PRIVATE_H
 #define ENT_LINK_INBOUND_PRIVATE_H
@@ -89,6 +90,13 @@ typedef struct EntInAgain
 	size_t		keylen;
 } EntInAgain;
 
+/* A section of a batch. */
+typedef struct EntInSection
+{
+	unsigned	type;
+	EntReader	body;
+} EntInSection;
+
 struct EntInbound
 {
 	MemoryContext context;
@@ -110,6 +118,10 @@ struct EntInbound
 								 * own */
 	List	   *again;			/* of EntInAgain *, current batch only */
 	List	   *violations;		/* of EntInViolation *, current batch only */
+	List	   *helped;			/* of bigint[]: what parked rows may have waited
+								 * for; current batch only */
+	bool		ask_all;		/* for all that is parked; current batch only */
+	struct EntIntegrity *integrity; /* of the sections being applied, or NULL */
 	int			requests;		/* in the current batch */
 	int			ncolumns;		/* of all tables announced */
 	int64		room;			/* so many more owners may become known here */
@@ -189,6 +201,12 @@ extern void ent_inbound_record_violations(EntInbound *ib);
 /* inconfirm.c */
 /* CONFIRM sections for what is unconfirmed here. */
 extern void ent_inbound_write_confirms(EntInbound *ib, EntWriter *w);
+
+/* inrun.c */
+/* Does a section of that type bring rows, or take them away? */
+extern bool ent_inbound_is_state(unsigned type);
+/* Such sections that follow each other. */
+extern void ent_inbound_take_run(EntInbound *ib, EntInSection *sections, int n);
 
 /* inrequest.c */
 extern void ent_inbound_take_request(EntInbound *ib, EntReader *body);

@@ -131,7 +131,8 @@ apply_to(EntInbound *ib, EntInTable *t, EntInOwner *in, EntRelation *rel,
 		.rel = rel, .role = ib->role, .peer = ib->peer, .owner = in->no,
 		.epoch = epoch, .have = in->epoch == epoch ? in->told : 0,
 		.base = in->base_epoch == epoch ? in->base_have : 0,
-		.formats = t->formats, .sender_types = t->sender_types
+		.formats = t->formats, .sender_types = t->sender_types,
+		.integrity = ib->integrity
 	};
 
 	return a;

@@ -153,13 +153,13 @@ ent_outbound_ask_again(EntOutbound *ob, EntOutTable *t, int32 owner, bytea *key)
 {
 	EntQueueEntry e = {
 		.rel = t->no, .owner = owner,
-		.flags = ENT_ROW_REFRESH | ENT_ROW_LATE, .priority = t->priority,
-		.position = ob->ring_position, .stale_at = GetCurrentTimestamp(),
+		.flags = ENT_ROW_REFRESH | ENT_ROW_LATE, .position = ob->ring_position,
+		.stale_at = GetCurrentTimestamp(),
 		.keylen = VARSIZE_ANY_EXHDR(key), .key = (uint8 *) VARDATA_ANY(key)
 	};
 
-	if (ent_queue_length(ob->queue) < MAX_ASKED)
-		ent_queue_push(ob->queue, &e);
+	if (ent_outbound_queued(ob) < MAX_ASKED)
+		ent_outbound_push(ob, t, &e);
 }
 
 static void

@@ -75,6 +75,7 @@ ent_outbound_create(int32 peer, Oid role, EntPeerSlot *slot)
 	ob->role = role;
 	ob->slot = slot;
 	ob->queue = ent_queue_create(alloc);
+	ob->together = ent_queue_create(alloc);
 	ctl.entrysize = sizeof(EntOutOwner);
 	ob->owners = hash_create("entanglement owners sent", 64, &ctl,
 							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
@@ -115,11 +116,26 @@ ent_outbound_in_flight(const EntOutbound *ob)
 
 /* ---- from the ring into the queue ---- */
 
-static void
-push(EntOutbound *ob, const EntQueueEntry *entry)
+void
+ent_outbound_push(EntOutbound *ob, EntOutTable *t, EntQueueEntry *e)
 {
-	if (ent_queue_push(ob->queue, entry))
+	e->priority = t->priority;
+	e->round = ob->round;
+	if (ent_queue_push(t->integrity ? ob->together : ob->queue, e))
 		pg_atomic_fetch_add_u64(&ob->slot->coalesced, 1);
+}
+
+size_t
+ent_outbound_queued(const EntOutbound *ob)
+{
+	return ent_queue_length(ob->queue) + ent_queue_length(ob->together);
+}
+
+uint64
+ent_outbound_min_position(const EntOutbound *ob)
+{
+	return Min(ent_queue_min_position(ob->queue),
+			   ent_queue_min_position(ob->together));
 }
 
 static void
@@ -129,7 +145,7 @@ take_object(EntOutbound *ob, const EntEvent *ev)
 	EntOutTable *t = hash_search(ob->tables, &ev->rel, HASH_FIND, NULL);
 	EntQueueEntry e = {
 		.rel = ev->rel, .owner = ev->owner, .flags = ev->flags,
-		.position = ev->position, .since = ev->since,
+		.position = ev->position, .since = ev->since, .newest = ev->serial,
 		.stale_at = GetCurrentTimestamp(), .keylen = ev->keylen, .key = ev->key
 	};
 
@@ -147,8 +163,7 @@ take_object(EntOutbound *ob, const EntEvent *ev)
 	/* what the scan has not reached is only complete up to the scan's start */
 	if (o->scanning && e.since > o->floor)
 		e.since = o->floor;
-	e.priority = t->priority;
-	push(ob, &e);
+	ent_outbound_push(ob, t, &e);
 }
 
 void
@@ -205,9 +220,11 @@ rescan_all(EntOutbound *ob)
 			ent_outbound_start_scan(ob, o, o->claimed, ob->ring_position);
 }
 
-static void
-read_ring(EntOutbound *ob)
+void
+ent_outbound_read_ring(EntOutbound *ob)
 {
+	bool		due = ob->adverts_due;
+
 	EntEvent	events[READ_EVENTS];
 	char	   *keys;
 	int			n;
@@ -233,6 +250,8 @@ read_ring(EntOutbound *ob)
 		if (keys)
 			pfree(keys);
 	} while (n == READ_EVENTS);
+	if (ob->adverts_due && !due)
+		ob->adverts_position = ob->ring_position;
 }
 
 /* ---- what is durable at the peer ---- */
@@ -242,7 +261,7 @@ static bool
 caught_up(EntOutbound *ob)
 {
 	return ob->answered_once && ob->scans == 0 &&
-		ent_queue_min_position(ob->queue) > ob->catch_position &&
+		ent_outbound_min_position(ob) > ob->catch_position &&
 		!(ob->in_flight && ob->flight_min <= ob->catch_position);
 }
 
@@ -250,11 +269,12 @@ void
 ent_outbound_show(EntOutbound *ob)
 {
 	EntPeerSlot *slot = ob->slot;
-	int64		oldest = ent_queue_oldest(ob->queue);
+	int64		oldest = Min(ent_queue_oldest(ob->queue),
+							 ent_queue_oldest(ob->together));
 
 	if (ob->in_flight && ob->flight_oldest < oldest)
 		oldest = ob->flight_oldest;
-	pg_atomic_write_u64(&slot->queued, ent_queue_length(ob->queue));
+	pg_atomic_write_u64(&slot->queued, ent_outbound_queued(ob));
 	pg_atomic_write_u64(&slot->oldest, oldest == PG_INT64_MAX ? 0 : oldest);
 	if (caught_up(ob))
 		pg_atomic_write_u64(&slot->stale_since, 0);
@@ -277,7 +297,7 @@ uint64
 ent_outbound_settled(EntOutbound *ob)
 {
 	uint64		position = ob->ring_position;
-	uint64		queued = ent_queue_min_position(ob->queue);
+	uint64		queued = ent_outbound_min_position(ob);
 
 	if (queued < position)
 		position = queued;
@@ -308,21 +328,20 @@ ent_outbound_poll(EntOutbound *ob)
 {
 	EntDatabaseSlot *db = ent_shmem_database(false);
 	uint64		routes = db ? pg_atomic_read_u64(&db->routes) : 0;
-	bool		due = ob->adverts_due;
 
 	if (routes != ob->routes)
 	{
 		ob->routes = routes;
+		if (!ob->adverts_due)
+			ob->adverts_position = ob->ring_position;
 		ob->adverts_due = true;
 		ob->requests_due = true;
 	}
-	read_ring(ob);
-	if (ob->adverts_due && !due)
-		ob->adverts_position = ob->ring_position;
+	ent_outbound_read_ring(ob);
 	ent_outbound_show(ob);
 	if (ob->in_flight)
 		return false;
-	return ent_queue_length(ob->queue) > 0 || ob->adverts_due ||
+	return ent_outbound_queued(ob) > 0 || ob->adverts_due ||
 		((ob->owed_due || ob->requests_due) && ob->answered_once) ||
 		ob->scans > 0 || ent_outbound_presents_due(ob) || ob->slot->nudge ||
 		is_asked(ob) ||
@@ -368,7 +387,6 @@ load_owed(EntOutbound *ob)
 		EntQueueEntry e = {
 			.rel = rel, .owner = ent_query_int4(row, 2, NULL),
 			.flags = ENT_ROW_REFRESH | ENT_ROW_LATE,
-			.priority = t ? t->priority : 0,
 			.position = ob->ring_position,
 			.stale_at = GetCurrentTimestamp(),
 			.keylen = VARSIZE_ANY_EXHDR(key), .key = (uint8 *) VARDATA_ANY(key)
@@ -376,7 +394,7 @@ load_owed(EntOutbound *ob)
 		EntOutOwner *o = hash_search(ob->owners, &e.owner, HASH_FIND, NULL);
 
 		if (o && o->wanted && t && t->known)
-			push(ob, &e);
+			ent_outbound_push(ob, t, &e);
 	}
 	SPI_freetuptable(SPI_tuptable);
 	ob->owed_due = false;
@@ -429,8 +447,10 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	if (ob->owed_due && ob->answered_once)
 		load_owed(ob);
 	ent_outbound_scan(ob);
+	ent_outbound_ask_cut(ob);
 	ent_outbound_write_presents(ob, &w, max_bytes);
 	ent_outbound_write_objects(ob, &w, max_bytes);
+	ent_outbound_write_together(ob, &w);
 	ent_outbound_write_claims(ob, &w);
 	if ((ob->requests_due || ob->answers_held) && ob->answered_once)
 		ent_outbound_write_requests(ob, &w, max_bytes);

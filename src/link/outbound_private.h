@@ -1,7 +1,8 @@
 /*
  * link/outbound_private.h
  *	  What the files of the sending end share: outbound.c (life, ring, batch),
- *	  outscan.c (adverts, catching up), outdata.c (objects, claims),
+ *	  outscan.c (adverts, catching up), outdata.c (objects),
+ *	  outclaim.c (claims), outtogether.c (what goes as of one cut),
  *	  outpresent.c (which keys live), outrequest.c (requests),
  *	  outresponse.c (their answers), outanswer.c (what the receiver answers),
  *	  outlife.c (owners that are no more).
@@ -13,6 +14,7 @@
 
 #include "lib/ilist.h"
 #include "utils/hsearch.h"
+#include "utils/snapshot.h"
 #include "utils/timestamp.h"
 
 #include "base/shmem.h"
@@ -68,6 +70,7 @@ typedef struct EntOutTable
 	bool		withheld;		/* the role may not see it */
 	bool		known;			/* the peer has such a table */
 	int32		priority;
+	bool		integrity;
 	int			ncolumns;
 	bool	   *may;			/* by column: announced */
 	uint64		generation;		/* of the EntRelation may belongs to */
@@ -102,6 +105,13 @@ struct EntOutbound
 	Oid			role;
 	EntPeerSlot *slot;
 	EntQueue   *queue;
+	EntQueue   *together;		/* of tables with integrity: what is in it goes
+								 * as of one cut */
+	uint64		round;			/* of asking for cuts: what was queued in an
+								 * earlier one is in the cut */
+	uint64		cut_ticket;		/* of the cut asked for, 0: none */
+	uint64		cut_position;	/* in the ring, when it was asked for */
+	TimestampTz cut_at;			/* likewise */
 	HTAB	   *owners;			/* EntOutOwner */
 	HTAB	   *tables;			/* EntOutTable */
 	dlist_head	claiming;		/* owners with a claim to make */
@@ -146,6 +156,21 @@ struct EntOutbound
 	bool		homes_told;		/* all that is at home here was offered */
 };
 
+/* From where objects are taken into a batch, and how many. */
+typedef struct EntOutSource
+{
+	EntQueue   *queue;
+	bool		cut;			/* all under this snapshot, else each chunk under a
+								 * newer one */
+	Snapshot	snapshot;
+	size_t		max_bytes;		/* of the whole batch; exceeded by one row at most,
+								 * or by as much again */
+	size_t		max_objects;
+	/* used within */
+	MemoryContext context;
+	List	   *later;
+} EntOutSource;
+
 typedef struct EntOutLate
 {
 	int32		rel;
@@ -166,6 +191,16 @@ extern void ent_outbound_take_confirm(EntOutbound *ob, EntReader *r);
 
 /* outbound.c */
 extern uint64 ent_outbound_settled(EntOutbound *ob);
+/*
+ * Queues an object of a table; priority and round are filled in. What the entry
+ * says of versions is true of what is committed.
+ */
+extern void ent_outbound_push(EntOutbound *ob, EntOutTable *t, EntQueueEntry *e);
+/* Entries of both queues, and the least position of all. */
+extern size_t ent_outbound_queued(const EntOutbound *ob);
+extern uint64 ent_outbound_min_position(const EntOutbound *ob);
+/* Takes what is new in the ring. */
+extern void ent_outbound_read_ring(EntOutbound *ob);
 /* Tells drain what is durable at the peer. */
 extern void ent_outbound_show(EntOutbound *ob);
 extern void ent_outbound_claim(EntOutbound *ob, EntOutOwner *o, int64 serial,
@@ -183,13 +218,27 @@ extern void ent_outbound_scan(EntOutbound *ob);
 /* outdata.c */
 extern void ent_outbound_write_objects(EntOutbound *ob, EntWriter *w,
 									   size_t max_bytes);
-extern void ent_outbound_write_claims(EntOutbound *ob, EntWriter *w);
+extern void ent_outbound_write_source(EntOutbound *ob, EntWriter *w,
+									  EntOutSource *source);
 /*
  * Runs something that reads rows in a subtransaction, and takes back what it
  * wrote if that fails. NULL: done, else the error, which is about some row.
  */
 extern ErrorData *ent_outbound_try(void (*run) (void *), void *arg,
 								   EntWriter *w);
+
+/* outclaim.c */
+extern void ent_outbound_write_claims(EntOutbound *ob, EntWriter *w);
+
+/* outtogether.c */
+/*
+ * Objects that go together, as of a cut: first ask, when all that is to be in
+ * it has been queued, then write.
+ */
+extern void ent_outbound_ask_cut(EntOutbound *ob);
+extern void ent_outbound_write_together(EntOutbound *ob, EntWriter *w);
+/* No more is to be scanned before it has been sent. */
+extern bool ent_outbound_together_full(EntOutbound *ob);
 
 /* outpresent.c */
 /* The peer is to be told, from the first key on, which of these live. */

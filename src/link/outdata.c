@@ -1,6 +1,6 @@
 /*
  * link/outdata.c
- *	  The sending end: objects and claims into a batch.
+ *	  The sending end: objects into a batch.
  *
  * Only what is taken from the queue at this moment is read, as it is at this
  * moment, as the peer's role; nothing waits in encoded form.
@@ -9,18 +9,16 @@
 
 #include "access/detoast.h"
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
-#include "base/guc.h"
 #include "link/outbound_private.h"
 #include "step/extract.h"
 #include "store/object.h"
 #include "store/owner.h"
-#include "store/query.h"
 #include "store/value.h"
 
 #define MAX_TAKE	128			/* objects extracted at a time */
@@ -32,22 +30,12 @@ typedef enum Fate
 	FATE_LATER					/* did not fit into this batch */
 } Fate;
 
-#define GAPS_MS			100		/* gaps are looked for at most this often */
-
-static EntQuery gaps_query = {
-	"SELECT o.sure OPERATOR(pg_catalog.<) o.told "
-	"OR EXISTS (SELECT 1 FROM entanglement.parked p WHERE p.owner OPERATOR(pg_catalog.=) $1) "
-	"OR EXISTS (SELECT 1 FROM entanglement.owed d WHERE d.owner OPERATOR(pg_catalog.=) $1 "
-	"AND d.peer OPERATOR(pg_catalog.=) $2) "
-	"FROM entanglement.owner o WHERE o.no OPERATOR(pg_catalog.=) $1",
-	2, {INT4OID, INT4OID}, NULL
-};
-
 typedef struct Taken
 {
 	EntQueueEntry entry;
 	EntExtract *extract;		/* set once extracted */
 	Fate		fate;
+	bool		again;			/* the cut does not have the newest version */
 } Taken;
 
 static int
@@ -84,12 +72,12 @@ other_owner_taken(const Taken *taken, int n, const EntQueueEntry *e)
  * be told first.
  */
 static int
-take(EntOutbound *ob, Taken *taken, int max)
+take(EntOutbound *ob, EntQueue *queue, Taken *taken, int max)
 {
 	uint8	   *keybuf = palloc(ENT_WIRE_MAX_KEY);
 	int			n = 0;
 
-	while (n < max && ent_queue_pop(ob->queue, &taken[n].entry, keybuf))
+	while (n < max && ent_queue_pop(queue, &taken[n].entry, keybuf))
 	{
 		EntQueueEntry *e = &taken[n].entry;
 		EntOutOwner *o = hash_search(ob->owners, &e->owner, HASH_FIND, NULL);
@@ -100,7 +88,7 @@ take(EntOutbound *ob, Taken *taken, int max)
 			continue;
 		if (other_owner_taken(taken, n, e))
 		{
-			ent_queue_push(ob->queue, e);
+			ent_queue_push(queue, e);
 			break;
 		}
 		key = palloc(e->keylen);
@@ -285,9 +273,19 @@ typedef struct Section
 	EntOutTable *table;
 	Taken	   *taken;
 	int			n;
-	Snapshot	snapshot;
-	size_t		max_bytes;
+	EntOutSource *source;
 } Section;
+
+/*
+ * What was queued after the cut had been asked for may be missing in it. If
+ * so, the version that is in it goes now, and the newer one with another cut.
+ */
+static bool
+not_in_cut(Section *s, Taken *t)
+{
+	return s->source->cut && t->entry.round >= s->ob->round &&
+		t->extract->serial < t->entry.newest;
+}
 
 /* Reads the objects of a section as they are now. */
 static void
@@ -303,15 +301,19 @@ extract_section(Section *s)
 		items[i].keylen = e->keylen;
 		items[i].owner = e->owner;
 		items[i].since = e->since;
+		items[i].asked = (e->flags & ENT_ROW_LATE) != 0;
 		s->taken[i].extract = &items[i];
 		s->taken[i].fate = FATE_DONE;
 	}
-	if (ent_extract(s->rel, s->ob->role, s->table->may, s->snapshot, items, s->n))
+	if (ent_extract(s->rel, s->ob->role, s->table->may, s->source->snapshot, items,
+					s->n))
 	{
 		/* the commit that precedes sending makes all that is visible durable */
 		(void) GetTopTransactionId();
 		ForceSyncCommit();
 	}
+	for (int i = 0; i < s->n; i++)
+		s->taken[i].again = not_in_cut(s, &s->taken[i]);
 }
 
 /* Encodes a section, and notes what became of each object. */
@@ -332,8 +334,10 @@ encode_section(void *section)
 
 		if (x->kind == ENT_EXTRACT_NOTHING || x->passed || !sendable(s->ob, s->rel, x))
 			continue;
-		if (w->len > s->max_bytes &&
-			w->len + row_size(s->rel, x) > 2 * s->max_bytes)
+		if (t->again && x->serial <= t->entry.since)
+			continue;			/* the peer has what is in the cut */
+		if (w->len > s->source->max_bytes &&
+			w->len + row_size(s->rel, x) > 2 * s->source->max_bytes)
 		{
 			t->fate = FATE_LATER;
 			continue;
@@ -419,6 +423,40 @@ report_unsendable(Section *s, ErrorData *error)
 	s->taken[0].fate = FATE_DONE;
 }
 
+/* Back into the queue, once all that is to go has been taken from it. */
+static void
+put_off(Section *s, const EntQueueEntry *e)
+{
+	MemoryContext old = MemoryContextSwitchTo(s->source->context);
+	EntQueueEntry *copy = palloc(sizeof(EntQueueEntry));
+	uint8	   *key = palloc(e->keylen);
+
+	memcpy(key, e->key, e->keylen);
+	*copy = *e;
+	copy->key = key;
+	s->source->later = lappend(s->source->later, copy);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * What is missing in the cut has come after it was asked for: from there on
+ * claims wait for it, however often that happens to a hot object.
+ */
+static void
+put_off_rest(Section *s, Taken *t)
+{
+	EntQueueEntry rest = t->entry;
+
+	rest.position = Max(rest.position, s->ob->cut_position);
+	rest.stale_at = Max(rest.stale_at, s->ob->cut_at);
+	if (t->fate == FATE_SENT)
+	{
+		rest.since = Max(rest.since, t->extract->serial);
+		rest.flags = 0;
+	}
+	put_off(s, &rest);
+}
+
 static void
 settle_section(Section *s, size_t bytes)
 {
@@ -427,8 +465,11 @@ settle_section(Section *s, size_t bytes)
 	for (int i = 0; i < s->n; i++)
 	{
 		if (s->taken[i].fate == FATE_LATER)
-			ent_queue_push(s->ob->queue, &s->taken[i].entry);
-		else
+			put_off(s, &s->taken[i].entry);
+		else if (s->taken[i].again)
+			put_off_rest(s, &s->taken[i]);
+		if (s->taken[i].fate == FATE_SENT ||
+			(s->taken[i].fate == FATE_DONE && !s->taken[i].again))
 			note_flight(s->ob, &s->taken[i]);
 		if (s->taken[i].fate == FATE_SENT)
 			sent++;
@@ -444,12 +485,12 @@ settle_section(Section *s, size_t bytes)
  */
 static void
 write_section(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
-			  Snapshot snapshot, size_t max_bytes)
+			  EntOutSource *source)
 {
 	Section		s = {
 		.ob = ob, .w = w, .rel = ent_relinfo_get(taken[0].entry.rel),
 		.table = hash_search(ob->tables, &taken[0].entry.rel, HASH_FIND, NULL),
-		.taken = taken, .n = n, .snapshot = snapshot, .max_bytes = max_bytes
+		.taken = taken, .n = n, .source = source
 	};
 	size_t		start = w->len;
 
@@ -459,7 +500,7 @@ write_section(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
 		ob->adverts_due = true;
 		ob->adverts_position = ob->ring_position;
 		for (int i = 0; s.rel != NULL && i < n; i++)
-			ent_queue_push(ob->queue, &taken[i].entry);
+			put_off(&s, &taken[i].entry);
 		return;
 	}
 	if (ent_outbound_try(encode_section, &s, w) == NULL)
@@ -481,151 +522,67 @@ write_section(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
 	}
 }
 
-void
-ent_outbound_write_objects(EntOutbound *ob, EntWriter *w, size_t max_bytes)
+/* Extracts and writes n objects, under the source's snapshot or a fresh one. */
+static void
+write_taken(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
+			EntOutSource *source)
 {
-	Taken	   *taken = palloc(MAX_TAKE * sizeof(Taken));
+	Snapshot	fresh = NULL;
+	int			level;
+
+	if (!source->cut)
+		source->snapshot = fresh = RegisterSnapshot(GetLatestSnapshot());
+	level = ent_value_enter();
+	for (int from = 0, to; from < n; from = to)
+	{
+		for (to = from + 1; to < n &&
+			 by_table_and_owner(&taken[from], &taken[to]) == 0; to++)
+			;
+		write_section(ob, w, taken + from, to - from, source);
+	}
+	ent_value_leave(level);
+	if (fresh)
+		UnregisterSnapshot(fresh);
+}
+
+void
+ent_outbound_write_source(EntOutbound *ob, EntWriter *w, EntOutSource *source)
+{
+	Taken	   *taken = palloc0(MAX_TAKE * sizeof(Taken));
 	MemoryContext chunk = AllocSetContextCreate(CurrentMemoryContext,
 												"entanglement chunk",
 												ALLOCSET_DEFAULT_SIZES);
+	size_t		left = source->max_objects;
+	ListCell   *lc;
 
-	while (w->len < max_bytes && ent_queue_length(ob->queue) > 0 &&
-		   !ob->adverts_due)
+	source->context = CurrentMemoryContext;
+	source->later = NIL;
+	while (w->len < source->max_bytes && left > 0 &&
+		   ent_queue_length(source->queue) > 0 && !ob->adverts_due)
 	{
-		size_t		room = (max_bytes - w->len) / Max(ob->row_bytes, 16) + 1;
+		size_t		room = (source->max_bytes - w->len) / Max(ob->row_bytes, 16) + 1;
 		MemoryContext old = MemoryContextSwitchTo(chunk);
-		Snapshot	snapshot;
-		int			n,
-					level;
+		int			n = take(ob, source->queue, taken,
+							 Min(Min(room, left), MAX_TAKE));
 
-		n = take(ob, taken, Min(room, MAX_TAKE));
-		snapshot = RegisterSnapshot(GetLatestSnapshot());
-		level = ent_value_enter();
-		for (int from = 0, to; from < n; from = to)
-		{
-			for (to = from + 1; to < n &&
-				 by_table_and_owner(&taken[from], &taken[to]) == 0; to++)
-				;
-			write_section(ob, w, taken + from, to - from, snapshot, max_bytes);
-		}
-		ent_value_leave(level);
-		UnregisterSnapshot(snapshot);
+		CHECK_FOR_INTERRUPTS();
+		write_taken(ob, w, taken, n, source);
+		left -= n;
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(chunk);
 	}
+	foreach(lc, source->later)
+		ent_queue_push(source->queue, lfirst(lc));
 	MemoryContextDelete(chunk);
 	pfree(taken);
 }
 
-/* ---- claims ---- */
-
-/*
- * A remote owner's claim covers objects that this node still waits for itself
- * (parked), or that came late and are owed to the peer. Both have tables of
- * their own, so that haves need not wait for them; but the peer must know, or it
- * would never ask another route for what this one then forgets.
- */
-static bool
-has_gaps(EntOutbound *ob, int32 owner)
-{
-	Datum		args[2] = {Int32GetDatum(owner), Int32GetDatum(ob->peer)};
-	bool		gaps;
-
-	if (ent_object_owner_is_local(owner))
-		return false;
-	ent_query_run(&gaps_query, args, NULL, SPI_OK_SELECT, NULL);
-	gaps = SPI_processed > 0 && ent_query_bool(0, 1);
-	SPI_freetuptable(SPI_tuptable);
-	return gaps;
-}
-
-static void
-write_claim(EntOutbound *ob, EntWriter *w, EntOutOwner *o, int64 serial)
-{
-	EntWireClaim claim = {.owner = o->no, .epoch = o->epoch, .serial = serial};
-	MemoryContext old;
-
-	o->gapped = has_gaps(ob, o->no);
-	ent_wire_write_claim(w, o->gapped ? ENT_SECTION_CLAIM_GAPS : ENT_SECTION_CLAIM,
-						 &claim);
-	old = MemoryContextSwitchTo(ob->context);
-	o->claiming_serial = serial;
-	ob->flight_claims = lappend(ob->flight_claims, o);
-	MemoryContextSwitchTo(old);
-}
-
-/* What was claimed with gaps has none any more. */
-static void
-write_closed_gaps(EntOutbound *ob, EntWriter *w)
-{
-	HASH_SEQ_STATUS seq;
-	EntOutOwner *o;
-
-	if (!TimestampDifferenceExceeds(ob->gaps_at, GetCurrentTimestamp(), GAPS_MS))
-		return;
-	ob->gaps_at = GetCurrentTimestamp();
-	hash_seq_init(&seq, ob->owners);
-	while ((o = hash_seq_search(&seq)) != NULL)
-		if (o->gapped && o->wanted && !o->withheld && !o->scanning &&
-			o->claimed > 0 && o->claiming_serial <= o->claimed &&
-			!has_gaps(ob, o->no))
-			write_claim(ob, w, o, o->claimed);
-}
-
-static void
-write_owner_claims(EntOutbound *ob, EntWriter *w, uint64 unsent)
-{
-	dlist_mutable_iter iter;
-
-	dlist_foreach_modify(iter, &ob->claiming)
-	{
-		EntOutOwner *o = dlist_container(EntOutOwner, node, iter.cur);
-		int64		serial = 0;
-
-		if (ent_outbound_presents_left(ob, o->no))
-			continue;
-		if (o->current.serial > 0 && o->current.position < unsent)
-		{
-			serial = o->current.serial;
-			o->current = o->next;
-			memset(&o->next, 0, sizeof(o->next));
-		}
-		if (o->current.serial > 0 && o->current.position < unsent)
-		{
-			serial = o->current.serial;
-			memset(&o->current, 0, sizeof(o->current));
-		}
-		if (serial > o->claimed && o->wanted)
-			write_claim(ob, w, o, serial);
-		if (o->current.serial == 0)
-		{
-			o->claiming = false;
-			dlist_delete(&o->node);
-		}
-	}
-}
-
 void
-ent_outbound_write_claims(EntOutbound *ob, EntWriter *w)
+ent_outbound_write_objects(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 {
-	uint64		unsent = ent_queue_min_position(ob->queue);
-	dlist_mutable_iter iter;
+	EntOutSource source = {
+		.queue = ob->queue, .max_bytes = max_bytes, .max_objects = SIZE_MAX
+	};
 
-	write_owner_claims(ob, w, unsent);
-	write_closed_gaps(ob, w);
-	ob->claimed_at = GetCurrentTimestamp();
-	dlist_foreach_modify(iter, &ob->arrears)
-	{
-		EntOutArrears *a = dlist_container(EntOutArrears, node, iter.cur);
-		EntOutOwner *o = hash_search(ob->owners, &a->owner, HASH_FIND, NULL);
-		EntWireArrears done = {.owner = a->owner, .table = a->rel};
-
-		if (!a->queued || a->position >= unsent || (o && o->withheld) ||
-			ent_outbound_presents_left(ob, a->owner))
-			continue;
-		ent_wire_write_arrears(w, ENT_SECTION_ARREARS_DONE, &done);
-		ob->flight_arrears = true;
-		dlist_delete(&a->node);
-		pfree(a);
-	}
+	ent_outbound_write_source(ob, w, &source);
 }

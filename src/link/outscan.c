@@ -11,6 +11,7 @@
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -37,7 +38,7 @@ static EntQuery objects_query = {
 };
 static EntQuery graves_query = {
 	"SELECT rel, key, serial, changed_at FROM entanglement.tombstone "
-	"WHERE owner OPERATOR(pg_catalog.=) $1 AND serial OPERATOR(pg_catalog.>) $2 "
+	"WHERE (owner OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.=) $1 AND serial OPERATOR(pg_catalog.>) $2 "
 	"AND ($4 OR heir IS NOT NULL OR from_owner IS NOT NULL) ORDER BY serial LIMIT $3",
 	4, {INT4OID, INT8OID, INT8OID, BOOLOID}, NULL
 };
@@ -183,6 +184,7 @@ describe_table(EntOutbound *ob, EntRelation *rel, EntOutTable *t,
 	t->ncolumns = rel->ncolumns;
 	t->generation = rel->generation;
 	t->priority = rel->priority;
+	t->integrity = rel->integrity;
 	memset(wire, 0, sizeof(EntWireTable));
 	if (!ent_policy_columns(rel, ob->role, t->may))
 		return false;
@@ -326,7 +328,7 @@ queue_rows(EntOutbound *ob, int32 owner, int64 since, unsigned flags,
 		bytea	   *key = DatumGetByteaPP(ent_query_datum(row, 2, &null));
 		EntQueueEntry e = {
 			.rel = rel, .owner = owner, .flags = flags, .position = position,
-			.since = since, .priority = t ? t->priority : 0,
+			.since = since, .newest = ent_query_int8(row, 3, NULL),
 			.stale_at = DatumGetTimestampTz(ent_query_datum(row, 4, &null)),
 			.keylen = VARSIZE_ANY_EXHDR(key), .key = (uint8 *) VARDATA_ANY(key)
 		};
@@ -335,8 +337,7 @@ queue_rows(EntOutbound *ob, int32 owner, int64 since, unsigned flags,
 			break;
 		if (t == NULL || !t->known)
 			continue;
-		if (ent_queue_push(ob->queue, &e))
-			pg_atomic_fetch_add_u64(&ob->slot->coalesced, 1);
+		ent_outbound_push(ob, t, &e);
 		n++;
 	}
 	return n;
@@ -425,20 +426,14 @@ scan_arrears(EntOutbound *ob, EntOutArrears *a, Snapshot snapshot)
 	a->scanned = upto;
 }
 
-/*
- * Takes the next chunk of every scan once the chunks before have been sent.
- */
-void
-ent_outbound_scan(EntOutbound *ob)
+static void
+scan_chunks(EntOutbound *ob)
 {
 	HASH_SEQ_STATUS seq;
 	EntOutOwner *o;
 	dlist_iter	iter;
-	Snapshot	snapshot;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
-	if (ob->scans == 0 || ent_queue_min_position(ob->queue) <= ob->scan_position)
-		return;
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	hash_seq_init(&seq, ob->owners);
 	while ((o = hash_seq_search(&seq)) != NULL)
 		if (o->scanning && o->wanted)
@@ -451,4 +446,24 @@ ent_outbound_scan(EntOutbound *ob)
 			scan_arrears(ob, a, snapshot);
 	}
 	UnregisterSnapshot(snapshot);
+}
+
+/*
+ * Takes the next chunk of every scan once the chunks before have been sent. What
+ * goes together waits for the end of the scans, so it is no reason to wait.
+ */
+void
+ent_outbound_scan(EntOutbound *ob)
+{
+	size_t		before;
+
+	do
+	{
+		before = ent_queue_length(ob->together);
+		if (ob->scans == 0 || ent_outbound_together_full(ob) ||
+			ent_queue_min_position(ob->queue) <= ob->scan_position)
+			break;
+		CHECK_FOR_INTERRUPTS();
+		scan_chunks(ob);
+	} while (ent_queue_length(ob->together) > before);
 }

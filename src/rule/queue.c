@@ -360,6 +360,10 @@ join(EntQueueEntry *have, const EntQueueEntry *e)
 		have->since = e->since;
 	if (e->stale_at < have->stale_at)
 		have->stale_at = e->stale_at;
+	if (e->newest > have->newest)
+		have->newest = e->newest;
+	if (e->round > have->round)
+		have->round = e->round;
 }
 
 /* Moves an entry to where a smaller position or another priority puts it. */

@@ -30,6 +30,9 @@ typedef struct EntQueueEntry
 	int64_t		since;			/* the peer's copy is complete up to here;
 								 * least on merge */
 	int64_t		stale_at;		/* microseconds, any clock; least on merge */
+	int64_t		newest;			/* serial of the newest version told of; greatest
+								 * on merge */
+	uint64_t	round;			/* in which it was told of; greatest on merge */
 	size_t		keylen;
 	const uint8_t *key;			/* owned by the queue while queued */
 } EntQueueEntry;

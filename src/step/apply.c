@@ -276,6 +276,8 @@ apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 		return ent_apply_inherit(&w, versions);
 	if (!acceptable(a, c, r))
 		return false;
+	if (ent_integrity_holds_back(a, c, r))
+		return false;
 	if (r->op != ENT_ROW_DELETE || (c->exists && c->owner == a->owner))
 		ent_apply_write(&w);
 	switch (w.outcome)
@@ -354,9 +356,8 @@ apply_rows(Section *s)
 	ent_versions_write(versions);
 }
 
-/* Is this error about the data, so that trying again as is makes no sense? */
-static bool
-about_the_row(int sqlstate)
+bool
+ent_apply_about_the_row(int sqlstate)
 {
 	switch (ERRCODE_TO_CATEGORY(sqlstate))
 	{
@@ -399,7 +400,7 @@ try_rows(Section *s)
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
-	if (error && !about_the_row(error->sqlerrcode))
+	if (error && !ent_apply_about_the_row(error->sqlerrcode))
 		ReThrowError(error);
 	return error;
 }

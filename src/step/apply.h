@@ -47,6 +47,7 @@ typedef struct EntApply
 	/* by local column: how the sender encodes */
 	const EntWireFormat *formats;
 	const Oid  *sender_types;
+	struct EntIntegrity *integrity; /* foreign keys are kept; NULL: not */
 	int64		stored;			/* counts rows stored (out) */
 } EntApply;
 
@@ -59,5 +60,24 @@ extern void ent_apply(EntApply *a, EntApplyRow *rows, int n);
  */
 extern void ent_apply_present(EntApply *a, bytea *lo, bytea *hi, int64 serial,
 							  Datum *keys, int nkeys);
+
+/*
+ * Foreign keys of tables with integrity, over what is applied in one
+ * subtransaction of the caller's: rows may come in any order, at its end all
+ * must be right. Those that are not are remembered; the caller rolls back and
+ * applies all again, and they are parked instead.
+ *
+ *	begin, and for each try: reset, ent_apply..., check; until check is true.
+ */
+typedef struct EntIntegrity EntIntegrity;
+
+/* In the current memory context; NULL: no table has integrity. */
+extern EntIntegrity *ent_integrity_begin(void);
+extern void ent_integrity_reset(EntIntegrity *in);
+extern bool ent_integrity_check(EntIntegrity *in);
+/* What parked rows may have waited for (parked.waits_for), of what is done. */
+extern List *ent_integrity_helped(EntIntegrity *in);	/* of int64 * */
+/* ... and of rows that were held back for the first time. */
+extern List *ent_integrity_missed(EntIntegrity *in);
 
 #endif							/* ENT_STEP_APPLY_H */

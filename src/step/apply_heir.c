@@ -52,15 +52,19 @@ pass_to(EntApplyWrite *w, EntVersions *versions, const EntHand *heir)
 	ent_wake_collector_at_commit();
 }
 
-static void
+/* False when a foreign key holds it back. */
+static bool
 delete_it(EntApplyWrite *w, EntVersions *versions)
 {
 	EntApplyRow gone = *w->r;
 	EntApplyWrite del = {.a = w->a,.c = w->c,.r = &gone};
 
 	gone.op = ENT_ROW_DELETE;
+	if (ent_integrity_holds_back(w->a, w->c, &gone))
+		return false;
 	ent_apply_write(&del);
 	ent_versions_drop(versions, w->a->rel->no, w->c->key);
+	return true;
 }
 
 bool
@@ -85,7 +89,11 @@ ent_apply_inherit(EntApplyWrite *w, EntVersions *versions)
 		bool		lives = ent_handover_follow(a->rel->no, c->key, &heir, NULL);
 
 		if (lives && r->op == ENT_ROW_FULL)
+		{
+			if (ent_integrity_holds_back(a, c, r))
+				return false;
 			ent_apply_write(w);
+		}
 		if (w->outcome == ENT_APPLY_INVISIBLE)
 		{
 			ent_apply_park(a, c, r, "42501", "the row exists but the peer's role may not change it",
@@ -94,8 +102,8 @@ ent_apply_inherit(EntApplyWrite *w, EntVersions *versions)
 		}
 		if (lives)
 			pass_to(w, versions, &heir);
-		else if (mine)
-			delete_it(w, versions);
+		else if (mine && !delete_it(w, versions))
+			return false;
 		ent_apply_wake_parked(a, c);
 	}
 	ent_versions_bury(versions, a->rel->no, a->owner, a->epoch, r->serial,

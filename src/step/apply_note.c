@@ -17,15 +17,15 @@
 
 static EntQuery park_query = {
 	"INSERT INTO entanglement.parked AS p "
-	"(rel, key, owner, peer, serial, sqlstate, message, detail, foreign_key, epoch) "
-	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
+	"(rel, key, owner, peer, serial, sqlstate, message, detail, foreign_key, epoch, waits_for) "
+	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) "
 	"ON CONFLICT (rel, key, owner) DO UPDATE SET peer = EXCLUDED.peer, "
 	"epoch = EXCLUDED.epoch, serial = EXCLUDED.serial, "
 	"sqlstate = EXCLUDED.sqlstate, "
 	"message = EXCLUDED.message, detail = EXCLUDED.detail, "
-	"tries = p.tries OPERATOR(pg_catalog.+) 1 "
+	"tries = p.tries OPERATOR(pg_catalog.+) 1, waits_for = EXCLUDED.waits_for "
 	"WHERE (p.epoch, p.serial) OPERATOR(pg_catalog.<=) (EXCLUDED.epoch, EXCLUDED.serial)",
-	10, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, INT4OID}, NULL
+	11, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, INT4OID, INT8OID}, NULL
 };
 /* An older version, by another way, is not the one that is missed. */
 static EntQuery unpark_query = {
@@ -81,40 +81,60 @@ key_text(EntApply *a, EntApplyCopy *c)
 }
 
 /* Notes that the object has to be asked for again. */
+static void
+note_parked(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
+			const EntApplyReason *why)
+{
+	Datum		args[11] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
+		Int32GetDatum(a->owner), Int32GetDatum(a->peer),
+		Int64GetDatum(r->serial), CStringGetTextDatum(why->sqlstate),
+		CStringGetTextDatum(why->message), (Datum) 0, BoolGetDatum(c->foreign_key),
+	Int32GetDatum(a->epoch), Int64GetDatum(why->waits_for)};
+	char		nulls[] = "           ";
+
+	if (why->detail)
+		args[7] = CStringGetTextDatum(why->detail);
+	else
+		nulls[7] = 'n';
+	if (why->waits_for == 0)
+		nulls[10] = 'n';
+	ent_query_run(&park_query, args, nulls, SPI_OK_INSERT, NULL);
+	c->parked = true;
+}
+
 void
 ent_apply_note_parked(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
 					  const char *sqlstate, const char *message,
 					  const char *detail)
 {
-	Datum		args[10] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
-		Int32GetDatum(a->owner), Int32GetDatum(a->peer),
-		Int64GetDatum(r->serial), CStringGetTextDatum(sqlstate),
-		CStringGetTextDatum(message), (Datum) 0, BoolGetDatum(c->foreign_key),
-	Int32GetDatum(a->epoch)};
-	char		nulls[] = "          ";
+	EntApplyReason why = {sqlstate, message, detail, 0};
 
-	if (detail)
-		args[7] = CStringGetTextDatum(detail);
-	else
-		nulls[7] = 'n';
-	ent_query_run(&park_query, args, nulls, SPI_OK_INSERT, NULL);
-	c->parked = true;
+	note_parked(a, c, r, &why);
 }
 
 /* A refused value must not be lost nor hold up others: note it, ask later. */
 void
-ent_apply_park(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
-			   const char *sqlstate, const char *message, const char *detail)
+ent_apply_park_because(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
+					   const EntApplyReason *why)
 {
 	bool		was_parked = c->parked;
 
-	ent_apply_note_parked(a, c, r, sqlstate, message, detail);
+	note_parked(a, c, r, why);
 	if (!was_parked)
 		ereport(LOG,
 				(errmsg("object %s of table \"%s.%s\" could not be stored: %s",
 						key_text(a, c), a->rel->schema, a->rel->name,
-						message),
+						why->message),
 				 errhint("See entanglement.parked_rows; it will be tried again.")));
+}
+
+void
+ent_apply_park(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
+			   const char *sqlstate, const char *message, const char *detail)
+{
+	EntApplyReason why = {sqlstate, message, detail, 0};
+
+	ent_apply_park_because(a, c, r, &why);
 }
 
 /* The object's place is free: others parked for the same key may come. */

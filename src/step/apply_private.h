@@ -92,11 +92,35 @@ extern void ent_apply_note_parked(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
 extern void ent_apply_park(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
 						   const char *sqlstate, const char *message,
 						   const char *detail);
+/* Why a row cannot be stored now. */
+typedef struct EntApplyReason
+{
+	const char *sqlstate;
+	const char *message;
+	const char *detail;			/* or NULL */
+	int64		waits_for;		/* 0: nothing that would be noticed */
+} EntApplyReason;
+
+extern void ent_apply_park_because(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
+								   const EntApplyReason *why);
 /* That version is not missed any more. */
 extern void ent_apply_unpark(EntApply *a, EntApplyCopy *c, EntApplyRow *r);
 /* The object's place is free: others parked for the same key may come. */
 extern void ent_apply_wake_parked(EntApply *a, EntApplyCopy *c);
 /* Our other peers would not get it by its serial. */
 extern void ent_apply_owe_others(EntApply *a, EntApplyCopy *c, EntApplyRow *r);
+
+/* apply.c */
+/* Is this error about the data, so that trying again as is makes no sense? */
+extern bool ent_apply_about_the_row(int sqlstate);
+
+/* apply_integrity.c */
+/*
+ * The row is about to be stored or deleted: notes what has to be looked at
+ * in the end. True when it was found to break a foreign key in an earlier try:
+ * it has been parked.
+ */
+extern bool ent_integrity_holds_back(EntApply *a, EntApplyCopy *c,
+									 EntApplyRow *r);
 
 #endif							/* ENT_STEP_APPLY_PRIVATE_H */

@@ -37,6 +37,19 @@ static EntQuery grave_query = {
 	"AND t.key OPERATOR(pg_catalog.=) u.key OFFSET 0) t",
 	3, {INT4OID, BYTEAARRAYOID, INT4ARRAYOID}, NULL
 };
+/* What this node knows of the owner, if it would know of such an object. */
+static EntQuery gone_query = {
+	"SELECT u.n, o.epoch, o.serial "
+	"FROM unnest($2, $3) WITH ORDINALITY AS u(key, owner, n) "
+	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) u.owner "
+	"WHERE (o.local OR o.sure OPERATOR(pg_catalog.>=) o.told) "
+	"AND NOT EXISTS (SELECT FROM entanglement.arrears a "
+	"WHERE a.owner OPERATOR(pg_catalog.=) o.no AND a.rel OPERATOR(pg_catalog.=) $1) "
+	"AND NOT EXISTS (SELECT FROM entanglement.parked p "
+	"WHERE p.rel OPERATOR(pg_catalog.=) $1 AND p.key OPERATOR(pg_catalog.=) u.key "
+	"AND p.owner OPERATOR(pg_catalog.=) o.no)",
+	3, {INT4OID, BYTEAARRAYOID, INT4ARRAYOID}, NULL
+};
 static EntQuery pending_query = {
 	"SELECT c.op, c.key, c.columns, c.owner FROM entanglement.change c "
 	"WHERE c.rel OPERATOR(pg_catalog.=) $1 AND (c.key OPERATOR(pg_catalog.=) ANY ($2) "
@@ -65,6 +78,16 @@ typedef struct Job
 	Datum		keys;			/* bytea[] */
 	Snapshot	snapshot;
 } Job;
+
+static bytea *
+key_image(const EntExtract *x)
+{
+	bytea	   *b = palloc(VARHDRSZ + x->keylen);
+
+	SET_VARSIZE(b, VARHDRSZ + x->keylen);
+	memcpy(VARDATA(b), x->key, x->keylen);
+	return b;
+}
 
 static void
 read_versions(Job *j)
@@ -124,9 +147,7 @@ find_holders(Job *j)
 
 		if (x->kind != ENT_EXTRACT_DEAD || x->heir.owner == 0)
 			continue;
-		key = palloc(VARHDRSZ + x->keylen);
-		SET_VARSIZE(key, VARHDRSZ + x->keylen);
-		memcpy(VARDATA(key), x->key, x->keylen);
+		key = key_image(x);
 		if (x->heir.owner != v->holder &&
 			!ent_handover_follow(j->rel->no, key, &x->heir, j->snapshot))
 			x->heir.owner = 0;
@@ -172,6 +193,47 @@ read_graves(Job *j)
 	}
 	SPI_freetuptable(SPI_tuptable);
 	find_holders(j);
+}
+
+/*
+ * What the peer asks for and nobody has any more died before the peer could
+ * take its death: its tombstone is gone. It is told so as of the owner's serial
+ * in this snapshot.
+ */
+static void
+tell_gone(Job *j)
+{
+	Datum	   *keys = palloc(j->n * sizeof(Datum));
+	Datum	   *owners = palloc(j->n * sizeof(Datum));
+	int		   *index = palloc(j->n * sizeof(int));
+	Datum		args[3] = {Int32GetDatum(j->rel->no)};
+	int			n = 0;
+
+	for (int i = 0; i < j->n; i++)
+	{
+		EntExtract *x = &j->items[i];
+
+		if (!x->asked || x->kind != ENT_EXTRACT_NOTHING ||
+			j->versions[i].found || j->versions[i].holder != 0)
+			continue;
+		keys[n] = PointerGetDatum(key_image(x));
+		owners[n] = Int32GetDatum(x->owner);
+		index[n++] = i;
+	}
+	if (n == 0)
+		return;
+	args[1] = ent_query_array(BYTEAOID, keys, NULL, n);
+	args[2] = ent_query_array(INT4OID, owners, NULL, n);
+	ent_query_run(&gone_query, args, NULL, SPI_OK_SELECT, j->snapshot);
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		EntExtract *x = &j->items[index[ent_query_int8(row, 1, NULL) - 1]];
+
+		x->kind = ENT_EXTRACT_DEAD;
+		x->epoch = ent_query_int4(row, 2, NULL);
+		x->serial = ent_query_int8(row, 3, NULL);
+	}
+	SPI_freetuptable(SPI_tuptable);
 }
 
 /* Decides full or delta, and for a delta which columns. */
@@ -319,11 +381,7 @@ ent_extract(EntRelation *rel, Oid role, const bool *may, Snapshot snapshot,
 
 	for (int i = 0; i < n; i++)
 	{
-		bytea	   *b = palloc(VARHDRSZ + items[i].keylen);
-
-		SET_VARSIZE(b, VARHDRSZ + items[i].keylen);
-		memcpy(VARDATA(b), items[i].key, items[i].keylen);
-		keys[i] = PointerGetDatum(b);
+		keys[i] = PointerGetDatum(key_image(&items[i]));
 		items[i].kind = ENT_EXTRACT_NOTHING;
 	}
 	j.keys = ent_query_array(BYTEAOID, keys, NULL, n);
@@ -331,6 +389,7 @@ ent_extract(EntRelation *rel, Oid role, const bool *may, Snapshot snapshot,
 
 	read_versions(&j);
 	read_graves(&j);
+	tell_gone(&j);
 	for (int i = 0; i < n; i++)
 		if (j.versions[i].found || items[i].kind == ENT_EXTRACT_FULL)
 			decide(&j, i);

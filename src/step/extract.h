@@ -31,6 +31,8 @@ typedef struct EntExtract
 	size_t		keylen;
 	int32		owner;			/* expected; another owner's object is nothing */
 	int64		since;			/* the peer's copy is complete up to here; 0: in full */
+	bool		asked;			/* by the peer, which may still have what died so
+								 * long ago that it has left no trace */
 	/* answered */
 	EntExtractKind kind;
 	bool		passed;			/* born again under another owner, not yet folded:

@@ -19,6 +19,7 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "base/ring.h"
 #include "base/wake.h"
@@ -84,6 +85,8 @@ typedef struct Fold
 	HTAB	   *owners;
 	bool		complete;		/* the log was read to its end */
 	bool		doubt;			/* an earlier fold may have taken a death */
+	bool		integrity;		/* an object is of a table that keeps its foreign
+								 * keys */
 	bool		gone;			/* this one has: an object was found gone,
 								 * or a table truncated */
 	int			handed;			/* how many were handed over */
@@ -135,6 +138,13 @@ static EntQuery stranded_query = {
 	"INSERT INTO entanglement.arrears (owner, rel) VALUES ($1, $2) ON CONFLICT DO NOTHING",
 	2, {INT4OID, INT4OID}, NULL
 };
+
+static EntQuery waits_query = {
+	"SELECT 1 FROM entanglement.parked WHERE waits_for IS NOT NULL LIMIT 1",
+	0, {0}, NULL
+};
+
+#define HELP_MS		1000		/* so often at most */
 
 static uint32
 hash_fold_key(const void *key, Size size)
@@ -703,7 +713,12 @@ fold_entries(Fold *f)
 	find_existing(f);
 	find_heirs(f);
 	foreach(lc, f->entries)
-		judge(f, lfirst(lc));
+	{
+		FoldEntry  *e = lfirst(lc);
+
+		judge(f, e);
+		f->integrity |= e->rel && e->rel->integrity;
+	}
 	find_givers(f);
 	allocate(f);
 	versions = ent_versions_create();
@@ -730,6 +745,23 @@ serve_seeks(Fold *f)
 		find_owner(f, lfirst_int(lc))->wanted++;
 }
 
+/* Objects that a foreign key holds back may come in: links ask for them. */
+static void
+help_parked(void)
+{
+	static TimestampTz helped_at = 0;
+
+	if (!TimestampDifferenceExceeds(helped_at, GetCurrentTimestamp(), HELP_MS))
+		return;
+	ent_query_run(&waits_query, NULL, NULL, SPI_OK_SELECT, NULL);
+	if (SPI_processed > 0)
+	{
+		helped_at = GetCurrentTimestamp();
+		ent_wake_routes_at_commit();
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
 uint64
 ent_fold(int limit, bool *more, bool *doubt)
 {
@@ -742,6 +774,8 @@ ent_fold(int limit, bool *more, bool *doubt)
 	serve_seeks(f);
 	if (f->entries != NIL || hash_get_num_entries(f->owners) > 0)
 		fold_entries(f);
+	if (f->integrity)
+		help_parked();
 	/* what they did has its version now */
 	if (f->complete && ent_request_any_applied())
 		ent_request_settle();

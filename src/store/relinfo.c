@@ -115,6 +115,7 @@ same_relation(const EntRelation *a, const EntRelation *b)
 		!same_string(a->name, b->name) || a->key_index != b->key_index ||
 		a->priority != b->priority || a->partitioned != b->partitioned ||
 		a->keys_from_others != b->keys_from_others ||
+		a->integrity != b->integrity ||
 		a->natts != b->natts || a->ncolumns != b->ncolumns ||
 		a->nkeys != b->nkeys)
 		return false;

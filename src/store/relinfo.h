@@ -54,6 +54,7 @@ typedef struct EntRelation
 	int			priority;
 	bool		partitioned;
 	bool		keys_from_others;	/* who asks for a new row may choose its key */
+	bool		integrity;		/* its foreign keys hold here, too */
 	int			natts;			/* greatest attribute number */
 	int			ncolumns;
 	EntColumn  *columns;		/* by rising attribute number */

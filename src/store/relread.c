@@ -40,6 +40,7 @@ typedef struct Row
 	Oid			key_index;
 	int32		priority;
 	bool		keys_from_others;
+	bool		integrity;
 } Row;
 
 static uint64 generations = 0;
@@ -80,6 +81,8 @@ find_row(EntCatalog by, AttrNumber attnum, RegProcedure equals, Datum value,
 		row->keys_from_others =
 			DatumGetBool(heap_getattr(tup, ENT_RELATION_KEYS_FROM_OTHERS,
 									  desc, &null));
+		row->integrity = DatumGetBool(heap_getattr(tup, ENT_RELATION_INTEGRITY,
+												   desc, &null));
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -336,6 +339,7 @@ read_relation(const Row *row)
 	rel->relid = row->relid;
 	rel->priority = row->priority;
 	rel->keys_from_others = row->keys_from_others;
+	rel->integrity = row->integrity;
 	rel->context = context;
 	rel->generation = ++generations;
 	complete = read_table(rel);

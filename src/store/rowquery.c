@@ -150,8 +150,8 @@ table_name(EntRelation *rel)
 	return quote_qualified_identifier(rel->schema, rel->name);
 }
 
-static void
-append_where(StringInfo sql, EntRelation *rel)
+void
+ent_rowquery_where(StringInfo sql, EntRelation *rel)
 {
 	Relation	index = index_open(rel->key_index, AccessShareLock);
 
@@ -184,7 +184,7 @@ append_read(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
 			sep = ", ";
 		}
 	appendStringInfo(sql, " FROM %s%s t", only(rel), table_name(rel));
-	append_where(sql, rel);
+	ent_rowquery_where(sql, rel);
 }
 
 /*
@@ -214,7 +214,7 @@ append_replace(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
 			appendStringInfo(&values, "%sold.%s", sep, name);
 	}
 	appendStringInfo(sql, "WITH old AS (DELETE FROM %s%s t", only(rel), table_name(rel));
-	append_where(sql, rel);
+	ent_rowquery_where(sql, rel);
 	appendStringInfo(sql, " RETURNING %s) INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM old",
 					 names.data, table_name(rel), names.data, values.data);
 }
@@ -239,7 +239,7 @@ append_update(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
 							 rel->nkeys + st->nargs + 1);
 			st->columns[st->nargs++] = i;
 		}
-	append_where(sql, rel);
+	ent_rowquery_where(sql, rel);
 	return st->nargs > 0;
 }
 
@@ -295,11 +295,11 @@ prepare(EntRelation *rel, Statements *s, StatementKind kind, const bool *set)
 	{
 		case LOOK:
 			appendStringInfo(&sql, "SELECT 1 FROM %s%s t", only(rel), table_name(rel));
-			append_where(&sql, rel);
+			ent_rowquery_where(&sql, rel);
 			break;
 		case LOCK_ROW:
 			appendStringInfo(&sql, "SELECT 1 FROM %s%s t", only(rel), table_name(rel));
-			append_where(&sql, rel);
+			ent_rowquery_where(&sql, rel);
 			appendStringInfoString(&sql, " FOR NO KEY UPDATE OF t");
 			break;
 		case READ:
@@ -313,7 +313,7 @@ prepare(EntRelation *rel, Statements *s, StatementKind kind, const bool *set)
 			break;
 		case DELETE:
 			appendStringInfo(&sql, "DELETE FROM %s%s t", only(rel), table_name(rel));
-			append_where(&sql, rel);
+			ent_rowquery_where(&sql, rel);
 			break;
 	}
 	types = palloc((rel->nkeys + rel->ncolumns) * sizeof(Oid));

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "executor/spi.h"
+#include "lib/stringinfo.h"
 #include "utils/snapshot.h"
 
 #include "store/relinfo.h"
@@ -30,6 +31,11 @@ extern bool ent_rowquery_applying;
  */
 extern bool ent_rowquery_exists(EntRelation *rel, const Datum *key,
 								Snapshot snapshot);
+
+/*
+ * Appends " WHERE ..." for the row of a table, called t, whose key is $1, $2, ...
+ */
+extern void ent_rowquery_where(StringInfo sql, EntRelation *rel);
 
 /*
  * Reads the columns with may[i] set of the row with that key under snapshot,
