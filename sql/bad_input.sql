@@ -40,11 +40,12 @@ SELECT pg_temp.cases('entanglement.owner_of(record)', '1', 'ROW(1)', '''(1)''', 
     '(SELECT v FROM item_view v LIMIT 1)', '(SELECT c FROM pg_class c LIMIT 1)',
     'ROW(1)::temporary', 'ROW(1)::far',
     '(SELECT entanglement.owner_of(i) FROM item i LIMIT 1)', '');
-SELECT pg_temp.cases('entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean)',
+SELECT pg_temp.cases('entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean, name)',
     'NULL', '''missing''', '''item''', '''item_view''', '''temporary''', '''far''', '''pg_class''',
     '''entanglement.object''', '1', '''plain'', NULL', '''plain'', ''x''', '''plain'', ''wal''',
     '''plain'', index => ''item_pkey''', '''plain'', index => ''missing''',
-    '''plain'', priority => 9999999999', '''plain'', take_over => ''perhaps''', '''plain'', integrity => ''perhaps''', '');
+    '''plain'', priority => 9999999999', '''plain'', take_over => ''perhaps''', '''plain'', integrity => ''perhaps''',
+    '''plain'', owner_column => ''missing''', '''plain'', owner_column => ''ctid''', '''plain'', owner_column => ''id''', '');
 SELECT pg_temp.cases('entanglement.desynchronize(regclass)', 'NULL', '''missing''', '''plain''',
     '''item_view''', '''temporary''', '''far''', '''pg_class''', '''entanglement.object''', '1', '');
 SELECT pg_temp.cases('entanglement.add_peer(text, text, regrole, bigint)', 'NULL', '''''',

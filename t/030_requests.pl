@@ -123,6 +123,50 @@ subtest 'create' => sub {
 		'42704', 'no owner is named "nobody"', 'an owner nobody knows');
 };
 
+subtest 'the owner column names whom a new row is to belong to' => sub {
+	foreach my $node (@all)
+	{
+		$node->sql(<<'SQL');
+CREATE DOMAIN who AS varchar(40);
+CREATE TABLE post (id int PRIMARY KEY, who who, v int);
+SELECT entanglement.synchronize('post', owner_column => 'who', keys_from_others => true);
+SQL
+		$node->sql('GRANT ALL ON post TO alice, hub, bob');
+	}
+	is($bob->sql('SELECT owner_column FROM entanglement.tables WHERE relation = $$post$$::regclass'),
+		'who', 'shown');
+	is(ask($alice, "INSERT INTO post VALUES (1, 'bob', 10)"), 'accepted', 'a remote owner is asked');
+	is($alice->sql('SELECT who, v, entanglement.owner_of(p) FROM post p WHERE id = 1'),
+		'bob|10|bob', 'and makes it');
+	$alice->sql("SELECT entanglement.create_owner('alice too')");
+	$alice->sql("SET entanglement.owner = 'bob'; INSERT INTO post VALUES (2, 'alice too', 1);"
+		  . 'RESET entanglement.owner; INSERT INTO post VALUES (3, NULL, 1), (4, (SELECT id FROM entanglement.owners WHERE name = $$alice too$$), 1)');
+	is( $alice->sql('SELECT id, entanglement.owner_of(p) FROM post p WHERE id > 1 ORDER BY id'),
+		"2|alice too\n3|alice\n4|alice too",
+		'it goes before the setting, NULL leaves it to that; a name or an id');
+	is($alice->sql("UPDATE post SET who = 'alice' WHERE id = 2; SELECT entanglement.owner_of(p) FROM post p WHERE id = 2"),
+		'alice too', 'to change it later changes no owner');
+	my ($rc, $out, $err) = $alice->try("INSERT INTO post VALUES (5, 'nobody', 1)");
+	like($err, qr/42704: no owner is named "nobody".*Column "who" of table "post" names the owner of new rows/s,
+		'an owner that is not known');
+	$alice->sql("INSERT INTO post SELECT 100 + i, CASE i % 3 WHEN 0 THEN 'alice too' WHEN 1 THEN 'alice' END, i FROM generate_series(1, 30) i");
+	is($alice->sql('SELECT string_agg(n || $$:$$ || o, $$,$$ ORDER BY o) FROM (SELECT entanglement.owner_of(p) AS o, count(*) AS n FROM post p WHERE id > 100 GROUP BY 1) x'),
+		'20:alice,10:alice too', 'many in one statement');
+	$bob->sql(<<'SQL');
+SELECT entanglement.desynchronize('post');
+SELECT entanglement.create_owner('bob too');
+DELETE FROM post;
+INSERT INTO post VALUES (50, 'bob too', 1), (51, NULL, 1);
+SELECT entanglement.synchronize('post', owner_column => 'who');
+SQL
+	is($bob->sql('SELECT id, entanglement.owner_of(p) FROM post p WHERE id IN (50, 51) ORDER BY id'),
+		"50|bob too\n51|bob", 'rows that are there when the table joins');
+	$bob->sql("SELECT entanglement.desynchronize('post'); INSERT INTO post VALUES (52, 'alice', 1)");
+	($rc, $out, $err) = $bob->try("SELECT entanglement.synchronize('post', owner_column => 'who')");
+	like($err, qr/55000: owner "alice" is not at home here/, 'but not for an owner elsewhere');
+	$_->sql("DROP TABLE post CASCADE; DROP DOMAIN who") foreach @all;
+};
+
 subtest 'refused, in the words of the owner' => sub {
 	# the requester's own copy of the table lets it pass
 	$alice->sql('ALTER TABLE item ALTER a DROP NOT NULL');

@@ -69,7 +69,8 @@ CREATE TABLE entanglement.relation (
     priority integer NOT NULL DEFAULT 0,
     keys_from_others boolean NOT NULL DEFAULT false,
     integrity boolean NOT NULL DEFAULT false,
-    priority_given boolean NOT NULL DEFAULT false
+    priority_given boolean NOT NULL DEFAULT false,
+    owner_column smallint
 );
 COMMENT ON TABLE entanglement.relation IS 'Synchronized tables.';
 

@@ -14,12 +14,13 @@ COMMENT ON FUNCTION entanglement.truncate_trigger() IS
 
 CREATE FUNCTION entanglement.synchronize(relation regclass, capture text DEFAULT 'auto',
     priority integer DEFAULT NULL, index regclass DEFAULT NULL, take_over boolean DEFAULT true,
-    keys_from_others boolean DEFAULT false, integrity boolean DEFAULT false)
+    keys_from_others boolean DEFAULT false, integrity boolean DEFAULT false,
+    owner_column name DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'ent_sql_synchronize';
-REVOKE ALL ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean) IS
-'Synchronizes a table that the caller owns. capture: auto or trigger. priority: lower is sent first; by default 0, with integrity one more than that of what is referenced. index: unique index over NOT NULL columns to be the key instead of the primary key. take_over: existing rows become objects of the current owner; if not, they wait for a peer''s objects with their keys. keys_from_others: who asks one of our owners for a new row may choose its key; if not, this database does. integrity: foreign keys of the table, and of those it references, which are synchronized along, hold for what comes from peers; what changed together arrives together.';
+REVOKE ALL ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean, name) FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean, name) IS
+'Synchronizes a table that the caller owns. capture: auto or trigger. priority: lower is sent first; by default 0, with integrity one more than that of what is referenced. index: unique index over NOT NULL columns to be the key instead of the primary key. take_over: existing rows become objects of the current owner; if not, they wait for a peer''s objects with their keys. keys_from_others: who asks one of our owners for a new row may choose its key; if not, this database does. integrity: foreign keys of the table, and of those it references, which are synchronized along, hold for what comes from peers; what changed together arrives together. owner_column: names the owner of a new row, by name or id; NULL leaves it to entanglement.owner. Of type text, varchar, char, name or uuid (42804).';
 
 CREATE FUNCTION entanglement.desynchronize(relation regclass) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -52,7 +53,9 @@ SELECT r.relid AS relation,
        r.capture, r.priority, r.integrity,
        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
               WHERE a.attrelid = r.relid AND a.attnum > 0 AND NOT a.attisdropped
-                AND a.attgenerated = '' ORDER BY a.attnum) AS columns
+                AND a.attgenerated = '' ORDER BY a.attnum) AS columns,
+       (SELECT a.attname::text FROM pg_catalog.pg_attribute a
+         WHERE a.attrelid = r.relid AND a.attnum = r.owner_column AND NOT a.attisdropped) AS owner_column
   FROM entanglement.relation r
   LEFT JOIN LATERAL (
         -- REINDEX CONCURRENTLY puts another index in its place
@@ -67,7 +70,7 @@ SELECT r.relid AS relation,
     OR pg_catalog.has_any_column_privilege(r.relid, 'SELECT');
 GRANT SELECT ON entanglement.tables TO PUBLIC;
 COMMENT ON VIEW entanglement.tables IS
-'Synchronized tables on which the reader has any right: key columns, how changes are captured, priority, whether foreign keys are kept, columns that travel.';
+'Synchronized tables on which the reader has any right: key columns, how changes are captured, priority, whether foreign keys are kept, columns that travel, the column that names the owner of a new row.';
 
 -- A dropped table leaves nothing behind; one that lost its triggers, by
 -- CASCADE perhaps, would be captured no more.

@@ -50,9 +50,9 @@ PG_FUNCTION_INFO_V1(ent_sql_desynchronize);
 
 static EntQuery add_query = {
 	"INSERT INTO entanglement.relation (relid, key_index, capture, priority, "
-	"keys_from_others, integrity, priority_given) "
-	"VALUES ($1, $2, 'trigger', $3, $4, $5, $6) RETURNING no",
-	6, {OIDOID, OIDOID, INT4OID, BOOLOID, BOOLOID, BOOLOID}, NULL
+	"keys_from_others, integrity, priority_given, owner_column) "
+	"VALUES ($1, $2, 'trigger', $3, $4, $5, $6, NULLIF($7, 0)) RETURNING no",
+	7, {OIDOID, OIDOID, INT4OID, BOOLOID, BOOLOID, BOOLOID, INT2OID}, NULL
 };
 static EntQuery arrears_query = {
 	"INSERT INTO entanglement.arrears (owner, rel) "
@@ -238,7 +238,39 @@ typedef struct Options
 	bool		take_over;
 	bool		keys_from_others;
 	bool		integrity;
+	const char *owner_column;	/* NULL: none */
 } Options;
+
+/* 0: none. */
+static AttrNumber
+owner_column(Relation rel, const char *name)
+{
+	AttrNumber	attnum;
+	Form_pg_attribute att;
+	Oid			type;
+
+	if (name == NULL)
+		return 0;
+	attnum = get_attnum(RelationGetRelid(rel), name);
+	if (attnum <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of relation \"%s\" does not exist", name,
+						RelationGetRelationName(rel))));
+	att = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
+	type = getBaseType(att->atttypid);
+	if (att->attgenerated != '\0' ||
+		(type != TEXTOID && type != VARCHAROID && type != BPCHAROID &&
+		 type != NAMEOID && type != UUIDOID))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" of table \"%s\" cannot name owners", name,
+						RelationGetRelationName(rel)),
+				 errdetail("It is generated, or of type %s.", format_type_be(att->atttypid)),
+				 errhint("Use a column of type text, varchar, char, name or uuid.")));
+	return attnum;
+}
+
 
 static void
 check_capture(const char *capture)
@@ -261,7 +293,7 @@ static void
 synchronize(Oid relid, const Options *o)
 {
 	Relation	rel;
-	Datum		args[6];
+	Datum		args[7];
 	int32		no;
 
 	check_table(relid);
@@ -279,6 +311,7 @@ synchronize(Oid relid, const Options *o)
 	args[3] = BoolGetDatum(o->keys_from_others);
 	args[4] = BoolGetDatum(o->integrity);
 	args[5] = BoolGetDatum(o->priority_given);
+	args[6] = Int16GetDatum(owner_column(rel, o->owner_column));
 	ent_triggers_create(rel, DatumGetObjectId(args[1]));
 	ent_query_run(&add_query, args, NULL, SPI_OK_INSERT_RETURNING, NULL);
 	no = ent_query_int4(0, 1, NULL);
@@ -306,6 +339,7 @@ synchronize_along(Oid relid, const Options *options)
 	o.index = InvalidOid;
 	o.priority_given = false;
 	o.priority = 0;
+	o.owner_column = NULL;
 	ent_integrity_check_owners(relid);
 	while ((fk = ent_foreignkey_settle()) != NULL)
 	{
@@ -327,7 +361,8 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 		.priority = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2),
 		.take_over = PG_ARGISNULL(4) || PG_GETARG_BOOL(4),
 		.keys_from_others = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5),
-		.integrity = !PG_ARGISNULL(6) && PG_GETARG_BOOL(6)
+		.integrity = !PG_ARGISNULL(6) && PG_GETARG_BOOL(6),
+		.owner_column = PG_ARGISNULL(7) ? NULL : NameStr(*PG_GETARG_NAME(7))
 	};
 
 	refuse_null(fcinfo, 0, "relation");

@@ -103,6 +103,7 @@ capture_insert(EntTriggered *t, TupleTableSlot *slot, int32 owner)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("owner \"%s\" is not at home here", ent_object_owner_name(owner)),
+				 errdetail("A row of table \"%s\" was to be made here for him.", t->root->name),
 				 errhint("SET entanglement.owner to one of: SELECT name FROM entanglement.owners WHERE local.")));
 	write_change(t, owner, ENT_CHANGE_INSERT, ent_triggered_key(t, slot), NULL);
 }
@@ -132,7 +133,7 @@ capture_update(EntTriggered *t, TupleDesc desc, TupleTableSlot *old,
 	if (ent_triggered_touches_key(t, columns) && !ent_triggered_same_key(key, ent_triggered_key(t, new)))
 	{
 		write_change(t, 0, ENT_CHANGE_DELETE, key, NULL);
-		capture_insert(t, new, ent_owner_current());
+		capture_insert(t, new, ent_triggered_new_owner(t, new));
 	}
 	else
 		write_change(t, 0, ENT_CHANGE_UPDATE, key, columns);
@@ -159,7 +160,8 @@ ent_sql_capture_trigger(PG_FUNCTION_ARGS)
 	guarded = t->guarded &&
 		SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA;
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
-		capture_insert(t, data->tg_trigslot, ent_owner_current());
+		capture_insert(t, data->tg_trigslot,
+					   ent_triggered_new_owner(t, data->tg_trigslot));
 	else if (TRIGGER_FIRED_BY_UPDATE(data->tg_event))
 		capture_update(t, RelationGetDescr(data->tg_relation),
 					   data->tg_trigslot, data->tg_newslot, guarded);
@@ -189,7 +191,8 @@ capture_row(EntTriggered *t, TupleTableSlot *slot, char op, int32 owner,
 	bytea	   *key;
 
 	if (op == ENT_CHANGE_INSERT)
-		capture_insert(t, slot, owner);
+		capture_insert(t, slot, t->owner_column == 0 ? owner :
+					   ent_triggered_new_owner(t, slot));
 	else if (op == ENT_CHANGE_DELETE)
 		capture_delete(t, slot, false);
 	else

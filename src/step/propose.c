@@ -171,7 +171,7 @@ ask_delete(EntTriggered *t, Relation rel, int32 owner, bytea *key)
 static bool
 propose_insert(EntTriggered *t, Relation rel, TupleTableSlot *slot)
 {
-	int32		owner = ent_owner_current();
+	int32		owner = ent_triggered_new_owner(t, slot);
 
 	if (ent_object_owner_is_local(owner))
 		return false;

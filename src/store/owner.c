@@ -13,6 +13,7 @@
 #include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -326,19 +327,27 @@ ent_owner_new_epoch(int32 no, int32 epoch)
 	ent_wake_routes_at_commit();
 }
 
-/* What ent_owner_current answered last, and under which circumstances. */
-static struct
+/* Owners by name, as sessions and owner columns give them; '' is the default. */
+typedef struct Named
 {
-	bool		valid;
-	bool		registered;
-	char		name[NAMEDATALEN * 4];
+	char		name[NAMEDATALEN * 4];	/* hash key */
 	int32		no;
-}			current;
+} Named;
+
+static HTAB *names = NULL;
+
+static void
+forget_names(void)
+{
+	if (names != NULL)
+		hash_destroy(names);
+	names = NULL;
+}
 
 static void
 forget_on_inval(Datum arg, Oid relid)
 {
-	current.valid = false;
+	forget_names();
 }
 
 /* An owner made in an aborted transaction went with it. */
@@ -346,7 +355,7 @@ static void
 forget_on_abort(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_ABORT)
-		current.valid = false;
+		forget_names();
 }
 
 static void
@@ -354,7 +363,7 @@ forget_on_subabort(SubXactEvent event, SubTransactionId mine,
 				   SubTransactionId parent, void *arg)
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		current.valid = false;
+		forget_names();
 }
 
 int32
@@ -381,19 +390,56 @@ ent_owner_named(const char *name, const char *detail)
 	return no;
 }
 
-static int32
-look_up_current(void)
+static void
+watch_names(void)
 {
+	static bool registered = false;
+
+	if (registered)
+		return;
+	CacheRegisterRelcacheCallback(forget_on_inval, (Datum) 0);
+	RegisterXactCallback(forget_on_abort, NULL);
+	RegisterSubXactCallback(forget_on_subabort, NULL);
+	registered = true;
+}
+
+/* Between the look and the note the names may be forgotten. */
+static void
+remember(const char *key, int32 no)
+{
+	HASHCTL		ctl = {.keysize = sizeof(((Named *) 0)->name),
+	.entrysize = sizeof(Named)};
+	Named	   *n;
+
+	if (names == NULL)
+		names = hash_create("entanglement owners by name", 64, &ctl,
+							HASH_ELEM | HASH_BLOBS);
+	n = hash_search(names, key, HASH_ENTER, NULL);
+	n->no = no;
+}
+
+int32
+ent_owner_look_up(const char *name, const char *detail)
+{
+	char		key[sizeof(((Named *) 0)->name)] = {0};
+	bool		fits = strlen(name) < sizeof(key);	/* others are looked up each time */
+	Named	   *n = NULL;
 	int32		no;
 
+	watch_names();
+	if (fits)
+		strlcpy(key, name, sizeof(key));
+	if (fits && names != NULL)
+		n = hash_search(names, key, HASH_FIND, NULL);
+	if (n != NULL)
+		return n->no;
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (ent_owner[0] == '\0')
-		no = ent_identity_get()->default_owner;
-	else
-		no = ent_owner_named(ent_owner,
-							 "Setting entanglement.owner names the owner of new rows.");
+	no = name[0] == '\0' ? ent_identity_get()->default_owner :
+		ent_owner_named(name, detail);
 	SPI_finish();
+	if (fits)
+		remember(key, no);
 	return no;
 }
 
@@ -404,18 +450,5 @@ ent_owner_current(void)
 {
 	if (ent_owner_forced != 0)
 		return ent_owner_forced;
-	if (current.valid && strcmp(current.name, ent_owner) == 0)
-		return current.no;
-	if (!current.registered)
-	{
-		CacheRegisterRelcacheCallback(forget_on_inval, (Datum) 0);
-		RegisterXactCallback(forget_on_abort, NULL);
-		RegisterSubXactCallback(forget_on_subabort, NULL);
-		current.registered = true;
-	}
-	current.no = look_up_current();
-	strlcpy(current.name, ent_owner, sizeof(current.name));
-	/* a name that did not fit is looked up each time */
-	current.valid = strlen(ent_owner) < sizeof(current.name);
-	return current.no;
+	return ent_owner_look_up(ent_owner, "Setting entanglement.owner names the owner of new rows.");
 }

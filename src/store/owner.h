@@ -107,6 +107,11 @@ extern void ent_owner_set_have(int32 no, int32 epoch, int64 serial, bool gaps);
 extern int32 ent_owner_named(const char *name, const char *detail);
 
 /*
+ * The same, cached, without SPI; '' is the node's default owner.
+ */
+extern int32 ent_owner_look_up(const char *name, const char *detail);
+
+/*
  * Number of the owner that this session's new rows belong to: the one that
  * setting entanglement.owner names (a local one before remote ones), or the
  * node's default. Cached per setting value and catalog state; needs no SPI

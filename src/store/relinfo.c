@@ -116,6 +116,7 @@ same_relation(const EntRelation *a, const EntRelation *b)
 		a->priority != b->priority || a->partitioned != b->partitioned ||
 		a->keys_from_others != b->keys_from_others ||
 		a->integrity != b->integrity ||
+		a->owner_column != b->owner_column ||
 		a->natts != b->natts || a->ncolumns != b->ncolumns ||
 		a->nkeys != b->nkeys)
 		return false;

@@ -41,6 +41,7 @@ typedef struct Row
 	int32		priority;
 	bool		keys_from_others;
 	bool		integrity;
+	AttrNumber	owner_column;	/* 0: none */
 } Row;
 
 static uint64 generations = 0;
@@ -83,6 +84,10 @@ find_row(EntCatalog by, AttrNumber attnum, RegProcedure equals, Datum value,
 									  desc, &null));
 		row->integrity = DatumGetBool(heap_getattr(tup, ENT_RELATION_INTEGRITY,
 												   desc, &null));
+		row->owner_column = DatumGetInt16(heap_getattr(tup, ENT_RELATION_OWNER_COLUMN,
+													   desc, &null));
+		if (null)
+			row->owner_column = 0;
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -340,6 +345,7 @@ read_relation(const Row *row)
 	rel->priority = row->priority;
 	rel->keys_from_others = row->keys_from_others;
 	rel->integrity = row->integrity;
+	rel->owner_column = row->owner_column;
 	rel->context = context;
 	rel->generation = ++generations;
 	complete = read_table(rel);

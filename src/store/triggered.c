@@ -14,10 +14,12 @@
 #include "utils/datum.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "rule/coalesce.h"
 #include "store/catalog.h"
+#include "store/owner.h"
 #include "store/triggered.h"
 #include "store/value.h"
 
@@ -89,6 +91,7 @@ map_columns(EntTriggered *t, TupleDesc desc)
 	t->natts = desc->natts;
 	t->root_attnum = palloc0(desc->natts * sizeof(AttrNumber));
 	t->last_key = 0;
+	t->owner_column = 0;
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
@@ -99,6 +102,8 @@ map_columns(EntTriggered *t, TupleDesc desc)
 		if (col == NULL)
 			continue;
 		t->root_attnum[i] = col->attnum;
+		if (col->attnum == t->root->owner_column)
+			t->owner_column = i + 1;
 		if (col->key > 0)
 		{
 			t->keys[col->key - 1] = i + 1;
@@ -207,6 +212,26 @@ ent_triggered_key(EntTriggered *t, TupleTableSlot *slot)
 		values[i] = slot->tts_values[n];
 	}
 	return ent_key_image(t->root, values);
+}
+
+int32
+ent_triggered_new_owner(EntTriggered *t, TupleTableSlot *slot)
+{
+	int			n = t->owner_column - 1;
+	Form_pg_attribute att;
+	Oid			output;
+	bool		varlena;
+
+	if (n < 0 || ent_owner_forced != 0)
+		return ent_owner_current();
+	slot_getsomeattrs(slot, n + 1);
+	if (slot->tts_isnull[n])
+		return ent_owner_current();
+	att = TupleDescAttr(slot->tts_tupleDescriptor, n);
+	getTypeOutputInfo(att->atttypid, &output, &varlena);
+	return ent_owner_look_up(OidOutputFunctionCall(output, slot->tts_values[n]),
+							 psprintf("Column \"%s\" of table \"%s\" names the owner of new rows.",
+									  NameStr(att->attname), t->root->name));
 }
 
 /* Are these equal as they are stored, in the row or apart? */

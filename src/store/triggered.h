@@ -28,6 +28,7 @@ typedef struct EntTriggered
 	AttrNumber *root_attnum;	/* by attnum - 1; 0: no column of ours */
 	AttrNumber	keys[ENT_WIRE_MAX_KEYS];	/* attnums here, in key order */
 	AttrNumber	last_key;		/* the greatest of them */
+	AttrNumber	owner_column;	/* here; names the owner of a new row; 0: none */
 	bool		guarded;		/* the trigger that makes requests is enabled: no
 								 * row of a remote owner gets past it */
 } EntTriggered;
@@ -48,6 +49,13 @@ extern void ent_triggered_forget(Oid relid);
 
 /* Key image of a row; raises ERRCODE_NOT_NULL_VIOLATION. */
 extern bytea *ent_triggered_key(EntTriggered *t, TupleTableSlot *slot);
+
+/*
+ * The owner that a new row is to belong to: the one that decides about a
+ * request, or the one that the table's owner column names, or the session's
+ * (ent_owner_current). Raises as that does.
+ */
+extern int32 ent_triggered_new_owner(EntTriggered *t, TupleTableSlot *slot);
 
 /*
  * Bitmap of the root's columns, by attribute number, that differ; NULL: none.
