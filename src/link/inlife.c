@@ -288,9 +288,12 @@ follow(EntInbound *ib, EntInOwner *in, const EntOwner *o)
 bool
 ent_inbound_moved(EntInbound *ib, EntInOwner *in, EntOwner *o)
 {
-	/* only a home says that it is at home there */
-	in->credible = in->distance > 0 || ent_inbound_is_node(ib, &in->home) ||
-		in->sender_epoch < o->epoch;
+	/*
+	 * Only a home says that it is at home there. Who relays may have heard of
+	 * the move before he hears of the epoch.
+	 */
+	in->credible = in->distance > 0 || in->sender_epoch < o->epoch ||
+		(in->sender_epoch > o->epoch && ent_inbound_is_node(ib, &in->home));
 	/* an old home, or somebody who has not heard, has nothing to say */
 	if (!in->credible || in->sender_epoch <= o->epoch)
 		return false;
