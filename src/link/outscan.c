@@ -278,7 +278,7 @@ ent_outbound_start_scan(EntOutbound *ob, EntOutOwner *o, int64 from,
 	memset(&o->next, 0, sizeof(o->next));
 }
 
-void
+EntOutArrears *
 ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
 						   uint64 position)
 {
@@ -297,7 +297,7 @@ ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
 			a->queued = false;
 			a->scanned = 0;
 			a->position = position;
-			return;
+			return a;
 		}
 	}
 	a = MemoryContextAllocZero(ob->context, sizeof(EntOutArrears));
@@ -306,6 +306,7 @@ ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
 	a->position = position;
 	dlist_push_tail(&ob->arrears, &a->node);
 	scan_begins(ob, position);
+	return a;
 }
 
 /*

@@ -48,6 +48,8 @@ typedef struct EntApply
 	const EntWireFormat *formats;
 	const Oid  *sender_types;
 	int64		stored;			/* counts rows stored (out) */
+	bool		looked;			/* may_read has been found out */
+	bool		may_read;		/* the role may read all columns */
 } EntApply;
 
 /* SPI connected, in a transaction. */
