@@ -60,6 +60,8 @@ SELECT pg_temp.cases('entanglement.pause_peer(text)', 'NULL', '''missing''', '''
 SELECT pg_temp.cases('entanglement.resume_peer(text)', 'NULL', '''missing''', '''''', '1', '');
 SELECT pg_temp.cases('entanglement.resync(text, text)', 'NULL', '''missing''', '''''', '''peer'', ''missing''',
     '''peer'', ''''', '1', '');
+SELECT pg_temp.cases('entanglement.verify(text)', 'NULL', '''missing''', '''''', '''peer''', '1', '');
+SELECT pg_temp.cases('entanglement.digest(bytea)', 'NULL', '''''', '''garbage''', '1', '');
 SELECT pg_temp.cases('entanglement.hello(text, bytea)', 'NULL, NULL', '''push'', NULL', '''x'', ''''',
     '''push'', ''''', '''pull'', ''garbage''', '1, 2', '');
 SELECT pg_temp.cases('entanglement.push(bytea)', 'NULL', '''''', '''garbage''', '1', '');

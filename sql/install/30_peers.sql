@@ -71,3 +71,19 @@ REVOKE ALL ON entanglement.comparisons FROM PUBLIC;
 GRANT SELECT ON entanglement.comparisons TO pg_monitor;
 COMMENT ON VIEW entanglement.comparisons IS
 'Tables of owners that are being sent or received as a whole, and not to the end yet: after resync, or because a table or column appeared here.';
+
+CREATE FUNCTION entanglement.verify(
+    peer text,
+    OUT relation text,
+    OUT owner text,
+    OUT difference text,
+    OUT lo jsonb,
+    OUT hi jsonb,
+    OUT ours bigint,
+    OUT theirs bigint
+) RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'ent_sql_verify';
+REVOKE ALL ON FUNCTION entanglement.verify(text) FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.verify(text) IS
+'Dials a peer and compares what both show each other, by digests; changes nothing. A row for each range of keys that differs: owner, what differs, first and last key, number of rows here and there. Columns that only one side shows, or of different types, are not compared. No rows: no difference.';

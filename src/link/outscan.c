@@ -16,7 +16,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/guc.h"
-#include "guard/policy.h"
+#include "link/describe.h"
 #include "link/outbound_private.h"
 #include "rule/route.h"
 #include "store/owner.h"
@@ -183,33 +183,7 @@ describe_table(EntOutbound *ob, EntRelation *rel, EntOutTable *t,
 	t->ncolumns = rel->ncolumns;
 	t->generation = rel->generation;
 	t->priority = rel->priority;
-	memset(wire, 0, sizeof(EntWireTable));
-	if (!ent_policy_columns(rel, ob->role, t->may))
-		return false;
-	wire->number = rel->no;
-	strlcpy(wire->schema, ent_name_to_wire(rel->schema), sizeof(wire->schema));
-	strlcpy(wire->name, ent_name_to_wire(rel->name), sizeof(wire->name));
-	wire->nkeys = rel->nkeys;
-	wire->columns = palloc0(rel->ncolumns * sizeof(EntWireColumn));
-	for (int i = 0; i < rel->ncolumns; i++)
-	{
-		EntColumn  *col = &rel->columns[i];
-		EntWireColumn *c;
-		const char *schema,
-				   *name;
-
-		if (!t->may[i])
-			continue;
-		c = &wire->columns[wire->ncolumns++];
-		ent_value_type_name(col, &schema, &name);
-		strlcpy(c->name, ent_name_to_wire(col->name), sizeof(c->name));
-		strlcpy(c->type_schema, ent_name_to_wire(schema), sizeof(c->type_schema));
-		strlcpy(c->type_name, ent_name_to_wire(name), sizeof(c->type_name));
-		c->format = col->format;
-		c->key = col->key;
-		c->in_key_only = col->in_key_only;
-	}
-	return true;
+	return ent_describe_table(rel, ob->role, t->may, wire);
 }
 
 static void

@@ -41,13 +41,6 @@
 
 #define MAX_OBJECTS 1000		/* looked at at a time */
 
-static EntQuery spoken_for_query = {
-	"SELECT key FROM entanglement.change "
-	"WHERE rel OPERATOR(pg_catalog.=) $1 AND key IS NOT NULL "
-	"UNION ALL SELECT key FROM entanglement.parked "
-	"WHERE rel OPERATOR(pg_catalog.=) $1 AND NOT foreign_key",
-	1, {INT4OID}, NULL
-};
 static EntQuery claimed_query = {
 	"SELECT 1 FROM entanglement.change WHERE rel OPERATOR(pg_catalog.=) $1 "
 	"AND key OPERATOR(pg_catalog.=) $2 "
@@ -73,53 +66,12 @@ typedef struct Job
 	EntMend    *m;
 	Oid			table_owner;
 	Snapshot	snapshot;
-	bytea	  **spoken_for;		/* keys in the log or parked, sorted */
-	int			nspoken_for;
+	EntKeySet	spoken_for;		/* captured or parked */
 	Datum	   *key;			/* of the row being deleted */
 	uint64		deleted;
 } Job;
 
-/* ---- what is on its way ---- */
-
-static int
-compare_keys(const void *a, const void *b)
-{
-	const bytea *x = *(bytea *const *) a,
-			   *y = *(bytea *const *) b;
-	Size		nx = VARSIZE_ANY_EXHDR(x),
-				ny = VARSIZE_ANY_EXHDR(y);
-	int			c = memcmp(VARDATA_ANY(x), VARDATA_ANY(y), Min(nx, ny));
-
-	return c != 0 ? c : (nx > ny) - (nx < ny);
-}
-
-static void
-read_spoken_for(Job *j)
-{
-	Datum		args[1] = {Int32GetDatum(j->rel->no)};
-
-	ent_query_run(&spoken_for_query, args, NULL, SPI_OK_SELECT, j->snapshot);
-	j->nspoken_for = SPI_processed;
-	j->spoken_for = MemoryContextAllocHuge(CurrentMemoryContext,
-										   (SPI_processed + 1) * sizeof(bytea *));
-	for (int i = 0; i < j->nspoken_for; i++)
-	{
-		bool		null;
-
-		j->spoken_for[i] = DatumGetByteaPCopy(ent_query_datum(i, 1, &null));
-	}
-	SPI_freetuptable(SPI_tuptable);
-	qsort(j->spoken_for, j->nspoken_for, sizeof(bytea *), compare_keys);
-}
-
-static bool
-is_spoken_for(Job *j, bytea *key)
-{
-	return bsearch(&key, j->spoken_for, j->nspoken_for, sizeof(bytea *),
-				   compare_keys) != NULL;
-}
-
-/* ... by now, whatever the snapshot showed. */
+/* Is the row somebody's by now, whatever the snapshot showed? */
 static bool
 is_claimed(Job *j, bytea *key)
 {
@@ -217,7 +169,7 @@ look_at_rows(Job *j, Relation r)
 		CHECK_FOR_INTERRUPTS();
 		key = ent_triggered_key(t, slot);
 		PushActiveSnapshot(j->snapshot);
-		if (!ent_object_find(j->rel->no, key, &object) && !is_spoken_for(j, key))
+		if (!ent_object_find(j->rel->no, key, &object) && !ent_changelog_has(&j->spoken_for, key))
 			take_stranger(j, r, t, slot, key);
 		PopActiveSnapshot();
 		MemoryContextSwitchTo(old);
@@ -275,7 +227,7 @@ look_at_objects(Job *j, bytea *after)
 											   1, &null));
 		ent_key_values(j->rel, (uint8 *) VARDATA_ANY(key),
 					   VARSIZE_ANY_EXHDR(key), values);
-		if (is_spoken_for(j, key) ||
+		if (ent_changelog_has(&j->spoken_for, key) ||
 			ent_rowquery_exists(j->rel, values, j->snapshot))
 			continue;
 		ent_changelog_write(j->rel->no, 0, ENT_CHANGE_DELETE, key, NULL);
@@ -327,7 +279,7 @@ ent_mend(EntRelation *rel, EntMend *m)
 	/* what this transaction has done itself is to be seen, too */
 	CommandCounterIncrement();
 	j.snapshot = RegisterSnapshot(GetLatestSnapshot());
-	read_spoken_for(&j);
+	ent_changelog_keys(rel->no, j.snapshot, &j.spoken_for);
 	if (m->rows != ENT_MEND_LEAVE)
 		look_at_all_rows(&j);
 	if (m->objects)

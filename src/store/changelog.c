@@ -10,11 +10,23 @@
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 
 #include "base/wake.h"
 #include "store/catalog.h"
 #include "store/changelog.h"
+#include "store/query.h"
+
+static EntQuery keys_query = {
+	"SELECT key FROM entanglement.change "
+	"WHERE rel OPERATOR(pg_catalog.=) $1 AND key IS NOT NULL "
+	"UNION ALL SELECT key FROM entanglement.parked "
+	"WHERE rel OPERATOR(pg_catalog.=) $1 AND NOT foreign_key",
+	1, {INT4OID}, NULL
+};
 
 void
 ent_changelog_write(int32 rel, int32 owner, char op, bytea *key,
@@ -40,4 +52,41 @@ ent_changelog_write(int32 rel, int32 owner, char op, bytea *key,
 	heap_freetuple(tup);
 	table_close(log, NoLock);
 	ent_wake_collector_at_commit();
+}
+
+static int
+compare_keys(const void *a, const void *b)
+{
+	const bytea *x = *(bytea *const *) a,
+			   *y = *(bytea *const *) b;
+	Size		nx = VARSIZE_ANY_EXHDR(x),
+				ny = VARSIZE_ANY_EXHDR(y);
+	int			c = memcmp(VARDATA_ANY(x), VARDATA_ANY(y), Min(nx, ny));
+
+	return c != 0 ? c : (nx > ny) - (nx < ny);
+}
+
+void
+ent_changelog_keys(int32 rel, Snapshot snapshot, EntKeySet *set)
+{
+	Datum		args[1] = {Int32GetDatum(rel)};
+
+	ent_query_run(&keys_query, args, NULL, SPI_OK_SELECT, snapshot);
+	set->n = SPI_processed;
+	set->keys = MemoryContextAllocHuge(CurrentMemoryContext,
+									   (SPI_processed + 1) * sizeof(bytea *));
+	for (int i = 0; i < set->n; i++)
+	{
+		bool		null;
+
+		set->keys[i] = DatumGetByteaPCopy(ent_query_datum(i, 1, &null));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	qsort(set->keys, set->n, sizeof(bytea *), compare_keys);
+}
+
+bool
+ent_changelog_has(const EntKeySet *set, bytea *key)
+{
+	return bsearch(&key, set->keys, set->n, sizeof(bytea *), compare_keys) != NULL;
 }
