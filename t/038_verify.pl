@@ -209,6 +209,39 @@ subtest 'by whom' => sub {
 	is((verify($alice, 'hub'))[0], '', 'afterwards as before');
 };
 
+subtest 'databases of different encodings' => sub {
+	my $cluster = Entanglement::Node->cluster('encodings');
+	my $latin = Entanglement::Node->database($cluster, 'latin', encoding => 'LATIN1');
+	my $utf = Entanglement::Node->database($cluster, 'utf');
+
+	link_nodes($latin, $utf);
+	$_->define(<<'SQL', 'word', 'number') foreach $latin, $utf;
+CREATE TABLE word (w text PRIMARY KEY, v text);
+CREATE TABLE number (n int PRIMARY KEY, v text);
+SQL
+	$latin->sql(<<'SQL');
+INSERT INTO word SELECT chr(97 + i / 26) || chr(224 + i % 26), 'v' || chr(233) FROM generate_series(0, 500) i;
+INSERT INTO number SELECT i, chr(233) || i FROM generate_series(1, 500) i;
+SQL
+	$utf->wait_until('SELECT count(*) FROM word, (SELECT count(*) FROM number) n (n) WHERE n = 500', 501, 'in step');
+	$latin->drain('utf');
+	is((verify($latin, 'utf'))[0], '', 'the same characters are the same');
+	damage($utf, "UPDATE word SET v = 'wrong' WHERE w = 'b' || chr(230); UPDATE number SET v = 'wrong' WHERE n = 7");
+	is((verify($latin, 'utf'))[0],
+		"public.number|latin|differs|{\"n\": 7}|{\"n\": 7}|1|1\npublic.word|latin|differs|||501|501",
+		'keys with text are not divided, others are');
+	# both dial each other: one link is used, both may ask
+	$cluster->safe_psql('postgres', 'ALTER ROLE utf LOGIN');
+	my $info = conninfo($utf, $latin) =~ s/'/''/gr;
+
+	$utf->sql("SELECT entanglement.alter_peer('latin', '$info')");
+	like((verify($utf, 'latin'))[0], qr/^public\.number\|latin\|differs\|\{"n": 7\}.*^public\.word\|latin\|differs\|.*\|501\|501$/ms,
+		'when both dial both can ask');
+	is((verify($latin, 'utf'))[0] =~ tr/\n//, 1, 'likewise');
+	$latin->wait_connected('utf');
+	$cluster->stop;
+};
+
 # mallory is a role that stands for a peer at hub; and a node that lies.
 subtest 'questions that make no sense' => sub {
 	$hub->sql('CREATE ROLE mallory LOGIN; GRANT SELECT (id) ON item TO mallory');

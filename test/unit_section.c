@@ -520,8 +520,8 @@ check_requests(void)
 	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
 }
 
-#define EXAMPLE_GONE		16
-#define EXAMPLE_HOMES		17
+#define EXAMPLE_GONE		18
+#define EXAMPLE_HOMES		19
 
 static void
 check_ends(void)

@@ -233,6 +233,8 @@ take_total(EntReader *body, Totals **totals, int n)
 	if (d.compare >= n)
 		ent_verify_complain("It answers what was not asked.");
 	memcpy(id.data, d.owner.bytes, UUID_LEN);
+	if (hash_get_num_entries(totals[d.compare]->all) > ENT_VERIFY_MAX_OWNERS)
+		ent_verify_complain("It tells of too many owners.");
 	t = find_total(totals[d.compare], &id);
 	if (t->told)
 		ent_verify_complain("It answers twice.");

@@ -75,6 +75,8 @@ typedef struct EntVerify
 /* More is not looked into: what differs is listed as it is known then. */
 #define ENT_VERIFY_MAX_RANGES	20000
 #define ENT_VERIFY_MAX_ROUNDS	100
+/* With rows in one table; more are not believed. */
+#define ENT_VERIFY_MAX_OWNERS	1000000
 
 /* verify.c */
 extern void ent_verify_check(EntReader *r, const char *what);

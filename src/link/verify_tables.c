@@ -8,15 +8,19 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "base/guc.h"
 #include "link/describe.h"
 #include "link/verify_private.h"
 #include "store/owner.h"
 #include "store/value.h"
 
+/* More than a peer's tables that a link takes (link/intable.c) is harm. */
 #define MAX_THEIR_TABLES	10000
+#define MAX_THEIR_COLUMNS	200000	/* of all of them */
 
 static void *
 table_grow(void *ctx, void *old, size_t size)
@@ -143,6 +147,9 @@ take_owner(EntVerify *v, EntReader *body)
 
 	ent_wire_read_owner(body, &wire);
 	ent_verify_check(body, "owner");
+	/* of more than we would ever know we do without */
+	if (hash_get_num_entries(v->owners) >= ent_max_owners)
+		return;
 	memcpy(id.data, wire.id.bytes, UUID_LEN);
 	o = hash_search(v->owners, &id, HASH_ENTER, &found);
 	ours = ent_owner_by_id(&id);
@@ -158,18 +165,22 @@ ent_verify_take_description(EntVerify *v, EntReader *r)
 	EntWireAllocator alloc = {table_grow, CurrentMemoryContext};
 	List	   *theirs = NIL;
 	EntReader	body;
-	unsigned	type;
+	unsigned	type,
+				columns = 0;
 	ListCell   *lc;
 
 	while (ent_wire_read_section(r, &type, &body))
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (type == ENT_SECTION_TABLE)
 		{
 			EntWireTable *t = palloc0(sizeof(EntWireTable));
 
 			ent_wire_read_table(&body, t, alloc);
 			ent_verify_check(&body, "table");
-			if (list_length(theirs) == MAX_THEIR_TABLES)
+			columns += t->ncolumns;
+			if (list_length(theirs) == MAX_THEIR_TABLES ||
+				columns > MAX_THEIR_COLUMNS)
 				ent_verify_complain("It describes too many tables.");
 			theirs = lappend(theirs, t);
 		}
