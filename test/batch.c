@@ -439,6 +439,67 @@ add_homes(EntWriter *w, Random *r, Shape *shapes)
 }
 
 static void
+add_compare(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireCompare c;
+	EntWireRange range;
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_COMPARE);
+
+	(void) shapes;
+	memset(&c, 0, sizeof(c));
+	any_name(r, c.schema);
+	any_name(r, c.table);
+	c.ncolumns = any_count(r, 0, ENT_WIRE_MAX_COLUMNS);
+	ent_wire_write_compare(w, &c);
+	for (unsigned i = 0; i < c.ncolumns; i++)
+	{
+		any_name(r, c.table);
+		ent_wire_write_string(w, c.table);
+	}
+	for (unsigned n = (unsigned) random_below(r, 4); n > 0; n--)
+	{
+		memset(&range, 0, sizeof(range));
+		random_fill(r, &range.owner, sizeof(range.owner));
+		range.has_lo = random_below(r, 2);
+		range.has_hi = random_below(r, 2);
+		range.lo = any_bytes(r, ENT_WIRE_MAX_KEY, &range.lolen, 0);
+		range.hi = any_bytes(r, ENT_WIRE_MAX_KEY, &range.hilen, 1);
+		range.each = (random_any_size(r) >> 2) + 1;
+		ent_wire_write_range(w, &range);
+	}
+	ent_wire_close_section(w, mark);
+}
+
+static void
+add_digest(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireDigest d;
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_DIGEST);
+
+	(void) shapes;
+	d.compare = any_number(r, UINT32_MAX);
+	d.range = any_number(r, ENT_WIRE_MAX_RANGES);
+	random_fill(r, &d.owner, sizeof(d.owner));
+	ent_wire_write_digest(w, &d);
+	for (unsigned n = (unsigned) random_below(r, 4); n > 0; n--)
+	{
+		EntWirePart part;
+
+		memset(&part, 0, sizeof(part));
+		part.count = random_below(r, 2) ? random_below(r, 3) :
+			random_any_size(r) >> 1;
+		part.unfolded = random_below(r, 2);
+		part.first = any_bytes(r, ENT_WIRE_MAX_KEY, &part.firstlen, 0);
+		part.last = any_bytes(r, ENT_WIRE_MAX_KEY, &part.lastlen, 1);
+		part.epoch = any_number(r, ENT_WIRE_MAX_EPOCH);
+		part.serial = any_serial(r);
+		random_fill(r, &part.sum, sizeof(part.sum));
+		ent_wire_write_part(w, &part);
+	}
+	ent_wire_close_section(w, mark);
+}
+
+static void
 add_unknown(EntWriter *w, Random *r, Shape *shapes)
 {
 	unsigned	type = (unsigned) random_below(r, 200) + 56;
@@ -460,7 +521,8 @@ batch_random(EntWriter *w, Random *r, unsigned max_sections)
 	static void (*const add[]) (EntWriter *, Random *, Shape *) = {
 		add_hello, add_owner, add_table, add_objects, add_objects, add_claim,
 		add_arrears, add_present, add_want, add_table_state, add_again,
-		add_confirm, add_request, add_response, add_gone, add_homes, add_unknown,
+		add_confirm, add_request, add_response, add_gone, add_homes, add_compare,
+		add_digest, add_unknown,
 	};
 	Shape		shapes[KNOWN_TABLES];
 	EntWireHeader h = {1, 0, random_any_size(r)};
@@ -688,6 +750,48 @@ echo_homes(Echo *e, EntReader *r)
 }
 
 static void
+echo_compare(Echo *e, EntReader *r)
+{
+	EntWireCompare c;
+	EntWireRange range;
+	char		name[ENT_WIRE_MAX_NAME + 1];
+	size_t		mark = ent_wire_open_section(e->out, ENT_SECTION_COMPARE);
+
+	ent_wire_read_compare(r, &c);
+	ent_wire_write_compare(e->out, &c);
+	for (unsigned i = 0; i < c.ncolumns && r->error == ENT_WIRE_OK; i++)
+	{
+		ent_wire_read_string(r, name, ENT_WIRE_MAX_NAME);
+		ent_wire_write_string(e->out, name);
+	}
+	while (!ent_wire_at_end(r))
+	{
+		ent_wire_read_range(r, &range);
+		if (r->error == ENT_WIRE_OK)
+			ent_wire_write_range(e->out, &range);
+	}
+	ent_wire_close_section(e->out, mark);
+}
+
+static void
+echo_digest(Echo *e, EntReader *r)
+{
+	EntWireDigest d;
+	EntWirePart part;
+	size_t		mark = ent_wire_open_section(e->out, ENT_SECTION_DIGEST);
+
+	ent_wire_read_digest(r, &d);
+	ent_wire_write_digest(e->out, &d);
+	while (!ent_wire_at_end(r))
+	{
+		ent_wire_read_part(r, &part);
+		if (r->error == ENT_WIRE_OK)
+			ent_wire_write_part(e->out, &part);
+	}
+	ent_wire_close_section(e->out, mark);
+}
+
+static void
 echo_unknown(Echo *e, EntReader *r)
 {
 	(void) r;
@@ -715,6 +819,8 @@ static void (*const echoes[]) (Echo *, EntReader *) = {
 	[ENT_SECTION_RESPONSE] = echo_response,
 	[ENT_SECTION_GONE] = echo_gone,
 	[ENT_SECTION_HOMES] = echo_homes,
+	[ENT_SECTION_COMPARE] = echo_compare,
+	[ENT_SECTION_DIGEST] = echo_digest,
 };
 
 /* Puts what the section's reader left behind it, and closes it anew. */

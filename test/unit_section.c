@@ -224,6 +224,41 @@ write_example_nudge(EntWriter *w)
 	ent_wire_close_section(w, ent_wire_open_section(w, ENT_SECTION_NUDGE));
 }
 
+static void
+write_example_compare(EntWriter *w)
+{
+	EntWireCompare c = {"public", "t", 2};
+	EntWireRange range = {{{0}}, true, false, (const uint8_t *) "\x01" "a", 2,
+	NULL, 0, 300};
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_COMPARE);
+
+	range.owner = node;
+	ent_wire_write_compare(w, &c);
+	ent_wire_write_string(w, "id");
+	ent_wire_write_string(w, "x");
+	ent_wire_write_range(w, &range);
+	ent_wire_close_section(w, mark);
+}
+
+static void
+write_example_digest(EntWriter *w)
+{
+	EntWireDigest d = {1, 2, {{0}}};
+	EntWirePart parts[3] = {
+		{2, true, (const uint8_t *) "\x01" "a", 2, (const uint8_t *) "\x01" "b", 2,
+		7, 300, {0x0102030405060708, 0x090a0b0c0d0e0f10}},
+		{1, false, NULL, 0, (const uint8_t *) "\x01" "c", 2, 7, 301, {0, 1}},
+		{0}
+	};
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_DIGEST);
+
+	d.owner = node;
+	ent_wire_write_digest(w, &d);
+	for (int i = 0; i < 3; i++)
+		ent_wire_write_part(w, &parts[i]);
+	ent_wire_close_section(w, mark);
+}
+
 #define BYTES(s) s, sizeof(s) - 1
 
 static const struct
@@ -266,6 +301,15 @@ static const struct
 	BYTES("\x0e\x2a" NODE "\x01" NODE "\x07\xac\x02\x01\x02id\x02" "7")},
 	{"response: refused", write_example_refused,
 	BYTES("\x0e\x1f" NODE "\x00" "23P01\x02no\x00\x03t_x\x00")},
+	{"compare", write_example_compare,
+		BYTES("\x20\x25\x06public\x01t\x02\x02id\x01x" NODE
+			  "\x01\x02\x01" "a\xac\x02")},
+	{"digest", write_example_digest,
+		BYTES("\x21\x46\x01\x02" NODE
+			  "\x02\x01\x02\x01" "b\x02\x01" "a\x07\xac\x02"
+			  "\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10"
+			  "\x01\x00\x02\x01" "c\x07\xad\x02"
+			  "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01" "\x00")},
 	{"confirm", write_example_confirm,
 	BYTES("\x11\x1b\x05\x02\x02\x01q\x07\xc8\x01" NODE "\x01\xac\x02")},
 	{"seek", write_example_seek, BYTES("\x50\x04\x02\x07\xac\x02")},
@@ -386,6 +430,48 @@ check_rows(void)
 	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
 }
 
+#define EXAMPLE_COMPARE		14
+#define EXAMPLE_DIGEST		15
+
+static void
+check_digests(void)
+{
+	EntReader	r = example_body(EXAMPLE_COMPARE);
+	EntWireCompare c;
+	EntWireRange range;
+	EntWireDigest d;
+	EntWirePart part;
+	EntWireSum	sum = {1, UINT64_MAX};
+	char		name[ENT_WIRE_MAX_NAME + 1];
+
+	tap_promise("sections: what is compared, and digests, are read as written");
+	ent_wire_read_compare(&r, &c);
+	CHECK(strcmp(c.schema, "public") == 0 && strcmp(c.table, "t") == 0);
+	CHECK(c.ncolumns == 2);
+	ent_wire_read_string(&r, name, ENT_WIRE_MAX_NAME);
+	CHECK(strcmp(name, "id") == 0);
+	ent_wire_read_string(&r, name, ENT_WIRE_MAX_NAME);
+	CHECK(strcmp(name, "x") == 0);
+	ent_wire_read_range(&r, &range);
+	CHECK(memcmp(&range.owner, &node, 16) == 0 && range.each == 300);
+	CHECK(range.has_lo && !range.has_hi && range.lolen == 2 && range.lo[1] == 'a');
+	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
+	r = example_body(EXAMPLE_DIGEST);
+	ent_wire_read_digest(&r, &d);
+	CHECK(d.compare == 1 && d.range == 2 && memcmp(&d.owner, &node, 16) == 0);
+	ent_wire_read_part(&r, &part);
+	CHECK(part.count == 2 && part.unfolded && part.epoch == 7 && part.serial == 300);
+	CHECK(part.first[1] == 'a' && part.last[1] == 'b');
+	CHECK(part.sum.high == 0x0102030405060708 && part.sum.low == 0x090a0b0c0d0e0f10);
+	ent_wire_sum_add(&sum, part.sum);
+	CHECK(sum.high == 0x010203040506070a && sum.low == 0x090a0b0c0d0e0f0f);
+	ent_wire_read_part(&r, &part);
+	CHECK(part.count == 1 && !part.unfolded && part.first == part.last);
+	ent_wire_read_part(&r, &part);
+	CHECK(part.count == 0 && part.last == NULL);
+	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
+}
+
 #define EXAMPLE_REQUEST		11
 #define EXAMPLE_ACCEPTED	12
 #define EXAMPLE_REFUSED		13
@@ -434,8 +520,8 @@ check_requests(void)
 	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
 }
 
-#define EXAMPLE_GONE		16
-#define EXAMPLE_HOMES		17
+#define EXAMPLE_GONE		18
+#define EXAMPLE_HOMES		19
 
 static void
 check_ends(void)
@@ -817,6 +903,7 @@ main(void)
 	check_fields();
 	check_rows();
 	check_requests();
+	check_digests();
 	check_ends();
 	check_refused();
 	check_no_early_allocation();

@@ -16,7 +16,7 @@
 #include "link/outbound.h"
 #include "rule/pace.h"
 #include "store/peer.h"
-#include "worker/connection.h"
+#include "link/connection.h"
 
 typedef struct EntLive
 {

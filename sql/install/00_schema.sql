@@ -184,9 +184,21 @@ COMMENT ON TABLE entanglement.peer_table IS 'Tables a peer announced: under whic
 CREATE TABLE entanglement.arrears (
     owner integer NOT NULL,
     rel integer NOT NULL,
+    round bigint NOT NULL DEFAULT 0,
+    since timestamptz NOT NULL DEFAULT pg_catalog.now(),
     PRIMARY KEY (owner, rel)
 );
-COMMENT ON TABLE entanglement.arrears IS 'Tables whose objects of an owner must be fetched anew, because the table or a column appeared here after they had passed by.';
+COMMENT ON TABLE entanglement.arrears IS 'Tables whose objects of an owner must be fetched anew, because the table or a column appeared here after they had passed by, or to be compared as a whole; round grows when that is wanted once more.';
+
+CREATE TABLE entanglement.resend (
+    peer integer NOT NULL,
+    owner integer NOT NULL,
+    rel integer NOT NULL,
+    round bigint NOT NULL DEFAULT 0,
+    since timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    PRIMARY KEY (peer, owner, rel)
+);
+COMMENT ON TABLE entanglement.resend IS 'Tables whose objects of an owner a peer must be sent anew, to be compared as a whole; round grows when that is wanted once more.';
 
 CREATE TABLE entanglement.owed (
     peer integer NOT NULL,

@@ -116,6 +116,7 @@ BEGIN
     DELETE FROM entanglement.handover WHERE rel = ANY (gone);
     DELETE FROM entanglement.inherited WHERE rel = ANY (gone);
     DELETE FROM entanglement.arrears WHERE rel = ANY (gone);
+    DELETE FROM entanglement.resend WHERE rel = ANY (gone);
     DELETE FROM entanglement.owed WHERE rel = ANY (gone);
     DELETE FROM entanglement.parked WHERE rel = ANY (gone);
     DELETE FROM entanglement.request WHERE rel = ANY (gone);

@@ -20,6 +20,7 @@
 #include "utils/snapmgr.h"
 
 #include "api/session.h"
+#include "api/verify.h"
 #include "base/cert.h"
 #include "base/guc.h"
 #include "base/shmem.h"
@@ -74,7 +75,7 @@ parse_direction(const char *text)
 		return ENT_PULL;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("direction must be \"push\" or \"pull\", not \"%s\"",
+			 errmsg("direction must be \"push\", \"pull\" or \"verify\", not \"%s\"",
 					text)));
 	return ENT_PUSH;
 }
@@ -91,7 +92,9 @@ Datum
 ent_sql_hello(PG_FUNCTION_ARGS)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	EntDirection	direction;
+	EntDirection direction = ENT_PUSH;
+	char	   *name;
+	bool		verify;
 	EntWireHello hello;
 	EntPeer    *peer;
 	bytea	   *theirs;
@@ -101,7 +104,10 @@ ent_sql_hello(PG_FUNCTION_ARGS)
 		refuse_null("direction");
 	if (PG_ARGISNULL(1))
 		refuse_null("hello");
-	direction = parse_direction(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	verify = strcmp(name, "verify") == 0;
+	if (!verify)
+		direction = parse_direction(name);
 	theirs = PG_GETARG_BYTEA_PP(1);
 	ent_shmem_require("entanglement's exchange");
 	ent_hello_read(VARDATA_ANY(theirs), VARSIZE_ANY_EXHDR(theirs), &hello);
@@ -109,9 +115,12 @@ ent_sql_hello(PG_FUNCTION_ARGS)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	MemoryContextSwitchTo(caller);
-	peer = ent_greet_caller(&hello);
+	peer = ent_greet_caller(&hello, !verify);
 	ours = ent_hello_build();
-	ent_session_open(direction, peer->no);
+	if (verify)
+		ent_verify_greeted(peer->no);
+	else
+		ent_session_open(direction, peer->no);
 	SPI_finish();
 	prepare_connection();
 	PG_RETURN_BYTEA_P(ours);

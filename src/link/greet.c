@@ -203,7 +203,7 @@ check_direction(const EntPeer *peer, const EntPeerSlot *slot,
 
 static void
 check_caller(const EntPeer *peer, const EntPeerSlot *slot,
-			 const EntWireHello *hello)
+			 const EntWireHello *hello, bool link)
 {
 	char		fingerprint[ENT_FINGERPRINT_LENGTH + 1];
 
@@ -213,7 +213,8 @@ check_caller(const EntPeer *peer, const EntPeerSlot *slot,
 				 errmsg("peer \"%s\" is paused", peer->name),
 				 errhint("On the node that reports this: SELECT entanglement.resume_peer(%s).",
 						 quote_literal_cstr(peer->name))));
-	check_direction(peer, slot, hello);
+	if (link)
+		check_direction(peer, slot, hello);
 	(void) ent_cert_of_client(fingerprint);
 	ent_greet_check(peer, hello, fingerprint);
 }
@@ -243,13 +244,13 @@ remember_refusal(EntPeerSlot *slot, MemoryContext context)
 
 static pg_noinline void
 check_or_remember(const EntPeer *peer, EntPeerSlot *slot,
-				  const EntWireHello *hello)
+				  const EntWireHello *hello, bool link)
 {
 	MemoryContext context = CurrentMemoryContext;
 
 	PG_TRY();
 	{
-		check_caller(peer, slot, hello);
+		check_caller(peer, slot, hello, link);
 	}
 	PG_CATCH();
 	{
@@ -260,7 +261,7 @@ check_or_remember(const EntPeer *peer, EntPeerSlot *slot,
 }
 
 EntPeer *
-ent_greet_caller(const EntWireHello *hello)
+ent_greet_caller(const EntWireHello *hello, bool link)
 {
 	EntPeerSlot *slot;
 	EntPeer    *peer;
@@ -274,6 +275,6 @@ ent_greet_caller(const EntWireHello *hello)
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many peers"),
 				 errhint("On the node that reports this, increase \"entanglement.max_peers\" and restart the server.")));
-	check_or_remember(peer, slot, hello);
+	check_or_remember(peer, slot, hello, link);
 	return peer;
 }

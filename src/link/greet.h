@@ -30,8 +30,8 @@ extern void ent_greet_check(const EntPeer *peer, const EntWireHello *hello,
  * that is neither TLS nor a Unix socket (unless entanglement.require_tls is off) and for a
  * role that stands for no peer, ERRCODE_CANNOT_CONNECT_NOW for a paused peer,
  * ERRCODE_OBJECT_IN_USE when the link that we dialed is to be used. What is refused is
- * remembered as the peer's last error.
+ * remembered as the peer's last error. link: it wants to have a link with us, not only to ask.
  */
-extern EntPeer *ent_greet_caller(const EntWireHello *hello);
+extern EntPeer *ent_greet_caller(const EntWireHello *hello, bool link);
 
 #endif							/* ENT_LINK_GREET_H */

@@ -45,11 +45,6 @@ static EntQuery helped_query = {
 	"AND p.waits_for OPERATOR(pg_catalog.=) ANY ($3) LIMIT $2",
 	3, {INT4OID, INT8OID, INT8ARRAYOID}, NULL
 };
-static EntQuery paid_query = {
-	"DELETE FROM entanglement.arrears WHERE owner OPERATOR(pg_catalog.=) $1 "
-	"AND rel OPERATOR(pg_catalog.=) $2",
-	2, {INT4OID, INT4OID}, NULL
-};
 
 EntInbound *
 ent_inbound_create(int32 peer, Oid role, EntPeerSlot *slot)
@@ -71,6 +66,7 @@ ent_inbound_create(int32 peer, Oid role, EntPeerSlot *slot)
 	ctl.entrysize = sizeof(EntInTable);
 	ib->tables = hash_create("entanglement tables received", 64, &ctl,
 							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	ib->asked = ent_inbound_asked_create(context);
 	return ib;
 }
 
@@ -290,26 +286,6 @@ ent_inbound_may_claim(int32 owner)
 	ent_wake_post_at_commit(&ev);
 }
 
-static void
-take_arrears_done(EntInbound *ib, EntReader *body)
-{
-	EntWireArrears done;
-	EntInTable *t;
-	EntInOwner *in;
-	Datum		args[2];
-
-	ent_wire_read_arrears(body, &done);
-	ent_inbound_check(body, "arrears done");
-	in = hash_search(ib->owners, &done.owner, HASH_FIND, NULL);
-	t = ent_inbound_announced_table(ib, done.table);
-	if (in == NULL || in->no == 0 || !in->wanted || !t->known)
-		return;
-	args[0] = Int32GetDatum(in->no);
-	args[1] = Int32GetDatum(t->rel);
-	ent_query_run(&paid_query, args, NULL, SPI_OK_DELETE, NULL);
-	ent_inbound_may_claim(in->no);
-}
-
 static uint64
 routes_now(void)
 {
@@ -338,7 +314,7 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 			take_claim(ib, body, true);
 			break;
 		case ENT_SECTION_ARREARS_DONE:
-			take_arrears_done(ib, body);
+			ent_inbound_take_arrears_done(ib, body);
 			break;
 		case ENT_SECTION_REQUEST:
 			ent_inbound_take_request(ib, body);

@@ -1,10 +1,11 @@
 /*
  * link/inbound_private.h
  *	  What the files of the receiving end share: inbound.c (batches, claims,
- *	  answers), inroute.c (owners), inwant.c (what is asked for), intable.c
- *	  (tables), inobject.c (rows), inrequest.c (requests), inviolation.c (what
- *	  the peer has no right to say), inlife.c (owners that end or move),
- *	  inconfirm.c (objects handed over), inrun.c (state that stands together).
+ *	  answers), inroute.c (owners), inwant.c (what is asked for),
+ *	  inarrears.c (what is fetched anew), intable.c (tables), inobject.c (rows),
+ *	  inrequest.c (requests), inviolation.c (what the peer has no right to say),
+ *	  inlife.c (owners that end or move), inconfirm.c (objects handed over),
+ *	  inrun.c (state that stands together).
  */
 #ifndef ENT_LINK_INBOUND_PRIVATE_H
 #define ENT_LINK_INBOUND_PRIVATE_H
@@ -46,7 +47,6 @@ typedef struct EntInOwner
 	bool		wanted;			/* we take it from this peer */
 	bool		answered;		/* the sender has been told */
 	bool		ignored;		/* it has sent what was not taken */
-	bool		asked;			/* for arrears, in this session */
 	int32		epoch;			/* of our have */
 	int64		have;
 	int64		told;			/* the greatest have we ever had, in this epoch */
@@ -114,6 +114,7 @@ struct EntInbound
 	bool		announced;		/* a batch with tables has come: what is not
 								 * announced now the sender does not have */
 	bool		arrears_due;	/* arrears are to be asked for */
+	HTAB	   *asked;			/* those asked for (inarrears.c) */
 	MemoryContext batch;		/* lasts until the answer; sections have their
 								 * own */
 	List	   *again;			/* of EntInAgain *, current batch only */
@@ -170,6 +171,14 @@ extern void ent_inbound_first_offers(EntInbound *ib);
 extern EntInOwner *ent_inbound_owner_of(EntInbound *ib, const pg_uuid_t *id);
 /* WANT, SEEK, ARREARS, TABLE_STATE sections that are due. */
 extern void ent_inbound_answer_routes(EntInbound *ib, EntWriter *w);
+
+/* inarrears.c */
+extern HTAB *ent_inbound_asked_create(MemoryContext context);
+/* The owner comes by another way now, or by this one again: ask anew. */
+extern void ent_inbound_forget_asked(EntInbound *ib, EntInOwner *in);
+/* ARREARS sections that are due. */
+extern void ent_inbound_ask_arrears(EntInbound *ib, EntWriter *w);
+extern void ent_inbound_take_arrears_done(EntInbound *ib, EntReader *body);
 
 /* intable.c */
 extern void ent_inbound_take_table(EntInbound *ib, EntReader *body);

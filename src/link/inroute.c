@@ -229,8 +229,7 @@ consider(EntInbound *ib, EntInOwner *in, bool fresh)
 	if (want != in->wanted)
 	{
 		in->answered = false;
-		in->asked = false;
-		ib->arrears_due = true;
+		ent_inbound_forget_asked(ib, in);
 	}
 	in->wanted = want;
 }

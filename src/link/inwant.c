@@ -3,8 +3,7 @@
  *	  The receiving end: what is asked of the peer.
  *
  * Owners that are wanted from it, or not; tables that fit or do not; an offer
- * that would make it a route. What passed by before a table or column was here
- * stands in entanglement.arrears and is asked for until it has come.
+ * that would make it a route; what is to be fetched anew (link/inarrears.c).
  */
 #include "postgres.h"
 
@@ -18,41 +17,12 @@
 #include "store/owner.h"
 #include "store/query.h"
 
-static EntQuery arrears_query = {
-	"SELECT o.id, a.rel FROM entanglement.arrears a "
-	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) a.owner "
-	"WHERE o.peer OPERATOR(pg_catalog.=) $1",
-	1, {INT4OID}, NULL
-};
-static EntQuery no_arrears_query = {
-	"DELETE FROM entanglement.arrears a USING entanglement.owner o "
-	"WHERE o.no OPERATOR(pg_catalog.=) a.owner AND o.peer OPERATOR(pg_catalog.=) $1 "
-	"AND a.rel OPERATOR(pg_catalog.<>) ALL ($2) RETURNING a.owner",
-	2, {INT4OID, INT4ARRAYOID}, NULL
-};
-
 static EntQuery haves_query = {
 	"SELECT u.n, o.epoch, o.serial "
 	"FROM pg_catalog.unnest($1) WITH ORDINALITY AS u(no, n) "
 	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) u.no",
 	1, {INT4ARRAYOID}, NULL
 };
-
-static EntInTable *
-table_of(EntInbound *ib, int32 rel)
-{
-	HASH_SEQ_STATUS seq;
-	EntInTable *t;
-
-	hash_seq_init(&seq, ib->tables);
-	while ((t = hash_seq_search(&seq)) != NULL)
-		if (t->known && t->rel == rel)
-		{
-			hash_seq_term(&seq);
-			return t;
-		}
-	return NULL;
-}
 
 EntInOwner *
 ent_inbound_owner_of(EntInbound *ib, const pg_uuid_t *id)
@@ -68,65 +38,6 @@ ent_inbound_owner_of(EntInbound *ib, const pg_uuid_t *id)
 			return in;
 		}
 	return NULL;
-}
-
-/* Arrears in tables this peer does not offer cannot be paid by it. */
-static void
-forget_unpayable(EntInbound *ib)
-{
-	HASH_SEQ_STATUS seq;
-	EntInTable *t;
-	Datum	   *rels = palloc((hash_get_num_entries(ib->tables) + 1) * sizeof(Datum));
-	int			n = 0;
-	Datum		args[2] = {Int32GetDatum(ib->peer)};
-	int32	   *owners;
-	uint64		forgotten;
-
-	hash_seq_init(&seq, ib->tables);
-	while ((t = hash_seq_search(&seq)) != NULL)
-		if (t->known)
-			rels[n++] = Int32GetDatum(t->rel);
-	args[1] = ent_query_array(INT4OID, rels, NULL, n);
-	ent_query_run(&no_arrears_query, args, NULL, SPI_OK_DELETE_RETURNING, NULL);
-	forgotten = SPI_processed;
-	owners = palloc((forgotten + 1) * sizeof(int32));
-	for (uint64 row = 0; row < forgotten; row++)
-		owners[row] = ent_query_int4(row, 1, NULL);
-	SPI_freetuptable(SPI_tuptable);
-	for (uint64 row = 0; row < forgotten; row++)
-		ent_inbound_may_claim(owners[row]);
-}
-
-static void
-answer_arrears(EntInbound *ib, EntWriter *w)
-{
-	HASH_SEQ_STATUS seq;
-	EntInOwner *o;
-	EntInTable *table;
-	Datum		args[1] = {Int32GetDatum(ib->peer)};
-
-	ent_query_run(&arrears_query, args, NULL, SPI_OK_SELECT, NULL);
-	for (uint64 row = 0; row < SPI_processed; row++)
-	{
-		bool		null;
-		EntInOwner *in = ent_inbound_owner_of(ib, DatumGetUUIDP(ent_query_datum(row, 1, &null)));
-		EntInTable *t = table_of(ib, ent_query_int4(row, 2, NULL));
-		EntWireArrears a;
-
-		if (in == NULL || !in->wanted || t == NULL || (in->asked && !t->fresh))
-			continue;
-		a.owner = in->number;
-		a.table = t->number;
-		ent_wire_write_arrears(w, ENT_SECTION_ARREARS, &a);
-	}
-	SPI_freetuptable(SPI_tuptable);
-	hash_seq_init(&seq, ib->owners);
-	while ((o = hash_seq_search(&seq)) != NULL)
-		o->asked = o->wanted;
-	hash_seq_init(&seq, ib->tables);
-	while ((table = hash_seq_search(&seq)) != NULL)
-		table->fresh = false;
-	ib->arrears_due = false;
 }
 
 /*
@@ -267,8 +178,6 @@ ent_inbound_answer_routes(EntInbound *ib, EntWriter *w)
 		if (in->seek != ENT_IN_SEEK_NOT)
 			write_seek(ib, w, in);
 	}
-	if (!ib->arrears_due || !ib->announced)
-		return;
-	forget_unpayable(ib);
-	answer_arrears(ib, w);
+	if (ib->arrears_due && ib->announced)
+		ent_inbound_ask_arrears(ib, w);
 }

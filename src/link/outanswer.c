@@ -88,6 +88,7 @@ take_want(EntOutbound *ob, EntReader *r)
 		return;
 	/* what was owed while this was not known can be told from what is not */
 	ob->owed_due |= !o->answered || want.wanted != o->wanted;
+	ob->resend_due |= !o->answered;
 	o->answered = true;
 	owner = ent_owner_get(no);
 	if (owner == NULL || history_lost(ob, owner, &want))
@@ -125,8 +126,8 @@ take_arrears(EntOutbound *ob, EntReader *r)
 	if (hash_search(ob->owners, &owner, HASH_FIND, NULL) == NULL ||
 		hash_search(ob->tables, &table, HASH_FIND, NULL) == NULL)
 		return;					/* of nothing we ever offered */
-	ent_outbound_start_arrears(ob, a.owner, a.table,
-							   Min(ob->flight_min, ob->ring_position));
+	(void) ent_outbound_start_arrears(ob, a.owner, a.table,
+									  Min(ob->flight_min, ob->ring_position));
 }
 
 static void
@@ -305,6 +306,7 @@ settle(EntOutbound *ob)
 	}
 	list_free_deep(ob->flight_handed);
 	ob->flight_handed = NIL;
+	ent_outbound_settle_resent(ob);
 	ent_outbound_settle_requests(ob);
 	ent_outbound_settle_graves(ob);
 	ob->in_flight = false;

@@ -88,6 +88,7 @@ ent_outbound_create(int32 peer, Oid role, EntPeerSlot *slot)
 	ob->ring_position = ent_ring_head();
 	ob->adverts_due = true;
 	ob->owed_due = true;
+	ob->resend_due = true;
 	ob->requests_due = ob->again_due = true;
 	ob->flight_min = UINT64_MAX;
 	pg_atomic_write_u64(&slot->acked, 0);
@@ -335,6 +336,7 @@ ent_outbound_poll(EntOutbound *ob)
 		if (!ob->adverts_due)
 			ob->adverts_position = ob->ring_position;
 		ob->adverts_due = true;
+		ob->resend_due = true;
 		ob->requests_due = true;
 	}
 	ent_outbound_read_ring(ob);
@@ -342,7 +344,7 @@ ent_outbound_poll(EntOutbound *ob)
 	if (ob->in_flight)
 		return false;
 	return ent_outbound_queued(ob) > 0 || ob->adverts_due ||
-		((ob->owed_due || ob->requests_due) && ob->answered_once) ||
+		((ob->owed_due || ob->resend_due || ob->requests_due) && ob->answered_once) ||
 		ob->scans > 0 || ent_outbound_presents_due(ob) || ob->slot->nudge ||
 		is_asked(ob) ||
 		claims_ready(ob);
@@ -446,6 +448,8 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	}
 	if (ob->owed_due && ob->answered_once)
 		load_owed(ob);
+	if (ob->resend_due && ob->answered_once)
+		ent_outbound_load_resend(ob);
 	ent_outbound_scan(ob);
 	ent_outbound_ask_cut(ob);
 	ent_outbound_write_presents(ob, &w, max_bytes);

@@ -3,7 +3,8 @@
  *	  What the files of the sending end share: outbound.c (life, ring, batch),
  *	  outscan.c (adverts, catching up), outdata.c (objects),
  *	  outclaim.c (claims), outtogether.c (what goes as of one cut),
- *	  outpresent.c (which keys live), outrequest.c (requests),
+ *	  outpresent.c (which keys live), outresend.c (tables to be sent anew),
+ *	  outconfirm.c (objects handed over), outrequest.c (requests),
  *	  outresponse.c (their answers), outanswer.c (what the receiver answers),
  *	  outlife.c (owners that are no more).
  */
@@ -76,12 +77,14 @@ typedef struct EntOutTable
 	uint64		generation;		/* of the EntRelation may belongs to */
 } EntOutTable;
 
-/* An owner's table that the peer wants anew. */
+/* An owner's table that is sent anew. */
 typedef struct EntOutArrears
 {
 	dlist_node	node;
 	int32		owner;
 	int32		rel;
+	bool		resend;			/* not, or not only, because the peer wants it: */
+	int64		round;			/* that of our note */
 	int64		scanned;
 	uint64		position;
 	bool		queued;			/* scanned to the end: confirm when sent */
@@ -127,6 +130,7 @@ struct EntOutbound
 	bool		adverts_due;
 	uint64		adverts_position;	/* ring position at which they became due */
 	bool		owed_due;
+	bool		resend_due;		/* look which tables are to be sent anew */
 	bool		looked;			/* at keys that may not be told: there is more */
 	int			scans;			/* owners scanning and arrears not yet queued */
 	uint64		scan_position;	/* least ring position any scan began at */
@@ -143,6 +147,7 @@ struct EntOutbound
 	List	   *flight_handed;	/* of EntOutLate *: brought for local owners to
 								 * heirs elsewhere, in flight */
 	List	   *flight_claims;	/* of EntOutOwner *: claims in flight */
+	List	   *flight_resent;	/* of EntOutResent *: tables in flight to the end */
 	size_t		row_bytes;		/* moving average of an encoded row */
 
 	bool		requests_due;	/* look for requests and answers to be sent */
@@ -179,6 +184,13 @@ typedef struct EntOutLate
 	int64		serial;			/* of the version sent */
 } EntOutLate;
 
+typedef struct EntOutResent
+{
+	int32		owner;
+	int32		rel;
+	int64		round;
+} EntOutResent;
+
 /* outanswer.c */
 /* Raises ERRCODE_PROTOCOL_VIOLATION unless the reader is content. */
 extern void ent_outbound_check(EntReader *r, const char *what);
@@ -211,8 +223,8 @@ extern void ent_outbound_advertise(EntOutbound *ob, EntWriter *w);
 extern void ent_outbound_unwant(EntOutbound *ob, EntOutOwner *o);
 extern void ent_outbound_start_scan(EntOutbound *ob, EntOutOwner *o,
 									int64 from, uint64 position);
-extern void ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
-									   uint64 position);
+extern EntOutArrears *ent_outbound_start_arrears(EntOutbound *ob, int32 owner,
+												 int32 rel, uint64 position);
 extern void ent_outbound_scan(EntOutbound *ob);
 
 /* outdata.c */
@@ -239,6 +251,12 @@ extern void ent_outbound_ask_cut(EntOutbound *ob);
 extern void ent_outbound_write_together(EntOutbound *ob, EntWriter *w);
 /* No more is to be scanned before it has been sent. */
 extern bool ent_outbound_together_full(EntOutbound *ob);
+/* outresend.c */
+extern void ent_outbound_load_resend(EntOutbound *ob);
+/* All of this table is in the batch being built. */
+extern void ent_outbound_note_resent(EntOutbound *ob, EntOutArrears *a);
+/* ... and has arrived. */
+extern void ent_outbound_settle_resent(EntOutbound *ob);
 
 /* outpresent.c */
 /* The peer is to be told, from the first key on, which of these live. */

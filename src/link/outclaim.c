@@ -132,6 +132,8 @@ ent_outbound_write_claims(EntOutbound *ob, EntWriter *w)
 			continue;
 		ent_wire_write_arrears(w, ENT_SECTION_ARREARS_DONE, &done);
 		ob->flight_arrears = true;
+		if (a->resend)
+			ent_outbound_note_resent(ob, a);
 		dlist_delete(&a->node);
 		pfree(a);
 	}

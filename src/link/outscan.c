@@ -17,7 +17,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/guc.h"
-#include "guard/policy.h"
+#include "link/describe.h"
 #include "link/outbound_private.h"
 #include "rule/route.h"
 #include "store/owner.h"
@@ -185,33 +185,7 @@ describe_table(EntOutbound *ob, EntRelation *rel, EntOutTable *t,
 	t->generation = rel->generation;
 	t->priority = rel->priority;
 	t->integrity = rel->integrity;
-	memset(wire, 0, sizeof(EntWireTable));
-	if (!ent_policy_columns(rel, ob->role, t->may))
-		return false;
-	wire->number = rel->no;
-	strlcpy(wire->schema, ent_name_to_wire(rel->schema), sizeof(wire->schema));
-	strlcpy(wire->name, ent_name_to_wire(rel->name), sizeof(wire->name));
-	wire->nkeys = rel->nkeys;
-	wire->columns = palloc0(rel->ncolumns * sizeof(EntWireColumn));
-	for (int i = 0; i < rel->ncolumns; i++)
-	{
-		EntColumn  *col = &rel->columns[i];
-		EntWireColumn *c;
-		const char *schema,
-				   *name;
-
-		if (!t->may[i])
-			continue;
-		c = &wire->columns[wire->ncolumns++];
-		ent_value_type_name(col, &schema, &name);
-		strlcpy(c->name, ent_name_to_wire(col->name), sizeof(c->name));
-		strlcpy(c->type_schema, ent_name_to_wire(schema), sizeof(c->type_schema));
-		strlcpy(c->type_name, ent_name_to_wire(name), sizeof(c->type_name));
-		c->format = col->format;
-		c->key = col->key;
-		c->in_key_only = col->in_key_only;
-	}
-	return true;
+	return ent_describe_table(rel, ob->role, t->may, wire);
 }
 
 static void
@@ -280,7 +254,7 @@ ent_outbound_start_scan(EntOutbound *ob, EntOutOwner *o, int64 from,
 	memset(&o->next, 0, sizeof(o->next));
 }
 
-void
+EntOutArrears *
 ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
 						   uint64 position)
 {
@@ -299,7 +273,7 @@ ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
 			a->queued = false;
 			a->scanned = 0;
 			a->position = position;
-			return;
+			return a;
 		}
 	}
 	a = MemoryContextAllocZero(ob->context, sizeof(EntOutArrears));
@@ -308,6 +282,7 @@ ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
 	a->position = position;
 	dlist_push_tail(&ob->arrears, &a->node);
 	scan_begins(ob, position);
+	return a;
 }
 
 /*

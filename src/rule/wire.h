@@ -33,6 +33,9 @@
 /* bytes of a column set */
 #define ENT_WIRE_MAX_SET		((ENT_WIRE_MAX_COLUMNS + 7) / 8)
 #define ENT_WIRE_MAX_REQUESTS	1000	/* in a batch */
+#define ENT_WIRE_MAX_RANGES		256		/* of all COMPAREs of a message, which are at
+										 * most as many */
+#define ENT_WIRE_MAX_PARTS		32		/* of a DIGEST */
 #define ENT_WIRE_MAX_EPOCH		INT32_MAX
 #define ENT_WIRE_MAX_DISTANCE	INT32_MAX
 #define ENT_WIRE_MAX_SERIAL		INT64_MAX
@@ -67,6 +70,8 @@ typedef enum EntSectionType
 													 * owner when you have more */
 	ENT_SECTION_GONE = 24,		/* sender: that owner is no more */
 	ENT_SECTION_HOMES = 25,		/* sender: these were all at home with me */
+	ENT_SECTION_COMPARE = 32,	/* who verifies: what do you have of this table? */
+	ENT_SECTION_DIGEST = 33,	/* how many rows, and their sum */
 } EntSectionType;
 
 typedef enum EntWireError
@@ -539,5 +544,80 @@ extern void ent_wire_write_homes(EntWriter *w, const EntWireHomes *h);
 extern void ent_wire_read_homes(EntReader *r, EntWireHomes *h);
 extern void ent_wire_write_elsewhere(EntWriter *w, const EntWireUuid *id);
 extern void ent_wire_read_elsewhere(EntReader *r, EntWireUuid *id);
+
+/*
+ * COMPARE: the columns' names follow (ent_wire_read_string), ncolumns of them,
+ * and then ranges to the section's end; without any, each owner's total is
+ * asked for. Open-ended, as is DIGEST.
+ */
+typedef struct EntWireCompare
+{
+	char		schema[ENT_WIRE_MAX_NAME + 1];
+	char		table[ENT_WIRE_MAX_NAME + 1];
+	unsigned	ncolumns;		/* what the sum is made of, in this order */
+} EntWireCompare;
+
+extern void ent_wire_write_compare(EntWriter *w, const EntWireCompare *c);
+extern void ent_wire_read_compare(EntReader *r, EntWireCompare *c);
+
+/* Keys lo < k <= hi of an owner's objects, to be divided. */
+typedef struct EntWireRange
+{
+	EntWireUuid owner;
+	bool		has_lo,
+				has_hi;
+	const uint8_t *lo;
+	size_t		lolen;
+	const uint8_t *hi;
+	size_t		hilen;
+	uint64_t	each;			/* rows of a part, at least 1 */
+} EntWireRange;
+
+extern void ent_wire_write_range(EntWriter *w, const EntWireRange *range);
+extern void ent_wire_read_range(EntReader *r, EntWireRange *range);
+
+/*
+ * DIGEST: parts to the section's end, by rising keys. A part begins behind
+ * the last key of the one before; the last one reaches to the range's end.
+ */
+typedef struct EntWireDigest
+{
+	uint32_t	compare;		/* which COMPARE it answers, from 0 on */
+	uint32_t	range;			/* which of its ranges; of totals 0 */
+	EntWireUuid owner;			/* zeros: nobody's rows */
+} EntWireDigest;
+
+extern void ent_wire_write_digest(EntWriter *w, const EntWireDigest *d);
+extern void ent_wire_read_digest(EntReader *r, EntWireDigest *d);
+
+/* A sum modulo 2^128 of the rows' hashes. */
+typedef struct EntWireSum
+{
+	uint64_t	high;
+	uint64_t	low;
+} EntWireSum;
+
+static inline void
+ent_wire_sum_add(EntWireSum *sum, EntWireSum more)
+{
+	sum->low += more.low;
+	sum->high += more.high + (sum->low < more.low);
+}
+
+typedef struct EntWirePart
+{
+	uint64_t	count;			/* 0: nothing else is told */
+	bool		unfolded;		/* a row has changed, and has no version for it */
+	const uint8_t *first;		/* keys; the same if count is 1 */
+	size_t		firstlen;
+	const uint8_t *last;
+	size_t		lastlen;
+	uint32_t	epoch;			/* of the oldest version among them */
+	int64_t		serial;
+	EntWireSum	sum;
+} EntWirePart;
+
+extern void ent_wire_write_part(EntWriter *w, const EntWirePart *part);
+extern void ent_wire_read_part(EntReader *r, EntWirePart *part);
 
 #endif							/* ENT_RULE_WIRE_H */

@@ -22,6 +22,7 @@
 
 #include "base/ring.h"
 #include "base/wake.h"
+#include "guard/policy.h"
 #include "rule/colserial.h"
 #include "step/apply_private.h"
 #include "store/handover.h"
@@ -168,19 +169,29 @@ pending_locally(EntApply *a, Copy *c)
 	return found;
 }
 
+/*
+ * What was asked for counts although it is no newer: the object in full, and
+ * that it is not to be had any more, which has no version of its own
+ * (ent_apply_present). So one that was not to be seen for a while comes back
+ * under the version it had. A hand-over is a version of its own.
+ */
 bool
 ent_apply_stale(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
 {
 	bool		refresh = (r->flags & ENT_ROW_REFRESH) != 0;
+	bool		again = refresh &&
+		(r->op == ENT_ROW_FULL ||
+		 (r->op == ENT_ROW_DELETE &&
+		  ((r->flags & ENT_ROW_HEIR) == 0 || c->born == 0)));
 
 	/* the version of what is unconfirmed is nobody's: it may have died with it */
 	if (c->exists)
 		return !ent_apply_newer(a->epoch, r->serial, c->epoch, c->serial) &&
-			!(refresh && (r->op == ENT_ROW_FULL ||
-						  (r->op == ENT_ROW_DELETE && c->born == 0)) &&
-			  a->epoch == c->epoch && r->serial == c->serial);
+			!(again && a->epoch == c->epoch && r->serial == c->serial);
 	if (c->buried && !ent_apply_newer(a->epoch, r->serial, c->grave_epoch, c->grave_serial))
-		return true;
+		return !(again && r->op == ENT_ROW_FULL &&
+				 (r->flags & ENT_ROW_HEIR) == 0 &&
+				 a->epoch == c->grave_epoch && r->serial == c->grave_serial);
 	/* not here although the peer knew that we had it: it was deleted since */
 	return !refresh && !c->parked && r->serial <= a->base;
 }
@@ -265,6 +276,30 @@ note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 		ent_apply_owe_others(a, c, r);
 }
 
+/*
+ * What comes again although this very version is here mostly is as it should
+ * be: then nothing is written, and nothing is passed on. Only a role that may
+ * read all columns can compare.
+ */
+static bool
+worth_comparing(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
+{
+	if (r->op != ENT_ROW_FULL || !c->exists || c->owner != a->owner ||
+		c->epoch != a->epoch || c->serial != r->serial || c->born == 0)
+		return false;
+	if (!a->looked)
+	{
+		bool	   *may = palloc0(a->rel->ncolumns * sizeof(bool));
+
+		a->may_read = ent_policy_columns(a->rel, a->role, may);
+		for (int i = 0; i < a->rel->ncolumns; i++)
+			a->may_read &= may[i];
+		a->looked = true;
+		pfree(may);
+	}
+	return a->may_read;
+}
+
 /* Stores one row; true when it was. Errors are the row's or the server's. */
 static bool
 apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
@@ -278,6 +313,7 @@ apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 		return false;
 	if (ent_integrity_holds_back(a, c, r))
 		return false;
+	w.compare = worth_comparing(a, c, r);
 	if (r->op != ENT_ROW_DELETE || (c->exists && c->owner == a->owner))
 		ent_apply_write(&w);
 	switch (w.outcome)
@@ -288,6 +324,9 @@ apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 		case ENT_APPLY_INVISIBLE:
 			ent_apply_park(a, c, r, "42501", "the row exists but the peer's role may not change it",
 				 NULL);
+			return false;
+		case ENT_APPLY_SAME:
+			ent_apply_unpark(a, c, r);
 			return false;
 		case ENT_APPLY_STORED:
 			break;
@@ -561,13 +600,11 @@ ent_apply_present(EntApply *a, bytea *lo, bytea *hi, int64 serial,
 		bytea	   *key = DatumGetByteaPCopy(SPI_getbinval(found->vals[i],
 														found->tupdesc, 1, &null));
 
-		/* deleted in the very next version, whichever that was */
+		/* in which version it died is not known, so it keeps the last one */
 		rows[i].op = ENT_ROW_DELETE;
 		rows[i].flags = ENT_ROW_REFRESH;
 		rows[i].serial = DatumGetInt64(SPI_getbinval(found->vals[i],
 													 found->tupdesc, 3, &null));
-		if (rows[i].serial < PG_INT64_MAX)
-			rows[i].serial++;
 		rows[i].wirekey = ent_key_to_wire(a->rel, (uint8 *) VARDATA_ANY(key),
 										  VARSIZE_ANY_EXHDR(key),
 										  &rows[i].wirekeylen);

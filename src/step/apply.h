@@ -49,6 +49,8 @@ typedef struct EntApply
 	const Oid  *sender_types;
 	struct EntIntegrity *integrity; /* foreign keys are kept; NULL: not */
 	int64		stored;			/* counts rows stored (out) */
+	bool		looked;			/* may_read has been found out */
+	bool		may_read;		/* the role may read all columns */
 } EntApply;
 
 /* SPI connected, in a transaction. */

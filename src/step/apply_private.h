@@ -36,6 +36,7 @@ typedef enum EntApplyOutcome
 	ENT_APPLY_STORED,
 	ENT_APPLY_MISSING,			/* delta on a row that is not there */
 	ENT_APPLY_INVISIBLE,		/* the row exists, but not for this role */
+	ENT_APPLY_SAME,				/* nothing to do: the row has these values */
 } EntApplyOutcome;
 
 typedef struct EntApplyWrite
@@ -44,6 +45,8 @@ typedef struct EntApplyWrite
 	EntApplyCopy *c;
 	EntApplyRow *r;
 	bool		careful;		/* an INSERT failed before: look first */
+	bool		compare;		/* the version is here already: look first
+								 * whether the row is as it should be */
 	EntApplyOutcome outcome;
 } EntApplyWrite;
 

@@ -10,6 +10,7 @@
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/datum.h"
 
 #include "step/apply_private.h"
 #include "store/rowquery.h"
@@ -58,6 +59,39 @@ put_in(EntApplyWrite *w, Values v)
 	ent_rowquery_insert(w->a->rel, all, w->c->values, v.values, v.nulls);
 }
 
+/* Has the row these values? They are compared as they are stored. */
+static bool
+has_values(EntApplyWrite *w, Values v)
+{
+	EntRelation *rel = w->a->rel;
+	Datum	   *values = palloc0(rel->ncolumns * sizeof(Datum));
+	bool	   *nulls = palloc0(rel->ncolumns * sizeof(bool));
+	bool	   *set = palloc0(rel->ncolumns * sizeof(bool));
+	bool		any = false;
+
+	for (int i = 0; i < rel->ncolumns; i++)
+	{
+		set[i] = w->r->set[i];
+		any |= set[i];
+	}
+	/* at least the key, to see whether it is there */
+	set[rel->keys[0]] |= !any;
+	if (!ent_rowquery_read(rel, set, w->c->values, NULL, values, nulls))
+		return false;
+	for (int i = 0; i < rel->ncolumns; i++)
+	{
+		EntColumn  *col = &rel->columns[i];
+
+		if (!w->r->set[i])
+			continue;
+		if (nulls[i] != v.nulls[i] ||
+			(!nulls[i] && !datum_image_eq(values[i], v.values[i], col->typbyval,
+										  col->typlen)))
+			return false;
+	}
+	return true;
+}
+
 static EntApplyOutcome
 write_row(EntApplyWrite *w)
 {
@@ -76,6 +110,8 @@ write_row(EntApplyWrite *w)
 		put_in(w, v);
 		return ENT_APPLY_STORED;
 	}
+	if (w->compare && has_values(w, v))
+		return ENT_APPLY_SAME;
 	if ((w->c->exists || w->careful) &&
 		ent_rowquery_update(a->rel, r->set, w->c->values, v.values, v.nulls) > 0)
 		return ENT_APPLY_STORED;

@@ -7,7 +7,6 @@
  */
 #include "postgres.h"
 
-#include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -21,10 +20,9 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "base/wake.h"
 #include "rule/coalesce.h"
 #include "step/capture.h"
-#include "store/catalog.h"
+#include "store/changelog.h"
 #include "store/object.h"
 #include "store/owner.h"
 #include "store/relinfo.h"
@@ -43,31 +41,10 @@ static struct
 	SubTransactionId subxid;
 }			marked;
 
-/* ---- the log ---- */
-
 static void
 write_change(EntTriggered *t, int32 owner, char op, bytea *key, bytea *columns)
 {
-	Oid			relid = ent_catalog_oid(ENT_CATALOG_CHANGE);
-	Relation	log;
-	Datum		values[ENT_CHANGE_ATTRIBUTES];
-	bool		nulls[ENT_CHANGE_ATTRIBUTES] = {false};
-	HeapTuple	tup;
-
-	values[ENT_CHANGE_REL - 1] = Int32GetDatum(t->root->no);
-	values[ENT_CHANGE_OWNER - 1] = Int32GetDatum(owner);
-	values[ENT_CHANGE_OP - 1] = CharGetDatum(op);
-	values[ENT_CHANGE_KEY - 1] = PointerGetDatum(key);
-	nulls[ENT_CHANGE_KEY - 1] = key == NULL;
-	values[ENT_CHANGE_COLUMNS - 1] = PointerGetDatum(columns);
-	nulls[ENT_CHANGE_COLUMNS - 1] = columns == NULL;
-
-	log = table_open(relid, RowExclusiveLock);
-	tup = heap_form_tuple(RelationGetDescr(log), values, nulls);
-	simple_heap_insert(log, tup);
-	heap_freetuple(tup);
-	table_close(log, NoLock);
-	ent_wake_collector_at_commit();
+	ent_changelog_write(t->root->no, owner, op, key, columns);
 }
 
 /* ---- one row ---- */
@@ -272,13 +249,10 @@ ent_capture_existing(int32 rel, int32 owner)
 	return n;
 }
 
-/* An EntTriggered good enough to write a change of no object in particular. */
 static void
 write_vanished(EntRelation *root)
 {
-	EntTriggered t = {.root = root};
-
-	write_change(&t, 0, ENT_CHANGE_TRUNCATE, NULL, NULL);
+	ent_changelog_write(root->no, 0, ENT_CHANGE_TRUNCATE, NULL, NULL);
 }
 
 static void

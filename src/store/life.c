@@ -66,6 +66,8 @@ static EntQuery forget_queries[] = {
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.arrears WHERE owner OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.resend WHERE owner OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owed WHERE owner OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.parked WHERE owner OPERATOR(pg_catalog.=) $1",
@@ -135,6 +137,8 @@ static EntQuery adopt_query = {
 /* Nobody will send these any more. */
 static EntQuery unfinished_queries[] = {
 	{"DELETE FROM entanglement.arrears WHERE owner OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.resend WHERE owner OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owed WHERE owner OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},

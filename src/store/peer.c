@@ -85,6 +85,8 @@ static EntQuery delete_queries[] = {
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.resend WHERE peer OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.violation WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	/* what was pinned to it alone stays pinned: to nobody */
@@ -287,7 +289,8 @@ ent_peer_delete(int32 no)
 
 #define EXCHANGE_ROUTINES \
 	"ROUTINE entanglement.hello(pg_catalog.text, pg_catalog.bytea), " \
-	"entanglement.push(pg_catalog.bytea), entanglement.pull"
+	"entanglement.push(pg_catalog.bytea), entanglement.pull, " \
+	"entanglement.digest(pg_catalog.bytea)"
 
 static void
 execute(void *arg)

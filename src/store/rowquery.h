@@ -47,6 +47,13 @@ extern bool ent_rowquery_read(EntRelation *rel, const bool *may,
 							  Datum *values, bool *nulls);
 
 /*
+ * Calls fn with the key of each row that the current user sees, under the
+ * active snapshot, read-only. Not prepared. fn may switch contexts, not users.
+ */
+extern void ent_rowquery_keys(EntRelation *rel,
+							  void (*fn) (void *arg, const Datum *key), void *arg);
+
+/*
  * May the current user see the row with that key? Raises
  * ERRCODE_INSUFFICIENT_PRIVILEGE without the right to read the key columns.
  */

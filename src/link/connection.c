@@ -1,8 +1,8 @@
 /*
- * worker/connection.c
+ * link/connection.c
  *	  One libpq connection of a dialer, never waited for.
  *
- * Place: worker. Only looking up a host name may block, inside libpq; an
+ * Place: link. Only looking up a host name may block, inside libpq; an
  * address in the conninfo (hostaddr) avoids that. Every PGresult is either
  * the answer kept or cleared where it was got.
  */
@@ -22,7 +22,7 @@
 #include "base/guc.h"
 #include "base/report.h"
 #include "rule/wire.h"
-#include "worker/connection.h"
+#include "link/connection.h"
 
 #define STATEMENT	"e"			/* name of the prepared one */
 #define MAX_REMOTE_TEXT 400		/* bytes of each part of a remote message */

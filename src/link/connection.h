@@ -1,5 +1,5 @@
 /*
- * worker/connection.h
+ * link/connection.h
  *	  One libpq connection of a dialer, never waited for: dial, ask, collect.
  *
  * The dialed server is not trusted: one row of one column is taken for an
@@ -8,12 +8,12 @@
  * remote's SQLSTATE, or 08001 (dialing) or 08006 (later); the connection is then to
  * be closed.
  */
-#ifndef ENT_WORKER_CONNECTION_H
-#define ENT_WORKER_CONNECTION_H
+#ifndef ENT_LINK_CONNECTION_H
+#define ENT_LINK_CONNECTION_H
 
 #include "postgres.h"
 
-#include "worker/conninfo.h"
+#include "link/conninfo.h"
 
 typedef enum EntConnectionState
 {
@@ -69,4 +69,4 @@ extern void ent_connection_close(EntConnection *c);
 /* Microseconds of a clock that only goes forward. */
 extern int64 ent_connection_clock(void);
 
-#endif							/* ENT_WORKER_CONNECTION_H */
+#endif							/* ENT_LINK_CONNECTION_H */

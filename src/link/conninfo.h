@@ -1,9 +1,9 @@
 /*
- * worker/conninfo.h
+ * link/conninfo.h
  *	  How a peer is dialed: what the administrator wrote, and what we add.
  */
-#ifndef ENT_WORKER_CONNINFO_H
-#define ENT_WORKER_CONNINFO_H
+#ifndef ENT_LINK_CONNINFO_H
+#define ENT_LINK_CONNINFO_H
 
 #include "postgres.h"
 
@@ -24,4 +24,4 @@ typedef struct EntConninfo
 extern EntConninfo *ent_conninfo_prepare(const char *conninfo,
 										 const char *node_name);
 
-#endif							/* ENT_WORKER_CONNINFO_H */
+#endif							/* ENT_LINK_CONNINFO_H */

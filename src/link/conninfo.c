@@ -1,8 +1,8 @@
 /*
- * worker/conninfo.c
+ * link/conninfo.c
  *	  How a peer is dialed: what the administrator wrote, and what we add.
  *
- * Place: worker. A parameter given twice takes its last value (libpq), so
+ * Place: link. A parameter given twice takes its last value (libpq), so
  * the administrator's come first, then ours: those that must be as they are,
  * and those that were not given.
  */
@@ -13,7 +13,7 @@
 
 #include "base/ent.h"
 #include "base/guc.h"
-#include "worker/conninfo.h"
+#include "link/conninfo.h"
 
 #define MAX_ADDED	16
 

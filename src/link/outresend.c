@@ -1,0 +1,122 @@
+/*
+ * link/outresend.c
+ *	  The sending end: tables that a peer must be sent anew.
+ *
+ * They stand in entanglement.resend (written by entanglement.resync) until
+ * all of them has been acknowledged, so that a link that ends in between
+ * begins again. They are sent as if the peer had asked (ARREARS): which keys
+ * live, then each object in full.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/memutils.h"
+
+#include "link/outbound_private.h"
+#include "store/query.h"
+
+static EntQuery resend_query = {
+	"SELECT owner, rel, round FROM entanglement.resend "
+	"WHERE peer OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL
+};
+static EntQuery resent_query = {
+	"DELETE FROM entanglement.resend WHERE peer OPERATOR(pg_catalog.=) $1 "
+	"AND owner OPERATOR(pg_catalog.=) $2 AND rel OPERATOR(pg_catalog.=) $3 "
+	"AND round OPERATOR(pg_catalog.=) $4",
+	4, {INT4OID, INT4OID, INT4OID, INT8OID}, NULL
+};
+
+static void
+forget(EntOutbound *ob, const EntOutResent *r)
+{
+	Datum		args[4] = {Int32GetDatum(ob->peer), Int32GetDatum(r->owner),
+	Int32GetDatum(r->rel), Int64GetDatum(r->round)};
+
+	ent_query_run(&resent_query, args, NULL, SPI_OK_DELETE, NULL);
+}
+
+static bool
+under_way(EntOutbound *ob, const EntOutResent *r)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &ob->arrears)
+	{
+		EntOutArrears *a = dlist_container(EntOutArrears, node, iter.cur);
+
+		if (a->owner == r->owner && a->rel == r->rel)
+			return a->resend && a->round == r->round;
+	}
+	return false;
+}
+
+static void
+begin(EntOutbound *ob, const EntOutResent *r)
+{
+	EntOutOwner *o = hash_search(ob->owners, &r->owner, HASH_FIND, NULL);
+	EntOutTable *t = hash_search(ob->tables, &r->rel, HASH_FIND, NULL);
+	EntOutArrears *a;
+
+	if (o != NULL && !o->answered)
+		return;					/* looked at again when the peer has answered */
+	if (o == NULL || !o->wanted || t == NULL || !t->known)
+	{
+		/* the peer takes it by another way, or not at all: nothing to mend */
+		forget(ob, r);
+		return;
+	}
+	if (under_way(ob, r))
+		return;
+	a = ent_outbound_start_arrears(ob, r->owner, r->rel, ob->ring_position);
+	a->resend = true;
+	a->round = r->round;
+}
+
+void
+ent_outbound_load_resend(EntOutbound *ob)
+{
+	Datum		args[1] = {Int32GetDatum(ob->peer)};
+	EntOutResent *all;
+	int			n;
+
+	ent_query_run(&resend_query, args, NULL, SPI_OK_SELECT, NULL);
+	n = SPI_processed;
+	all = palloc((n + 1) * sizeof(EntOutResent));
+	for (int i = 0; i < n; i++)
+	{
+		all[i].owner = ent_query_int4(i, 1, NULL);
+		all[i].rel = ent_query_int4(i, 2, NULL);
+		all[i].round = ent_query_int8(i, 3, NULL);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	for (int i = 0; i < n; i++)
+		begin(ob, &all[i]);
+	pfree(all);
+	ob->resend_due = false;
+}
+
+void
+ent_outbound_note_resent(EntOutbound *ob, EntOutArrears *a)
+{
+	MemoryContext old = MemoryContextSwitchTo(ob->context);
+	EntOutResent *r = palloc(sizeof(EntOutResent));
+
+	r->owner = a->owner;
+	r->rel = a->rel;
+	r->round = a->round;
+	ob->flight_resent = lappend(ob->flight_resent, r);
+	MemoryContextSwitchTo(old);
+}
+
+void
+ent_outbound_settle_resent(EntOutbound *ob)
+{
+	ListCell   *lc;
+
+	foreach(lc, ob->flight_resent)
+		forget(ob, lfirst(lc));
+	list_free_deep(ob->flight_resent);
+	ob->flight_resent = NIL;
+}

@@ -1,0 +1,92 @@
+/*
+ * store/changelog.c
+ *	  entanglement.change: what was written and is not folded yet.
+ *
+ * A heap without index, written as the backend writes its catalogs, since
+ * every captured row pays for it.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "base/wake.h"
+#include "store/catalog.h"
+#include "store/changelog.h"
+#include "store/query.h"
+
+static EntQuery keys_query = {
+	"SELECT key FROM entanglement.change "
+	"WHERE rel OPERATOR(pg_catalog.=) $1 AND key IS NOT NULL "
+	"UNION ALL SELECT key FROM entanglement.parked "
+	"WHERE rel OPERATOR(pg_catalog.=) $1 AND NOT foreign_key",
+	1, {INT4OID}, NULL
+};
+
+void
+ent_changelog_write(int32 rel, int32 owner, char op, bytea *key,
+					bytea *columns)
+{
+	Oid			relid = ent_catalog_oid(ENT_CATALOG_CHANGE);
+	Relation	log;
+	Datum		values[ENT_CHANGE_ATTRIBUTES];
+	bool		nulls[ENT_CHANGE_ATTRIBUTES] = {false};
+	HeapTuple	tup;
+
+	values[ENT_CHANGE_REL - 1] = Int32GetDatum(rel);
+	values[ENT_CHANGE_OWNER - 1] = Int32GetDatum(owner);
+	values[ENT_CHANGE_OP - 1] = CharGetDatum(op);
+	values[ENT_CHANGE_KEY - 1] = PointerGetDatum(key);
+	nulls[ENT_CHANGE_KEY - 1] = key == NULL;
+	values[ENT_CHANGE_COLUMNS - 1] = PointerGetDatum(columns);
+	nulls[ENT_CHANGE_COLUMNS - 1] = columns == NULL;
+
+	log = table_open(relid, RowExclusiveLock);
+	tup = heap_form_tuple(RelationGetDescr(log), values, nulls);
+	simple_heap_insert(log, tup);
+	heap_freetuple(tup);
+	table_close(log, NoLock);
+	ent_wake_collector_at_commit();
+}
+
+static int
+compare_keys(const void *a, const void *b)
+{
+	const bytea *x = *(bytea *const *) a,
+			   *y = *(bytea *const *) b;
+	Size		nx = VARSIZE_ANY_EXHDR(x),
+				ny = VARSIZE_ANY_EXHDR(y);
+	int			c = memcmp(VARDATA_ANY(x), VARDATA_ANY(y), Min(nx, ny));
+
+	return c != 0 ? c : (nx > ny) - (nx < ny);
+}
+
+void
+ent_changelog_keys(int32 rel, Snapshot snapshot, EntKeySet *set)
+{
+	Datum		args[1] = {Int32GetDatum(rel)};
+
+	ent_query_run(&keys_query, args, NULL, SPI_OK_SELECT, snapshot);
+	set->n = SPI_processed;
+	set->keys = MemoryContextAllocHuge(CurrentMemoryContext,
+									   (SPI_processed + 1) * sizeof(bytea *));
+	for (int i = 0; i < set->n; i++)
+	{
+		bool		null;
+
+		set->keys[i] = DatumGetByteaPCopy(ent_query_datum(i, 1, &null));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	qsort(set->keys, set->n, sizeof(bytea *), compare_keys);
+}
+
+bool
+ent_changelog_has(const EntKeySet *set, bytea *key)
+{
+	return bsearch(&key, set->keys, set->n, sizeof(bytea *), compare_keys) != NULL;
+}

@@ -1,0 +1,34 @@
+/*
+ * store/changelog.h
+ *	  entanglement.change: what was written and is not folded yet.
+ */
+#ifndef ENT_STORE_CHANGELOG_H
+#define ENT_STORE_CHANGELOG_H
+
+#include "postgres.h"
+
+#include "utils/snapshot.h"
+
+/*
+ * Adds a change (rule/coalesce.h) of table rel by a direct insertion, no SPI,
+ * and wakes the collector at commit. owner: who an INSERT is born to, else 0.
+ * key NULL: of the whole table. columns: bitmap of an UPDATE, else NULL.
+ */
+extern void ent_changelog_write(int32 rel, int32 owner, char op, bytea *key,
+								bytea *columns);
+
+/* Keys of rows of one table, sorted. */
+typedef struct EntKeySet
+{
+	bytea	  **keys;
+	int			n;
+} EntKeySet;
+
+/*
+ * Those with a change in the log under the snapshot, and those parked: of
+ * these rows something is still to come. In the current context; needs SPI.
+ */
+extern void ent_changelog_keys(int32 rel, Snapshot snapshot, EntKeySet *set);
+extern bool ent_changelog_has(const EntKeySet *set, bytea *key);
+
+#endif							/* ENT_STORE_CHANGELOG_H */
