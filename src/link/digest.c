@@ -14,6 +14,7 @@
 #include "utils/snapmgr.h"
 
 #include "guard/policy.h"
+#include "base/compat.h"
 #include "link/describe.h"
 #include "link/digest.h"
 #include "link/tally.h"

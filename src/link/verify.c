@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/compat.h"
 #include "base/cert.h"
 #include "base/guc.h"
 #include "link/connection.h"
@@ -133,10 +134,9 @@ writer_grow(void *ctx, void *old, size_t size)
 static void
 begin_question(EntWriter *w)
 {
-	EntWireAllocator alloc = {writer_grow, CurrentMemoryContext};
 	EntWireHeader header = {.version = ENT_WIRE_VERSION};
 
-	ent_wire_writer_init(w, alloc);
+	ent_wire_writer_init(w, (EntWireAllocator) {writer_grow, CurrentMemoryContext});
 	ent_wire_write_raw(w, "\0\0\0\0", VARHDRSZ);
 	ent_wire_write_header(w, &header);
 }

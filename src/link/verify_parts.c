@@ -12,6 +12,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "base/compat.h"
 #include "link/verify_private.h"
 #include "store/owner.h"
 #include "store/value.h"

@@ -11,6 +11,7 @@
 #include "utils/hsearch.h"
 #include "utils/uuid.h"
 
+#include "base/compat.h"
 #include "link/tally.h"
 #include "link/verify.h"
 #include "rule/wire.h"
@@ -80,7 +81,7 @@ typedef struct EntVerify
 
 /* verify.c */
 extern void ent_verify_check(EntReader *r, const char *what);
-extern void ent_verify_complain(const char *detail) pg_attribute_noreturn();
+pg_noreturn extern void ent_verify_complain(const char *detail);
 extern EntVerifyOwner *ent_verify_owner(EntVerify *v, const uint8 *id);
 
 /* verify_tables.c */
