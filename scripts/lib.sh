@@ -7,7 +7,8 @@
 #   Settings (environment):
 #     PG_CONFIG      the PostgreSQL to build for; default: the newest with its
 #                    development files installed, else the distribution's
-#     ENT_JOBS       parallel compilations; default: the number of processors
+#     ENT_JOBS       parallel compilations and TAP files; default: the number of
+#                    processors, of TAP files at most two
 #     ENT_BUILD_DIR  where objects are kept; default: build/ in the tree
 #     ENT_RUN_USER   who runs servers when the caller is root; default: postgres
 #     ENT_KEEP       set: leave temporary folders behind
@@ -30,13 +31,16 @@ ent_die() {
 # Commands run at exit, the last registered first, whatever ends the script.
 # ent_on_exit 'command line'
 ENT_CLEANUPS=()
+declare -A ENT_CHILDREN=() # by process id
 ent_on_exit() { ENT_CLEANUPS+=("$1"); }
 
 ent_cleanup() {
     local status=$? i
     trap '' INT TERM HUP
     set +e
-    [ -z "${ENT_CHILD:-}" ] || { kill "$ENT_CHILD" && wait "$ENT_CHILD"; } 2>/dev/null
+    for i in "${!ENT_CHILDREN[@]}"; do
+        { kill "$i" && wait "$i"; } 2>/dev/null
+    done
     for ((i = ${#ENT_CLEANUPS[@]} - 1; i >= 0; i--)); do
         eval "${ENT_CLEANUPS[$i]}"
     done
@@ -80,12 +84,23 @@ ent_user_prefix() {
 # LOG, but ended with all its children, TERM first, when it takes longer
 # (status 124) or when the script itself is ended.
 ent_limited() {
-    local status=0
+    ent_start_limited "$@"
+    ent_await "$ENT_STARTED"
+}
+
+# ent_start_limited: the same, but does not wait; its id is in ENT_STARTED, and
+# ent_await ID waits for it and returns its status.
+ent_start_limited() {
     ent_user_prefix
     timeout --kill-after=30 "$1" "${ENT_AS[@]}" "${@:3}" </dev/null >"$2" 2>&1 &
-    ENT_CHILD=$!
-    wait "$ENT_CHILD" || status=$?
-    ENT_CHILD=
+    ENT_STARTED=$!
+    ENT_CHILDREN[$ENT_STARTED]=1
+}
+
+ent_await() {
+    local status=0
+    wait "$1" || status=$?
+    unset "ENT_CHILDREN[$1]"
     return "$status"
 }
 
