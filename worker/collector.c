@@ -289,6 +289,13 @@ set_up(Collector *c, Oid database)
 	c->doubt = true;
 }
 
+/* How long it sleeps unless somebody has work. */
+static long
+idle_ms(void)
+{
+	return Min(Min(ent_fold_fallback, ent_dead_after), ent_prune_interval);
+}
+
 void
 ent_collector_main(Datum arg)
 {
@@ -318,7 +325,7 @@ ent_collector_main(Datum arg)
 			pg_usleep(REST_US);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 ok && !c.later ? Min(ent_fold_fallback, ent_dead_after) : RETRY_MS,
+						 ok && !c.later ? idle_ms() : RETRY_MS,
 						 PG_WAIT_EXTENSION);
 	}
 }

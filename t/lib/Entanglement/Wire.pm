@@ -93,14 +93,17 @@ sub objects
 }
 
 # op: operation and flags; serial: difference; key: its columns; base: serial
-# minus base; set: bitmap; values: undef is NULL
+# minus base; set: bitmap; heir, from: [id, epoch, serial]; values: undef is NULL
 sub row
 {
 	my (%r) = @_;
 
-	return join '', chr($r{op} // 2), zigzag($r{serial}),
+	my $flags = (defined $r{heir} ? 0x10 : 0) | (defined $r{from} ? 0x20 : 0);
+
+	return join '', chr(($r{op} // 2) | $flags), zigzag($r{serial}),
 	  bytes(join '', map { bytes($_) } @{ $r{key} }),
 	  (defined $r{set} ? (varint($r{behind} // 0), bytes($r{set})) : ()),
+	  (map { uuid($_->[0]) . varint($_->[1]) . varint($_->[2]) } grep { defined $_ } @r{qw(heir from)}),
 	  map { defined $_ ? varint(1 + length $_) . $_ : varint(0) }
 	  @{ $r{values} // [] };
 }
