@@ -256,6 +256,7 @@ sub check
 	if (!eval { wait_for("agreement", sub { ($text = differences(\@nodes, 'item')) eq '' }) })
 	{
 		diag "ENT_SEED=$seed\n$text";
+		diag join ' ', @$_ foreach decisions($net);
 		diag $_->report foreach @nodes;
 		return 0;
 	}

@@ -31,9 +31,25 @@ static EntQuery bury_query = {
 	"WHERE w.no OPERATOR(pg_catalog.=) $3 AND w.epoch OPERATOR(pg_catalog.=) $4 "
 	"AND w.serial OPERATOR(pg_catalog.>=) $5 "
 	"AND o.owner IS DISTINCT FROM w.no AND o.owner IS DISTINCT FROM f.no "
+	"AND NOT EXISTS (SELECT 1 FROM entanglement.parked p "
+	"WHERE p.rel OPERATOR(pg_catalog.=) $1 AND p.key OPERATOR(pg_catalog.=) $2) "
+	"AND NOT EXISTS (SELECT 1 FROM entanglement.arrears a "
+	"WHERE a.rel OPERATOR(pg_catalog.=) $1 "
+	"AND a.owner OPERATOR(pg_catalog.=) ANY (ARRAY[w.no, f.no])) "
 	"AND (f.epoch, CASE WHEN f.local THEN f.serial ELSE f.sure END) "
 	"OPERATOR(pg_catalog.>=) ($7, $8) ON CONFLICT DO NOTHING",
 	8, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, UUIDOID, INT4OID, INT8OID}, NULL
+};
+
+/* Is there anything to tell of it? What is unconfirmed here, too, is not. */
+static EntQuery told_query = {
+	"SELECT 1 FROM entanglement.object o WHERE o.rel OPERATOR(pg_catalog.=) $1 "
+	"AND o.key OPERATOR(pg_catalog.=) $2 AND o.owner OPERATOR(pg_catalog.=) $3 "
+	"AND o.born OPERATOR(pg_catalog.>) 0 "
+	"UNION ALL SELECT 1 FROM entanglement.tombstone t "
+	"WHERE t.owner OPERATOR(pg_catalog.=) $3 AND t.rel OPERATOR(pg_catalog.=) $1 "
+	"AND t.key OPERATOR(pg_catalog.=) $2",
+	3, {INT4OID, BYTEAOID, INT4OID}, NULL
 };
 
 void
@@ -70,5 +86,8 @@ ent_outbound_take_confirm(EntOutbound *ob, EntReader *r)
 	args[6] = Int32GetDatum((int32) c.from_epoch);
 	args[7] = Int64GetDatum(c.from_serial);
 	ent_query_run(&bury_query, args, NULL, SPI_OK_INSERT, NULL);
-	ent_outbound_ask_again(ob, t, owner, key);
+	ent_query_run(&told_query, args, NULL, SPI_OK_SELECT, NULL);
+	if (SPI_processed > 0)
+		ent_outbound_ask_again(ob, t, owner, key);
+	SPI_freetuptable(SPI_tuptable);
 }
