@@ -209,5 +209,65 @@ subtest 'nothing is heard of the new owner' => sub {
 	is($hub->sql('SELECT count(*) FROM entanglement.inherited'), 0, 'nothing is noted any more');
 };
 
+# What hub says when it is asked the same by judy, another node by hand.
+subtest 'who is asked says what it knows' => sub {
+	$cluster->safe_psql('postgres', 'CREATE ROLE judy LOGIN');
+	$hub->sql('GRANT SELECT ON item TO judy');
+	$hub->sql("SELECT entanglement.add_peer('judy', NULL, 'judy')");
+	push_batch(say_of('red', id => 20, serial => 23, v => 'of red'),
+		say_of('red', id => 20, serial => 24, heir => [ $id{blue}, 1, 7 ], v => 'last of red'));
+	push_batch(claim(1, 1, 24), claim(2, 1, 7));
+
+	my $judy = $cluster->background_psql('hub', on_error_stop => 0, extra_params => [ '-U', 'judy' ]);
+	my $number = 0;
+	my $pull = sub {
+		my $out = $judy->query_safe('CALL entanglement.pull(' . literal(batch($number, @_)) . ', NULL)');
+		my $got = read_batch(pack 'H*', $out =~ s/^\\x//r);
+
+		$number = $got->{number};
+		return @{ $got->{sections} };
+	};
+	$judy->query_safe(q{SELECT entanglement.hello('pull', } . literal(hello('66600000-0000-4000-8000-000000000002', 'judy')) . ')');
+	my @offers = $pull->();
+	my %offered = map { $_->{name} => $_->{number} } grep { $_->{type} == 2 } @offers;
+	my ($t) = map { $_->{number} } grep { $_->{type} == 3 } @offers;
+	# all of blue's that there is, so that nothing more comes by itself
+	$pull->(want($offered{blue}, 1, 1, 7));
+	my $ask = sub {
+		my ($id, @version) = @_;
+
+		return confirm($t, $offered{blue}, "\4" . pack('N', $id), @version);
+	};
+	my @rows;
+
+	wait_for('answers', sub {
+		push @rows, map { unpack 'H*', $_->{body} } grep { $_->{type} == 4 } $pull->(@rows ? () : (
+			# one that has died and is forgotten
+			$ask->(5, 1, 5, [ $id{red}, 1, 10 ]),
+			# one that somebody else has by now
+			$ask->(6, 1, 6, [ $id{red}, 1, 12 ]),
+			# one that is unconfirmed here, too
+			$ask->(20, 1, 7, [ $id{red}, 1, 24 ]),
+			# one that was given in a version of which nothing has come yet
+			$ask->(21, 1, 6, [ $id{red}, 1, 25 ]),
+			# ... by somebody unknown
+			$ask->(22, 1, 6, [ $id{red} =~ s/0a$/ff/r, 1, 1 ]),
+			# ... in a version beyond what the heir has given out
+			$ask->(23, 1, 8, [ $id{red}, 1, 10 ]),
+			# one that the heir has
+			$ask->(1, 1, 1, [ $id{red}, 1, 3 ])));
+		join('', @rows) =~ /6f6620626c7565/;
+	});
+	my $all = join ' ', @rows;
+
+	like($all, qr/0c..050400000005/, 'what died is told to be dead, in the version asked about');
+	like($all, qr/[13]c..050400000006@{[ $id{green} =~ s{-}{}gr ]}/, 'what somebody else has is his');
+	like($all, qr/0e..050400000001/, 'what the heir has is sent');
+	unlike($all, qr/04000000(?:14|15|16|17)/, 'of the rest nothing is said');
+	is($hub->sql("SELECT count(*) FROM entanglement.tombstone WHERE key IN ('\\x0400000014', '\\x0400000015', '\\x0400000016', '\\x0400000017') AND heir IS NULL"),
+		0, 'nor noted');
+	$judy->quit;
+};
+
 $psql->quit;
 done_testing();

@@ -12,7 +12,7 @@ use Carp;
 use Exporter 'import';
 
 our @EXPORT = qw(varint zigzag bytes section batch hello owner table objects row
-  claim present want arrears again gone homes table_state seek_beyond uuid literal read_batch);
+  claim present want arrears again confirm gone homes table_state seek_beyond uuid literal read_batch);
 
 sub varint
 {
@@ -138,6 +138,15 @@ sub table_state { return section(10, varint($_[0]) . chr($_[1])); }
 
 # table, owner, key image
 sub again { return section(11, varint($_[0]) . varint($_[1]) . bytes($_[2])); }
+
+# table, owner, key image, epoch, serial, from: [id, epoch, serial]
+sub confirm
+{
+	my ($table, $owner, $key, $epoch, $serial, $from) = @_;
+
+	return section(17, varint($table) . varint($owner) . bytes($key) . varint($epoch) . varint($serial)
+		  . uuid($from->[0]) . varint($from->[1]) . varint($from->[2]));
+}
 
 # owner, epoch, serial
 sub seek_beyond { return section(0x50, join '', map { varint($_) } @_); }
