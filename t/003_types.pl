@@ -413,6 +413,42 @@ SQL
 		'until it is deleted');
 };
 
+# Both ends compare which keys live in pieces, whose order differs between
+# encodings.
+subtest 'thousands of keys are compared between UTF8 and LATIN1' => sub {
+	my $keys = q(SELECT x || repeat(chr(233), i % 4) || i FROM generate_series(1, 1500) i, unnest(ARRAY['a', 'é', 'ü']) x);
+	my $gone = q(k LIKE '%7');
+
+	foreach my $node ($alice, $latin)
+	{
+		$node->define('CREATE TABLE word (k text PRIMARY KEY, n int)', 'word');
+		$node->audit('word');
+	}
+	$_->sql("SET client_encoding = 'UTF8'; INSERT INTO word SELECT '" . $_->name . " ' || w, 1 FROM ($keys) s (w)")
+	  foreach $alice, $latin;
+	# neither can be here, nor are they in the way of what can
+	$alice->sql("SET client_encoding = 'UTF8'; INSERT INTO word SELECT 'alice ' || chr(9731) || i, 2 FROM generate_series(1, 30) i");
+	$_->wait_until('SELECT count(*) FROM word WHERE n = 1',
+		9000, 'all keys at ' . $_->name)
+	  foreach $alice, $latin;
+	# deaths that are told by what lives: each forgets the other, and tombstones go
+	$alice->sql("SELECT entanglement.drop_peer('latin')");
+	$_->sql("DELETE FROM word WHERE $gone AND k LIKE '" . $_->name . " %'") foreach $alice, $latin;
+	$latin->sql("SELECT entanglement.drop_peer('alice')");
+	$_->wait_until('SELECT count(*) FROM entanglement.tombstone t JOIN entanglement.owner o ON o.no = t.owner WHERE o.local',
+		0, 'tombstones went at ' . $_->name)
+	  foreach $alice, $latin;
+	link_nodes($latin, $alice);
+	foreach my $node ($alice, $latin)
+	{
+		$node->wait_until("SELECT count(*) FROM word WHERE $gone", 0, 'the dead rows went at ' . $node->name);
+		is($node->sql("SELECT count(*) FROM audit_word WHERE op = 'DELETE' AND NOT body->>'k' LIKE '%7'"),
+			0, 'no living one did at ' . $node->name);
+		is($node->sql("SELECT count(*) FROM word WHERE k LIKE 'alice %' AND n = 1"), 4050, 'they are all there');
+	}
+	is($latin->peer('alice')->{state}, 'connected', 'the link is up');
+};
+
 subtest 'names that LATIN1 lacks' => sub {
 	$alice->sql(<<'SQL');
 SET client_encoding = 'UTF8';

@@ -196,14 +196,6 @@ ent_inbound_take_objects(EntInbound *ib, EntReader *body)
 
 /* ---- which keys live ---- */
 
-static bytea *
-local_key(EntInbound *ib, EntRelation *rel, const uint8 *key, size_t len)
-{
-	Datum		values[ENT_WIRE_MAX_KEYS];
-
-	return ent_key_from_wire(rel, ib->role, key, len, values);
-}
-
 void
 ent_inbound_take_present(EntInbound *ib, EntReader *body)
 {
@@ -212,8 +204,7 @@ ent_inbound_take_present(EntInbound *ib, EntReader *body)
 	EntInOwner *in;
 	EntRelation *rel;
 	EntApply	a;
-	Datum	   *keys;
-	int			n = 0;
+	EntApplyPresent here = {0};
 
 	ent_wire_read_present(body, &p);
 	ent_inbound_check(body, "present");
@@ -222,21 +213,20 @@ ent_inbound_take_present(EntInbound *ib, EntReader *body)
 	rel = ent_inbound_relation(ib, t);
 	if (in == NULL || rel == NULL)
 		return;
-	keys = palloc(ENT_WIRE_MAX_PRESENT * sizeof(Datum));
+	here.lo = (EntApplyKey) {p.has_lo ? p.lo : NULL, p.lolen};
+	here.hi = (EntApplyKey) {p.has_hi ? p.hi : NULL, p.hilen};
+	here.keys = palloc(ENT_WIRE_MAX_PRESENT * sizeof(EntApplyKey));
 	while (!ent_wire_at_end(body))
 	{
-		size_t		len;
-		const uint8 *key = ent_wire_read_bytes(body, ENT_WIRE_MAX_KEY, &len);
+		EntApplyKey key;
 
-		if (n == ENT_WIRE_MAX_PRESENT)
+		key.data = ent_wire_read_bytes(body, ENT_WIRE_MAX_KEY, &key.len);
+		if (here.nkeys == ENT_WIRE_MAX_PRESENT)
 			ent_wire_fail(body, ENT_WIRE_LIMIT);
 		ent_inbound_check(body, "present");
-		keys[n++] = PointerGetDatum(local_key(ib, rel, key, len));
+		here.keys[here.nkeys++] = key;
 	}
 	ent_inbound_check(body, "present");
 	a = apply_to(ib, t, in, rel, in->sender_epoch);
-	ent_apply_present(&a,
-					  p.has_lo ? local_key(ib, rel, p.lo, p.lolen) : NULL,
-					  p.has_hi ? local_key(ib, rel, p.hi, p.hilen) : NULL,
-					  p.serial, keys, n);
+	ent_apply_present(&a, &here, p.serial);
 }

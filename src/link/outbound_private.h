@@ -99,6 +99,11 @@ typedef struct EntOutPresent
 	bytea	   *lo;				/* listed up to here, NULL: from the start */
 	bytea	   *seen;			/* looked at up to here, NULL: up to lo */
 	int64		serial;			/* least of the snapshots between the two */
+	/* where local images are not in the order of the wire's: all of them, in */
+	MemoryContext sorted_context;	/* that order, as they were at serial */
+	bytea	  **sorted;
+	int			nsorted;
+	int			next;			/* to be looked at */
 } EntOutPresent;
 
 struct EntOutbound

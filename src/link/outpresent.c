@@ -59,6 +59,7 @@ typedef struct Range
 	int			from,
 				to;				/* which of them are looked at */
 	int			told;			/* how many the section covers */
+	bool		last;			/* none come behind them */
 } Range;
 
 static void
@@ -69,6 +70,9 @@ forget_place(EntOutPresent *p)
 	if (p->seen)
 		pfree(p->seen);
 	p->lo = p->seen = NULL;
+	if (p->sorted_context)
+		MemoryContextDelete(p->sorted_context);
+	p->sorted_context = NULL;
 }
 
 void
@@ -119,31 +123,122 @@ read_state(EntOutOwner *o, Snapshot snapshot, int64 *serial)
 	return found && !o->withheld;
 }
 
-static void
-read_keys(Range *r)
+static const uint8 *
+wire_key(Range *r, bytea *key, size_t *len)
 {
-	EntOutPresent *p = r->present;
-	bytea	   *after = p->seen ? p->seen : p->lo;
-	Datum		args[4] = {Int32GetDatum(p->rel), Int32GetDatum(p->owner),
-	PointerGetDatum(after), Int64GetDatum(MAX_PRESENT)};
+	return ent_key_to_wire(r->rel, (uint8 *) VARDATA_ANY(key),
+						   VARSIZE_ANY_EXHDR(key), len);
+}
+
+/* Keys, with their images as they travel, to be sorted. */
+typedef struct WireKey
+{
+	bytea	   *key;
+	const uint8 *wire;
+	size_t		len;
+} WireKey;
+
+static int
+by_wire(const void *a, const void *b)
+{
+	const WireKey *x = a,
+			   *y = b;
+	int			c = memcmp(x->wire, y->wire, Min(x->len, y->len));
+
+	return c != 0 ? c : (x->len > y->len) - (x->len < y->len);
+}
+
+static uint64
+query_keys(Range *r, bytea *after, int64 limit)
+{
+	Datum		args[4] = {Int32GetDatum(r->present->rel),
+		Int32GetDatum(r->present->owner), PointerGetDatum(after),
+	Int64GetDatum(limit)};
 
 	ent_query_run(&live_query, args, after ? "    " : "  n ", SPI_OK_SELECT,
 				  r->snapshot);
-	r->n = SPI_processed;
+	return SPI_processed;
+}
+
+/*
+ * Images in another encoding than the wire's have another order: all keys
+ * are read once and sorted as the receiver sorts them.
+ */
+static void
+sort_keys(Range *r)
+{
+	EntOutPresent *p = r->present;
+	uint64		n = query_keys(r, NULL, PG_INT64_MAX);
+	WireKey    *keys = MemoryContextAllocHuge(CurrentMemoryContext,
+											  (n + 1) * sizeof(WireKey));
+	MemoryContext old;
+
+	p->sorted_context = AllocSetContextCreate(r->ob->context, "entanglement keys",
+											  ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(p->sorted_context);
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		null;
+
+		keys[i].key = DatumGetByteaPCopy(ent_query_datum(i, 1, &null));
+	}
+	p->sorted = MemoryContextAllocHuge(p->sorted_context, (n + 1) * sizeof(bytea *));
+	MemoryContextSwitchTo(old);
+	SPI_freetuptable(SPI_tuptable);
+	for (uint64 i = 0; i < n; i++)
+		keys[i].wire = wire_key(r, keys[i].key, &keys[i].len);
+	qsort(keys, n, sizeof(WireKey), by_wire);
+	for (uint64 i = 0; i < n; i++)
+		p->sorted[i] = keys[i].key;
+	p->nsorted = n;
+	p->next = 0;
+}
+
+/* The next keys, and whether they are the last. */
+static void
+take_keys(Range *r)
+{
+	EntOutPresent *p = r->present;
+
+	if (ent_key_is_wire(r->rel))
+	{
+		r->n = query_keys(r, p->seen ? p->seen : p->lo, MAX_PRESENT);
+		r->last = r->n < MAX_PRESENT;
+	}
+	else
+	{
+		if (p->sorted_context == NULL)
+			sort_keys(r);
+		r->n = Min(MAX_PRESENT, p->nsorted - p->next);
+		r->last = p->next + r->n == p->nsorted;
+	}
 	r->keys = palloc((r->n + 1) * sizeof(bytea *));
-	r->items = palloc0((r->n + 1) * sizeof(EntExtract));
-	r->visible = palloc0((r->n + 1) * sizeof(bool));
 	for (int i = 0; i < r->n; i++)
 	{
 		bool		null;
 
-		r->keys[i] = DatumGetByteaPCopy(ent_query_datum(i, 1, &null));
+		r->keys[i] = p->sorted_context ? p->sorted[p->next + i] :
+			DatumGetByteaPCopy(ent_query_datum(i, 1, &null));
+	}
+	if (p->sorted_context)
+		p->next += r->n;
+	else
+		SPI_freetuptable(SPI_tuptable);
+}
+
+static void
+read_keys(Range *r)
+{
+	take_keys(r);
+	r->items = palloc0((r->n + 1) * sizeof(EntExtract));
+	r->visible = palloc0((r->n + 1) * sizeof(bool));
+	for (int i = 0; i < r->n; i++)
+	{
 		r->items[i].key = (uint8 *) VARDATA_ANY(r->keys[i]);
 		r->items[i].keylen = VARSIZE_ANY_EXHDR(r->keys[i]);
-		r->items[i].owner = p->owner;
+		r->items[i].owner = r->present->owner;
 		r->items[i].since = PG_INT64_MAX;	/* no values are needed */
 	}
-	SPI_freetuptable(SPI_tuptable);
 }
 
 /* Of what was handed over nothing is read but whether the role may see it. */
@@ -200,13 +295,6 @@ look_at_rows(Range *r, EntWriter *w)
 	}
 }
 
-static const uint8 *
-wire_key(Range *r, bytea *key, size_t *len)
-{
-	return ent_key_to_wire(r->rel, (uint8 *) VARDATA_ANY(key),
-						   VARSIZE_ANY_EXHDR(key), len);
-}
-
 /*
  * Up to which key the range can be told: to the end of the table, or else to
  * the last one that the role may see, which ends it.
@@ -216,7 +304,7 @@ countable(Range *r)
 {
 	int			n = r->n;
 
-	if (n == MAX_PRESENT)
+	if (!r->last)
 		while (n > 0 && !r->visible[n - 1])
 			n--;
 	return n;
@@ -233,7 +321,7 @@ write_range(Range *r, EntWriter *w)
 	head.has_lo = p->lo != NULL;
 	if (head.has_lo)
 		head.lo = wire_key(r, p->lo, &head.lolen);
-	head.has_hi = r->n == MAX_PRESENT;
+	head.has_hi = !r->last;
 	if (head.has_hi)
 		head.hi = wire_key(r, r->keys[r->told - 1], &head.hilen);
 	mark = ent_wire_open_section(w, ENT_SECTION_PRESENT);
@@ -263,19 +351,21 @@ list_keys(Range *r, EntWriter *w, int64 serial)
 {
 	EntOutPresent *p = r->present;
 
-	if (p->seen == NULL || serial < p->serial)
+	/* keys sorted before are those of that time */
+	if (p->seen == NULL || (serial < p->serial && p->sorted_context == NULL))
 		p->serial = serial;
 	read_keys(r);
 	look_at_rows(r, w);
 	r->told = countable(r);
-	if (r->told > 0 || r->n < MAX_PRESENT)
+	if (r->told > 0 || r->last)
 		write_range(r, w);
-	if (r->n < MAX_PRESENT)
+	if (r->last)
 		return false;
 	if (r->told > 0)
 	{
 		keep_key(r->ob, &p->lo, r->keys[r->told - 1]);
-		p->serial = serial;
+		if (p->sorted_context == NULL)
+			p->serial = serial;
 	}
 	keep_key(r->ob, &p->seen, r->keys[r->n - 1]);
 	return true;

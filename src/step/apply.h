@@ -56,12 +56,27 @@ typedef struct EntApply
 /* SPI connected, in a transaction. */
 extern void ent_apply(EntApply *a, EntApplyRow *rows, int n);
 
+/* A key image as it came. */
+typedef struct EntApplyKey
+{
+	const uint8 *data;
+	size_t		len;
+} EntApplyKey;
+
+typedef struct EntApplyPresent
+{
+	EntApplyKey lo;				/* exclusive; data NULL: open */
+	EntApplyKey hi;				/* inclusive; likewise */
+	EntApplyKey *keys;			/* sorted here */
+	int			nkeys;
+} EntApplyPresent;
+
 /*
  * PRESENT: deletes this owner's objects in the key range that are not listed
- * and not newer than serial. Bounds are local key images; NULL: open.
+ * and not newer than serial. Ranges are of images as they travel: in another
+ * encoding keys are in another order.
  */
-extern void ent_apply_present(EntApply *a, bytea *lo, bytea *hi, int64 serial,
-							  Datum *keys, int nkeys);
+extern void ent_apply_present(EntApply *a, EntApplyPresent *p, int64 serial);
 
 /*
  * Foreign keys of tables with integrity, over what is applied in one

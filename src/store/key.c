@@ -174,6 +174,12 @@ ent_key_values(EntRelation *rel, const uint8 *key, size_t len, Datum *values)
 
 /* ---- the wire ---- */
 
+bool
+ent_key_is_wire(EntRelation *rel)
+{
+	return wire_encoding() == GetDatabaseEncoding() || !textual(rel);
+}
+
 const uint8 *
 ent_key_to_wire(EntRelation *rel, const uint8 *key, size_t len, size_t *outlen)
 {
@@ -181,7 +187,7 @@ ent_key_to_wire(EntRelation *rel, const uint8 *key, size_t len, size_t *outlen)
 	Job			job = {.rel = rel, .in = values};
 
 	*outlen = len;
-	if (wire_encoding() == GetDatabaseEncoding() || !textual(rel))
+	if (ent_key_is_wire(rel))
 		return key;
 	ent_key_values(rel, key, len, values);
 	run(&job, build, wire_encoding());

@@ -76,6 +76,7 @@ extern void ent_key_values(EntRelation *rel, const uint8 *key, size_t len,
  * ent_key_image would make, or an error is raised. That is done as the role,
  * since a domain's constraints are somebody's code.
  */
+extern bool ent_key_is_wire(EntRelation *rel);	/* identity here? */
 extern const uint8 *ent_key_to_wire(EntRelation *rel, const uint8 *key,
 									size_t len, size_t *outlen);
 extern bytea *ent_key_from_wire(EntRelation *rel, Oid role, const uint8 *key,
