@@ -12,20 +12,18 @@
 
 #include "access/transam.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/ring.h"
 #include "base/wake.h"
-#include "rule/coalesce.h"
 #include "rule/colserial.h"
 #include "step/fold.h"
+#include "step/fold_private.h"
 #include "store/handover.h"
 #include "store/owner.h"
 #include "store/query.h"
@@ -36,91 +34,6 @@
 #include "store/value.h"
 #include "store/version.h"
 
-typedef struct FoldKey
-{
-	int32		rel;
-	int32		len;
-	const uint8 *key;
-} FoldKey;
-
-/* One touched object. */
-typedef struct FoldEntry
-{
-	FoldKey		k;				/* hash key */
-	EntFolded	folded;
-	EntRelation *rel;
-	EntVerdict	verdict;
-	bytea	   *image;			/* the key as a datum */
-	bool		exists;			/* has an object row: */
-	bool		local;			/* ... with a local owner */
-	int32		owner;			/* of that row, then of the new version */
-	int32		epoch;
-	int64		serial;			/* of that row, then the new one */
-	int64		born;
-	bytea	   *columns;		/* packed column serials */
-	int32		old_owner;		/* birth under another owner: whose tombstone
-								 * stays; else 0 */
-	bool		handed;			/* a hand-over is among the changes: */
-	bool		heir_local;
-	EntHand		heir;			/* owner 0: to nobody, after all */
-	EntHand		from;			/* who had handed it over to the owner that has
-								 * it no more */
-} FoldEntry;
-
-/* A local owner touched by this fold. */
-typedef struct FoldOwner
-{
-	int32		no;
-	int32		epoch;
-	int64		next;			/* serial to give out */
-	int64		last;
-	int64		wanted;			/* how many serials */
-	bool		local;
-} FoldOwner;
-
-typedef struct Fold
-{
-	HTAB	   *objects;
-	List	   *entries;		/* of FoldEntry *, in order of arrival */
-	HTAB	   *owners;
-	bool		complete;		/* the log was read to its end */
-	bool		doubt;			/* an earlier fold may have taken a death */
-	bool		integrity;		/* an object is of a table that keeps its foreign
-								 * keys */
-	bool		gone;			/* this one has: an object was found gone,
-								 * or a table truncated */
-	int			handed;			/* how many were handed over */
-	int32		default_owner;	/* of rows written before they were objects */
-} Fold;
-
-static EntQuery take_query = {
-	"DELETE FROM entanglement.change WHERE ctid OPERATOR(pg_catalog.=) ANY ("
-	"ARRAY(SELECT ctid FROM entanglement.change LIMIT $1)) "
-	"RETURNING xmin, rel, owner, op, key, columns",
-	1, {INT8OID}, NULL
-};
-static EntQuery take_rest_query = {
-	"DELETE FROM entanglement.change c USING unnest($1, $2) AS u(rel, key) "
-	"WHERE c.rel OPERATOR(pg_catalog.=) u.rel AND c.key OPERATOR(pg_catalog.=) u.key "
-	"RETURNING c.xmin, c.rel, c.owner, c.op, c.key, c.columns",
-	2, {INT4ARRAYOID, BYTEAARRAYOID}, NULL
-};
-static EntQuery truncated_query = {
-	"SELECT o.key FROM entanglement.object o JOIN entanglement.owner w "
-	"ON w.no OPERATOR(pg_catalog.=) o.owner AND w.local "
-	"WHERE o.rel OPERATOR(pg_catalog.=) $1",
-	1, {INT4OID}, NULL
-};
-static EntQuery existing_query = {
-	"SELECT u.n, o.owner, o.epoch, o.serial, o.born, o.column_serials, o.local "
-	"FROM unnest($1, $2) WITH ORDINALITY AS u(rel, key, n), LATERAL ("
-	"SELECT o.owner, o.epoch, o.serial, o.born, o.column_serials, "
-	"(SELECT w.local FROM entanglement.owner w WHERE w.no OPERATOR(pg_catalog.=) o.owner) AS local "
-	"FROM entanglement.object o "
-	"WHERE o.rel OPERATOR(pg_catalog.=) u.rel AND o.key OPERATOR(pg_catalog.=) u.key "
-	"OFFSET 0) o",
-	2, {INT4ARRAYOID, BYTEAARRAYOID}, NULL
-};
 static EntQuery allocate_query = {
 	"UPDATE entanglement.owner SET serial = serial OPERATOR(pg_catalog.+) $2 "
 	"WHERE no OPERATOR(pg_catalog.=) $1 AND local RETURNING serial, epoch",
@@ -146,283 +59,21 @@ static EntQuery waits_query = {
 
 #define HELP_MS		1000		/* so often at most */
 
-static uint32
-hash_fold_key(const void *key, Size size)
-{
-	const FoldKey *k = key;
-
-	return DatumGetUInt32(hash_any_extended(k->key, k->len, k->rel));
-}
-
-static int
-match_fold_key(const void *a, const void *b, Size size)
-{
-	const FoldKey *x = a,
-			   *y = b;
-
-	if (x->rel != y->rel || x->len != y->len)
-		return 1;
-	return memcmp(x->key, y->key, x->len);
-}
-
-static Fold *
-fold_create(void)
-{
-	Fold	   *f = palloc0(sizeof(Fold));
-	HASHCTL		ctl = {0};
-
-	ctl.keysize = sizeof(FoldKey);
-	ctl.entrysize = sizeof(FoldEntry);
-	ctl.hash = hash_fold_key;
-	ctl.match = match_fold_key;
-	ctl.hcxt = CurrentMemoryContext;
-	f->objects = hash_create("entanglement fold", 1024, &ctl,
-							 HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
-							 HASH_CONTEXT);
-	ctl.keysize = sizeof(int32);
-	ctl.entrysize = sizeof(FoldOwner);
-	f->owners = hash_create("entanglement fold owners", 16, &ctl,
-							HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	return f;
-}
-
-/* The object's entry, made when new. key is copied then. */
-static FoldEntry *
-find_entry(Fold *f, int32 rel, const uint8 *key, int len)
-{
-	FoldKey		k = {rel, len, key};
-	bool		found;
-	FoldEntry  *e = hash_search(f->objects, &k, HASH_ENTER, &found);
-
-	if (!found)
-	{
-		memset((char *) e + sizeof(FoldKey), 0, sizeof(FoldEntry) - sizeof(FoldKey));
-		e->image = palloc(VARHDRSZ + len);
-		SET_VARSIZE(e->image, VARHDRSZ + len);
-		memcpy(VARDATA(e->image), key, len);
-		e->k.key = (uint8 *) VARDATA(e->image);
-		e->rel = ent_relinfo_get(rel);
-		ent_coalesce_init(&e->folded);
-		f->entries = lappend(f->entries, e);
-	}
-	return e;
-}
-
-/*
- * TRUNCATE: every object of ours in the table is to be looked at, those that
- * are only being born as well.
- */
-static void
-add_truncated(Fold *f, int32 rel)
-{
-	Datum		args[1] = {Int32GetDatum(rel)};
-	SPITupleTable *rows;
-	uint64		n;
-	ListCell   *lc;
-
-	foreach(lc, f->entries)
-	{
-		FoldEntry  *e = lfirst(lc);
-
-		if (e->k.rel == rel)
-			e->verdict = ENT_VERDICT_LOOK;
-	}
-	ent_query_run(&truncated_query, args, NULL, SPI_OK_SELECT, NULL);
-	rows = SPI_tuptable;
-	n = SPI_processed;
-	for (uint64 i = 0; i < n; i++)
-	{
-		bool		null;
-		bytea	   *key = DatumGetByteaPP(SPI_getbinval(rows->vals[i],
-														rows->tupdesc, 1, &null));
-		FoldEntry  *e = find_entry(f, rel, (uint8 *) VARDATA_ANY(key),
-								   VARSIZE_ANY_EXHDR(key));
-
-		ent_coalesce_add(&e->folded, ENT_CHANGE_DELETE, 0, 0, NULL, 0);
-		e->verdict = ENT_VERDICT_LOOK;
-	}
-	SPI_freetuptable(rows);
-}
-
-/* One change of an object. */
-static void
-add_change(Fold *f, HeapTuple tup, TupleDesc desc, int32 rel, char op,
-		   bytea *key)
-{
-	FoldEntry  *e = find_entry(f, rel, (uint8 *) VARDATA_ANY(key),
-							   VARSIZE_ANY_EXHDR(key));
-	bool		null;
-	Datum		set = SPI_getbinval(tup, desc, 6, &null);
-	bytea	   *s = null ? NULL : DatumGetByteaPP(set);
-
-	if (op == ENT_CHANGE_HANDOVER)
-	{
-		f->handed += e->handed ? 0 : 1;
-		e->handed = true;
-		return;
-	}
-	ent_coalesce_add(&e->folded, op,
-					 DatumGetInt32(SPI_getbinval(tup, desc, 3, &null)),
-					 DatumGetTransactionId(SPI_getbinval(tup, desc, 1, &null)),
-					 s ? (uint8 *) VARDATA_ANY(s) : NULL,
-					 s ? VARSIZE_ANY_EXHDR(s) : 0);
-}
-
-/* Changes as a query returned them; returns how many, and truncated tables. */
-static uint64
-add_changes(Fold *f, List **truncated)
-{
-	SPITupleTable *rows = SPI_tuptable;
-	uint64		n = SPI_processed;
-
-	for (uint64 i = 0; i < n; i++)
-	{
-		HeapTuple	tup = rows->vals[i];
-		TupleDesc	desc = rows->tupdesc;
-		bool		null;
-		int32		rel = DatumGetInt32(SPI_getbinval(tup, desc, 2, &null));
-		char		op = DatumGetChar(SPI_getbinval(tup, desc, 4, &null));
-		Datum		key = SPI_getbinval(tup, desc, 5, &null);
-
-		if (op == ENT_CHANGE_TRUNCATE || null)
-			*truncated = list_append_unique_int(*truncated, rel);
-		else
-			add_change(f, tup, desc, rel, op, DatumGetByteaPP(key));
-	}
-	SPI_freetuptable(rows);
-	return n;
-}
-
-/* The entries that were handed over, and their keys as arrays. */
-static int
-gather_handed(Fold *f, FoldEntry **entries, Datum *rels, Datum *keys)
-{
-	Datum	   *r = palloc((f->handed + 1) * sizeof(Datum));
-	Datum	   *k = palloc((f->handed + 1) * sizeof(Datum));
-	int			n = 0;
-	ListCell   *lc;
-
-	foreach(lc, f->entries)
-	{
-		FoldEntry  *e = lfirst(lc);
-
-		if (!e->handed)
-			continue;
-		entries[n] = e;
-		r[n] = Int32GetDatum(e->k.rel);
-		k[n++] = PointerGetDatum(e->image);
-	}
-	*rels = ent_query_array(INT4OID, r, NULL, n);
-	*keys = ent_query_array(BYTEAOID, k, NULL, n);
-	return n;
-}
-
-/*
- * Takes changes from the log into f; returns how many. Of what is handed over
- * all, since it is all the old owner's.
- */
-static uint64
-take_changes(Fold *f, int limit)
-{
-	Datum		args[2] = {Int64GetDatum(limit)};
-	uint64		n;
-	List	   *truncated = NIL;
-	ListCell   *lc;
-
-	ent_query_run(&take_query, args, NULL, SPI_OK_DELETE_RETURNING, NULL);
-	n = add_changes(f, &truncated);
-	f->complete = n < (uint64) limit;
-	if (!f->complete && f->handed > 0)
-	{
-		FoldEntry **entries = palloc(f->handed * sizeof(FoldEntry *));
-
-		(void) gather_handed(f, entries, &args[0], &args[1]);
-		ent_query_run(&take_rest_query, args, NULL, SPI_OK_DELETE_RETURNING, NULL);
-		n += add_changes(f, &truncated);
-	}
-	f->gone = truncated != NIL;
-	foreach(lc, truncated)
-		add_truncated(f, lfirst_int(lc));
-	return n;
-}
-
-/* Fills in what the object table says of the entries. */
-static void
-find_existing(Fold *f)
-{
-	int			n = list_length(f->entries);
-	Datum	   *rels = palloc(n * sizeof(Datum));
-	Datum	   *keys = palloc(n * sizeof(Datum));
-	Datum		args[2];
-	int			i = 0;
-	ListCell   *lc;
-
-	foreach(lc, f->entries)
-	{
-		FoldEntry  *e = lfirst(lc);
-
-		rels[i] = Int32GetDatum(e->k.rel);
-		keys[i++] = PointerGetDatum(e->image);
-	}
-	args[0] = ent_query_array(INT4OID, rels, NULL, n);
-	args[1] = ent_query_array(BYTEAOID, keys, NULL, n);
-	ent_query_run(&existing_query, args, NULL, SPI_OK_SELECT, NULL);
-	for (uint64 row = 0; row < SPI_processed; row++)
-	{
-		FoldEntry  *e = list_nth(f->entries, ent_query_int8(row, 1, NULL) - 1);
-		bool		null;
-
-		e->exists = true;
-		e->owner = ent_query_int4(row, 2, NULL);
-		e->epoch = ent_query_int4(row, 3, NULL);
-		e->serial = ent_query_int8(row, 4, NULL);
-		e->born = ent_query_int8(row, 5, NULL);
-		e->columns = DatumGetByteaPCopy(ent_query_datum(row, 6, &null));
-		e->local = ent_query_bool(row, 7);
-	}
-	SPI_freetuptable(SPI_tuptable);
-}
-
-/* To whom were objects handed over? */
-static void
-find_heirs(Fold *f)
-{
-	FoldEntry **entries = palloc((f->handed + 1) * sizeof(FoldEntry *));
-	Datum		rels,
-				keys;
-	EntHandover *found;
-	int			n;
-
-	if (f->handed == 0)
-		return;
-	(void) gather_handed(f, entries, &rels, &keys);
-	n = ent_handover_take(rels, keys, &found);
-	for (int i = 0; i < n; i++)
-	{
-		FoldEntry  *e = entries[found[i].n];
-
-		e->heir.owner = found[i].heir;
-		e->heir.epoch = found[i].epoch;
-		e->heir.serial = found[i].serial;
-		e->heir_local = found[i].local;
-	}
-}
-
 /* From whom did owners get what they have no more after this fold? */
 static void
-find_givers(Fold *f)
+find_givers(EntFold *f)
 {
 	int			n = list_length(f->entries),
 				m = 0;
 	Datum	   *rels = palloc(n * sizeof(Datum));
 	Datum	   *keys = palloc(n * sizeof(Datum));
-	FoldEntry **entries = palloc(n * sizeof(FoldEntry *));
+	EntFoldEntry **entries = palloc(n * sizeof(EntFoldEntry *));
 	EntHand    *from = palloc0(n * sizeof(EntHand));
 	ListCell   *lc;
 
 	foreach(lc, f->entries)
 	{
-		FoldEntry  *e = lfirst(lc);
+		EntFoldEntry  *e = lfirst(lc);
 
 		if (e->verdict != ENT_VERDICT_DEATH && e->old_owner == 0)
 			continue;
@@ -440,7 +91,7 @@ find_givers(Fold *f)
 
 /* Is the row there, in this transaction's snapshot? */
 static bool
-row_exists(FoldEntry *e)
+row_exists(EntFoldEntry *e)
 {
 	Datum		values[ENT_WIRE_MAX_KEYS];
 
@@ -448,27 +99,27 @@ row_exists(FoldEntry *e)
 	return ent_rowquery_exists(e->rel, values, GetActiveSnapshot());
 }
 
-static FoldOwner *
-find_owner(Fold *f, int32 no)
+static EntFoldOwner *
+find_owner(EntFold *f, int32 no)
 {
 	bool		found;
-	FoldOwner  *o = hash_search(f->owners, &no, HASH_ENTER, &found);
+	EntFoldOwner  *o = hash_search(f->owners, &no, HASH_ENTER, &found);
 
 	if (!found)
-		memset((char *) o + sizeof(int32), 0, sizeof(FoldOwner) - sizeof(int32));
+		memset((char *) o + sizeof(int32), 0, sizeof(EntFoldOwner) - sizeof(int32));
 	return o;
 }
 
 /* Has it been handed over to an owner who is not at home here? */
 static bool
-abroad(FoldEntry *e)
+abroad(EntFoldEntry *e)
 {
 	return e->heir.owner != 0 && !e->heir_local;
 }
 
 /* The owner it has, or was to get, leaves a tombstone that names the heir. */
 static void
-hand_over(Fold *f, FoldEntry *e)
+hand_over(EntFold *f, EntFoldEntry *e)
 {
 	if (e->old_owner == 0)
 	{
@@ -484,7 +135,7 @@ hand_over(Fold *f, FoldEntry *e)
  * for "nothing", and asks its owners for serials.
  */
 static void
-judge(Fold *f, FoldEntry *e)
+judge(EntFold *f, EntFoldEntry *e)
 {
 	EntVerdict	v = ent_coalesce_verdict(&e->folded, f->complete);
 
@@ -537,10 +188,10 @@ judge(Fold *f, FoldEntry *e)
 
 /* Reserves each owner's serials with one update. */
 static void
-allocate(Fold *f)
+allocate(EntFold *f)
 {
 	HASH_SEQ_STATUS seq;
-	FoldOwner  *o;
+	EntFoldOwner  *o;
 
 	hash_seq_init(&seq, f->owners);
 	while ((o = hash_seq_search(&seq)) != NULL)
@@ -560,7 +211,7 @@ allocate(Fold *f)
 
 /* The column serials of the new version. */
 static bytea *
-new_columns(FoldEntry *e, int64 serial, int64 born)
+new_columns(EntFoldEntry *e, int64 serial, int64 born)
 {
 	int			natts = e->rel->natts;
 	int64	   *v = palloc(natts * sizeof(int64));
@@ -582,7 +233,7 @@ new_columns(FoldEntry *e, int64 serial, int64 born)
 }
 
 static void
-post(FoldEntry *e, int32 owner, int64 serial)
+post(EntFoldEntry *e, int32 owner, int64 serial)
 {
 	EntEvent	ev = {
 		.kind = ENT_EVENT_OBJECT, .owner = owner, .rel = e->k.rel,
@@ -597,9 +248,9 @@ post(FoldEntry *e, int32 owner, int64 serial)
  * The object of a former owner dies as his, and may live on as the heir's.
  */
 static void
-settle_old(Fold *f, FoldEntry *e, EntVersions *versions)
+settle_old(EntFold *f, EntFoldEntry *e, EntVersions *versions)
 {
-	FoldOwner  *old = e->old_owner == 0 ? NULL : find_owner(f, e->old_owner);
+	EntFoldOwner  *old = e->old_owner == 0 ? NULL : find_owner(f, e->old_owner);
 	int64		serial;
 
 	if (old == NULL || !old->local)
@@ -621,7 +272,7 @@ settle_old(Fold *f, FoldEntry *e, EntVersions *versions)
  * his own. We keep what it was last, for those who have not got it.
  */
 static void
-settle_abroad(Fold *f, FoldEntry *e, EntVersions *versions)
+settle_abroad(EntFold *f, EntFoldEntry *e, EntVersions *versions)
 {
 	settle_old(f, e, versions);
 	ent_versions_put(versions, e->k.rel, e->heir.owner, e->heir.epoch,
@@ -633,7 +284,7 @@ settle_abroad(Fold *f, FoldEntry *e, EntVersions *versions)
  * object older than any, and the home is asked which of the table's live.
  */
 static void
-strand(FoldEntry *e, EntVersions *versions)
+strand(EntFoldEntry *e, EntVersions *versions)
 {
 	Datum		args[2] = {Int32GetDatum(e->owner), Int32GetDatum(e->k.rel)};
 	EntOwner   *o = ent_owner_get(e->owner);
@@ -648,9 +299,9 @@ strand(FoldEntry *e, EntVersions *versions)
 
 /* Gives the entry its new version and sorts it into the arrays. */
 static void
-settle(Fold *f, FoldEntry *e, EntVersions *versions)
+settle(EntFold *f, EntFoldEntry *e, EntVersions *versions)
 {
-	FoldOwner  *o;
+	EntFoldOwner  *o;
 	int64		serial;
 
 	if (abroad(e))
@@ -688,10 +339,10 @@ settle(Fold *f, FoldEntry *e, EntVersions *versions)
 }
 
 static void
-post_owners(Fold *f)
+post_owners(EntFold *f)
 {
 	HASH_SEQ_STATUS seq;
-	FoldOwner  *o;
+	EntFoldOwner  *o;
 
 	hash_seq_init(&seq, f->owners);
 	while ((o = hash_seq_search(&seq)) != NULL)
@@ -704,17 +355,17 @@ post_owners(Fold *f)
 }
 
 static void
-fold_entries(Fold *f)
+fold_entries(EntFold *f)
 {
 	EntVersions *versions;
 	ListCell   *lc;
 
 	f->default_owner = ent_identity_get()->default_owner;
-	find_existing(f);
-	find_heirs(f);
+	ent_fold_find_existing(f);
+	ent_fold_find_heirs(f);
 	foreach(lc, f->entries)
 	{
-		FoldEntry  *e = lfirst(lc);
+		EntFoldEntry  *e = lfirst(lc);
 
 		judge(f, e);
 		f->integrity |= e->rel && e->rel->integrity;
@@ -724,7 +375,7 @@ fold_entries(Fold *f)
 	versions = ent_versions_create();
 	foreach(lc, f->entries)
 	{
-		FoldEntry  *e = lfirst(lc);
+		EntFoldEntry  *e = lfirst(lc);
 
 		if (e->verdict != ENT_VERDICT_LOOK)
 			settle(f, e, versions);
@@ -735,7 +386,7 @@ fold_entries(Fold *f)
 
 /* Owners that are sought get a serial that no object has. */
 static void
-serve_seeks(Fold *f)
+serve_seeks(EntFold *f)
 {
 	ListCell   *lc;
 
@@ -765,12 +416,12 @@ help_parked(void)
 uint64
 ent_fold(int limit, bool *more, bool *doubt)
 {
-	Fold	   *f = fold_create();
+	EntFold	   *f = ent_fold_create();
 	uint64		taken;
 
 	f->doubt = *doubt;
 	ent_relinfo_refresh();
-	taken = take_changes(f, limit);
+	taken = ent_fold_take(f, limit);
 	serve_seeks(f);
 	if (f->entries != NIL || hash_get_num_entries(f->owners) > 0)
 		fold_entries(f);

@@ -1,0 +1,89 @@
+/*
+ * step/fold_private.h
+ *	  What the files of the fold share: what is gathered of the log
+ *	  (fold_take.c) and judged (fold.c).
+ */
+#ifndef ENT_STEP_FOLD_PRIVATE_H
+#define ENT_STEP_FOLD_PRIVATE_H
+
+#include "postgres.h"
+
+#include "nodes/pg_list.h"
+#include "utils/hsearch.h"
+
+#include "rule/coalesce.h"
+#include "store/relinfo.h"
+#include "store/version.h"
+
+typedef struct EntFoldKey
+{
+	int32		rel;
+	int32		len;
+	const uint8 *key;
+} EntFoldKey;
+
+/* One touched object. */
+typedef struct EntFoldEntry
+{
+	EntFoldKey		k;				/* hash key */
+	EntFolded	folded;
+	EntRelation *rel;
+	EntVerdict	verdict;
+	bytea	   *image;			/* the key as a datum */
+	bool		exists;			/* has an object row: */
+	bool		local;			/* ... with a local owner */
+	int32		owner;			/* of that row, then of the new version */
+	int32		epoch;
+	int64		serial;			/* of that row, then the new one */
+	int64		born;
+	bytea	   *columns;		/* packed column serials */
+	int32		old_owner;		/* birth under another owner: whose tombstone
+								 * stays; else 0 */
+	bool		handed;			/* a hand-over is among the changes: */
+	bool		heir_local;
+	EntHand		heir;			/* owner 0: to nobody, after all */
+	EntHand		from;			/* who had handed it over to the owner that has
+								 * it no more */
+} EntFoldEntry;
+
+/* A local owner touched by this fold. */
+typedef struct EntFoldOwner
+{
+	int32		no;
+	int32		epoch;
+	int64		next;			/* serial to give out */
+	int64		last;
+	int64		wanted;			/* how many serials */
+	bool		local;
+} EntFoldOwner;
+
+typedef struct EntFold
+{
+	HTAB	   *objects;
+	List	   *entries;		/* of EntFoldEntry *, in order of arrival */
+	HTAB	   *owners;
+	bool		complete;		/* the log was read to its end */
+	bool		doubt;			/* an earlier fold may have taken a death */
+	bool		integrity;		/* an object is of a table that keeps its foreign
+								 * keys */
+	bool		gone;			/* this one has: an object was found gone,
+								 * or a table truncated */
+	int			handed;			/* how many were handed over */
+	int32		default_owner;	/* of rows written before they were objects */
+} EntFold;
+
+/* In the current context, which is to last as long as it is used. */
+extern EntFold *ent_fold_create(void);
+
+/*
+ * Takes changes from the log; returns how many. Of what is handed over all,
+ * since it is all the old owner's.
+ */
+extern uint64 ent_fold_take(EntFold *f, int limit);
+
+/* Fills in what the object table says of the entries. */
+extern void ent_fold_find_existing(EntFold *f);
+/* To whom were objects handed over? Takes the notes of that away. */
+extern void ent_fold_find_heirs(EntFold *f);
+
+#endif							/* ENT_STEP_FOLD_PRIVATE_H */
