@@ -51,7 +51,8 @@ PG_FUNCTION_INFO_V1(ent_sql_desynchronize);
 static EntQuery add_query = {
 	"INSERT INTO entanglement.relation (relid, key_index, capture, priority, "
 	"keys_from_others, integrity, priority_given, owner_column) "
-	"VALUES ($1, $2, 'trigger', $3, $4, $5, $6, NULLIF($7, 0)) RETURNING no",
+	"VALUES ($1, $2, 'trigger', $3, $4, $5, $6, "
+	"CASE WHEN $7 OPERATOR(pg_catalog.<>) 0 THEN $7 END) RETURNING no",
 	7, {OIDOID, OIDOID, INT4OID, BOOLOID, BOOLOID, BOOLOID, INT2OID}, NULL
 };
 static EntQuery arrears_query = {

@@ -59,8 +59,10 @@ static EntQuery count_query = {
 	"WHERE untold OPERATOR(pg_catalog.<>) '{}')", 0, {0}, NULL
 };
 static EntQuery route_query = {
-	"UPDATE entanglement.owner SET peer = NULLIF($2, 0), distance = $3, nearest = $4, "
-	"lost = $5, name = $6, serial = CASE peer WHEN $2 THEN serial ELSE sure END "
+	"UPDATE entanglement.owner SET "
+	"peer = CASE WHEN $2 OPERATOR(pg_catalog.<>) 0 THEN $2 END, distance = $3, nearest = $4, "
+	"lost = $5, name = $6, "
+	"serial = CASE WHEN peer OPERATOR(pg_catalog.=) $2 THEN serial ELSE sure END "
 	"WHERE no OPERATOR(pg_catalog.=) $1 AND NOT local",
 	6, {INT4OID, INT4OID, INT4OID, INT4OID, BOOLOID, TEXTOID}, NULL
 };

@@ -61,7 +61,7 @@ static EntQuery decide_query = {
 	"UPDATE entanglement.request SET state = $2, epoch = $3, serial = $4, sqlstate = $5, "
 	"message = $6, detail = $7, constraint_name = $8, on_the_way = $11, "
 	"owner = COALESCE((SELECT no FROM entanglement.owner WHERE id OPERATOR(pg_catalog.=) $12), owner), "
-	"key = CASE op WHEN 'C' THEN COALESCE($9, key) ELSE key END, "
+	"key = CASE WHEN op OPERATOR(pg_catalog.=) 'C'::pg_catalog.\"char\" THEN COALESCE($9, key) ELSE key END, "
 	"decided_at = pg_catalog.clock_timestamp(), "
 	/* those who were asked in vain learn that it is settled */
 	"untold = pg_catalog.array_remove(pg_catalog.array_cat(untold, sent_to), $10) "
