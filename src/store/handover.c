@@ -48,6 +48,13 @@ static EntQuery grave_query = {
 	"AND t.rel OPERATOR(pg_catalog.=) $2 AND t.key OPERATOR(pg_catalog.=) $3",
 	3, {INT4OID, INT4OID, BYTEAOID}, NULL
 };
+static EntQuery believe_query = {
+	"SELECT LEAST($3, GREATEST(o.serial, o.told, t.serial)) FROM entanglement.owner o "
+	"LEFT JOIN entanglement.tombstone t ON t.owner OPERATOR(pg_catalog.=) o.no "
+	"AND t.rel OPERATOR(pg_catalog.=) $2 AND t.key OPERATOR(pg_catalog.=) $4 "
+	"AND t.epoch OPERATOR(pg_catalog.=) o.epoch WHERE o.no OPERATOR(pg_catalog.=) $1",
+	4, {INT4OID, INT4OID, INT8OID, BYTEAOID}, NULL
+};
 static EntQuery inherited_query = {
 	"INSERT INTO entanglement.inherited (rel, key, from_owner, from_epoch, from_serial) "
 	"VALUES ($1, $2, $3, $4, $5) ON CONFLICT (rel, key) DO UPDATE "
@@ -225,6 +232,20 @@ ent_handover_follow(int32 rel, bytea *key, EntHand *heir, Snapshot snapshot)
 		if (!next_heir(rel, key, heir, snapshot, &deleted))
 			break;
 	return !deleted;
+}
+
+int64
+ent_handover_believable(int32 rel, bytea *key, const EntHand *heir)
+{
+	Datum		args[4] = {Int32GetDatum(heir->owner), Int32GetDatum(rel),
+	Int64GetDatum(heir->serial), PointerGetDatum(key)};
+	int64		serial = 0;
+
+	ent_query_run(&believe_query, args, NULL, SPI_OK_SELECT, NULL);
+	if (SPI_processed > 0)
+		serial = ent_query_int8(0, 1, NULL);
+	SPI_freetuptable(SPI_tuptable);
+	return serial;
 }
 
 void

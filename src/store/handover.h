@@ -53,6 +53,13 @@ extern bool ent_handover_follow(int32 rel, bytea *key, EntHand *heir,
 								Snapshot snapshot);
 
 /*
+ * The serial in which the heir is to hold it here until he confirms it: what the
+ * giver says, but none that the heir is not known to have come to. Else who makes
+ * one up would keep the heir's own versions out. Needs SPI.
+ */
+extern int64 ent_handover_believable(int32 rel, bytea *key, const EntHand *heir);
+
+/*
  * From whom an owner has got an object: noted as long as a local one has it, or
  * until another one has confirmed it (requests for it may go then).
  */
