@@ -78,20 +78,10 @@ sub handed
 {
 	my ($id, $serial, $heir, $heir_serial, $v) = @_;
 
-	return chr(2 | 16) . zigzag($serial) . bytes(bytes(pack 'N', $id))
-	  . uuid($heir) . varint(1) . varint($heir_serial) . varint(1 + length $v) . $v;
+	return row(serial => $serial, key => [ pack 'N', $id ], heir => [ $heir, 1, $heir_serial ], values => [$v]);
 }
 
 sub key { return bytes(pack 'N', $_[0]); }
-
-# table, owner, key, epoch and serial, from and his version
-sub confirm
-{
-	my ($table, $owner, $key, $epoch, $serial, $from, $from_epoch, $from_serial) = @_;
-
-	return section(17, varint($table) . varint($owner) . bytes($key) . varint($epoch) . varint($serial)
-		  . uuid($from) . varint($from_epoch) . varint($from_serial));
-}
 
 sub mine { return owner(number => 1, id => $mine, home => $me, name => 'mallory', serial => 1000); }
 
@@ -112,6 +102,39 @@ subtest 'a version that the heir never came to keeps nothing of his out' => sub 
 	$alice->sql("INSERT INTO item VALUES (52, 'true')");
 	$hub->wait_until('SELECT v FROM item WHERE id = 52', 'true', 'one that she does not take, and makes herself');
 	$alice->sql("GRANT INSERT ON item TO hub");
+	quit($s);
+};
+
+subtest 'who asks whether an object has died makes nobody lose it' => sub {
+	my $s = session('pull');
+	my @sections = pull($s);
+	my ($o) = grep { $_->{type} == 2 && $_->{name} eq 'alice' } @sections;
+	my %t = map { $_->{name} => $_->{number} } grep { $_->{type} == 3 } @sections;
+	my @know = (table_state($t{item}, 1), table_state($t{child}, 1), want($o->{number}, 1, 0, 0));
+
+	# waits at hub for its parent
+	$alice->sql("ALTER TABLE parent ENABLE ROW LEVEL SECURITY; CREATE POLICY few ON parent TO hub USING (v <> 'x')");
+	$alice->sql("INSERT INTO parent VALUES (7, 'x'); INSERT INTO child VALUES (8, 7)");
+	$alice->drain('hub');
+	$hub->wait_until("SELECT sqlstate FROM entanglement.parked_rows WHERE relation = 'child'::regclass", '23503', 'a child waits');
+	$alice->sql("UPDATE item SET v = v || '!' WHERE id = 1");
+	converge([ $alice, $hub ], ['item'], 'more of hers has come');
+	my $serial = $hub->sql("SELECT serial FROM entanglement.owners WHERE name = 'alice'");
+	pull($s, @know);
+	pull($s, map { confirm($t{child}, $o->{number}, key(8), 1, $serial, [ $_, 0, 0 ]) } $id{hub}, $id{alice}, $mine);
+	pull($s);
+	is($hub->sql("SELECT count(*) FROM entanglement.tombstone t JOIN entanglement.relation r ON r.no = t.rel WHERE r.relid = 'child'::regclass"), 0, 'no tombstone of it');
+	$alice->sql("UPDATE parent SET v = 'y'");
+	$hub->wait_until('SELECT count(*) FROM child', '1', 'it comes with its parent');
+
+	# who has not heard that it was handed over does not know
+	my @told = pull($s, confirm($t{item}, $o->{number}, key(77), 1, 1, [ $id{hub}, 1, $max ]));
+	push @told, pull($s) for 1 .. 3;
+	is(scalar(grep { $_->{type} == 4 && index($_->{body}, key(77)) >= 0 } @told), 0, 'what hub cannot know it does not say');
+
+	my $graves = $hub->sql('SELECT count(*) FROM entanglement.tombstone');
+	pull($s, map { confirm($t{item}, $o->{number}, key(10000 + $_), 1, $serial, [ $mine, 0, 0 ]) } 1 .. 200);
+	cmp_ok($hub->sql('SELECT count(*) FROM entanglement.tombstone'), '<=', $graves, 'of keys that she makes up nothing is remembered');
 	quit($s);
 };
 

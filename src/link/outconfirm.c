@@ -4,8 +4,10 @@
  *
  * The peer has heard that it was, but nothing of its new owner: the end may have
  * been told and forgotten while it was not listening. Who has heard of the hand-over
- * without gaps, and holds no such object, has seen it die: it makes the tombstone anew,
- * which is sent as every other.
+ * without gaps, and holds no such object, has seen it die: that is told as of what is
+ * asked for and gone (AGAIN), to the peer alone. Only when somebody else holds it is a
+ * tombstone made anew, of an object that the peer may see: what a peer asks must not
+ * make us forget what others have, nor remember what it makes up.
  */
 #include "postgres.h"
 
@@ -14,44 +16,82 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "guard/policy.h"
 #include "link/outbound_private.h"
 #include "store/query.h"
+#include "store/rowquery.h"
 #include "store/value.h"
 
+/*
+ * Who holds the object, if it is known here what became of it: all of the giver up
+ * to that version and of the heir as far as the question goes has come, and nothing
+ * about the object is parked.
+ */
+static EntQuery holder_query = {
+	"SELECT o.owner FROM entanglement.owner w "
+	"LEFT JOIN entanglement.owner f ON f.id OPERATOR(pg_catalog.=) $6 "
+	"LEFT JOIN entanglement.object o ON o.rel OPERATOR(pg_catalog.=) $1 "
+	"AND o.key OPERATOR(pg_catalog.=) $2 "
+	"WHERE w.no OPERATOR(pg_catalog.=) $3 AND (o.owner OPERATOR(pg_catalog.=) w.no OR ("
+	"w.epoch OPERATOR(pg_catalog.=) $4 AND w.serial OPERATOR(pg_catalog.>=) $5 "
+	"AND (o.owner IS NULL OR o.owner OPERATOR(pg_catalog.<>) f.no) "
+	"AND (f.epoch, CASE WHEN f.local THEN f.serial ELSE f.sure END) "
+	"OPERATOR(pg_catalog.>=) ($7, $8) "
+	"AND NOT EXISTS (SELECT FROM entanglement.arrears a "
+	"WHERE a.rel OPERATOR(pg_catalog.=) $1 "
+	"AND a.owner OPERATOR(pg_catalog.=) ANY (ARRAY[w.no, f.no])) "
+	"AND NOT EXISTS (SELECT FROM entanglement.parked p "
+	"WHERE p.rel OPERATOR(pg_catalog.=) $1 AND p.key OPERATOR(pg_catalog.=) $2)))",
+	8, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, UUIDOID, INT4OID, INT8OID}, NULL
+};
 /* An object that somebody else holds by now is his. */
 static EntQuery bury_query = {
 	"INSERT INTO entanglement.tombstone (rel, owner, epoch, serial, changed_at, key, "
 	"heir, heir_epoch, heir_serial) "
-	"SELECT $1, w.no, $4, $5, pg_catalog.now(), $2, o.owner, o.epoch, "
-	"CASE WHEN o.born OPERATOR(pg_catalog.=) 0 THEN o.serial ELSE o.serial OPERATOR(pg_catalog.-) 1 END "
-	"FROM entanglement.owner w "
-	"JOIN entanglement.owner f ON f.id OPERATOR(pg_catalog.=) $6 "
-	"LEFT JOIN entanglement.object o ON o.rel OPERATOR(pg_catalog.=) $1 "
-	"AND o.key OPERATOR(pg_catalog.=) $2 "
-	"WHERE w.no OPERATOR(pg_catalog.=) $3 AND w.epoch OPERATOR(pg_catalog.=) $4 "
-	"AND w.serial OPERATOR(pg_catalog.>=) $5 "
-	"AND (o.owner IS NULL OR (o.owner OPERATOR(pg_catalog.<>) w.no "
-	"AND o.owner OPERATOR(pg_catalog.<>) f.no)) "
-	"AND NOT EXISTS (SELECT 1 FROM entanglement.parked p "
-	"WHERE p.rel OPERATOR(pg_catalog.=) $1 AND p.key OPERATOR(pg_catalog.=) $2) "
-	"AND NOT EXISTS (SELECT 1 FROM entanglement.arrears a "
-	"WHERE a.rel OPERATOR(pg_catalog.=) $1 "
-	"AND a.owner OPERATOR(pg_catalog.=) ANY (ARRAY[w.no, f.no])) "
-	"AND (f.epoch, CASE WHEN f.local THEN f.serial ELSE f.sure END) "
-	"OPERATOR(pg_catalog.>=) ($7, $8) ON CONFLICT DO NOTHING",
-	8, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, UUIDOID, INT4OID, INT8OID}, NULL
+	"SELECT $1, $3, $4, $5, pg_catalog.now(), $2, o.owner, o.epoch, "
+	"CASE WHEN o.born OPERATOR(pg_catalog.=) 0 THEN o.serial "
+	"ELSE o.serial OPERATOR(pg_catalog.-) 1 END "
+	"FROM entanglement.object o WHERE o.rel OPERATOR(pg_catalog.=) $1 "
+	"AND o.key OPERATOR(pg_catalog.=) $2 ON CONFLICT DO NOTHING",
+	5, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID}, NULL
 };
 
-/* Is there anything to tell of it? What is unconfirmed here, too, is not. */
-static EntQuery told_query = {
-	"SELECT 1 FROM entanglement.object o WHERE o.rel OPERATOR(pg_catalog.=) $1 "
-	"AND o.key OPERATOR(pg_catalog.=) $2 AND o.owner OPERATOR(pg_catalog.=) $3 "
-	"AND o.born OPERATOR(pg_catalog.>) 0 "
-	"UNION ALL SELECT 1 FROM entanglement.tombstone t "
-	"WHERE t.owner OPERATOR(pg_catalog.=) $3 AND t.rel OPERATOR(pg_catalog.=) $1 "
-	"AND t.key OPERATOR(pg_catalog.=) $2",
-	3, {INT4OID, BYTEAOID, INT4OID}, NULL
-};
+typedef struct Look
+{
+	EntRelation *rel;
+	Datum	   *key;
+	bool		visible;
+} Look;
+
+static void
+look(void *arg)
+{
+	Look	   *l = arg;
+
+	l->visible = ent_rowquery_visible(l->rel, l->key);
+}
+
+/* Should the peer be told, and if somebody else holds the object, whose it is? */
+static bool
+know(EntOutbound *ob, EntRelation *rel, Datum *key, Datum *args)
+{
+	Look		l = {.rel = rel,.key = key};
+	int32		holder = 0;
+	bool		known;
+
+	ent_query_run(&holder_query, args, NULL, SPI_OK_SELECT, NULL);
+	known = SPI_processed > 0;
+	if (known)
+		holder = ent_query_int4(0, 1, NULL);
+	SPI_freetuptable(SPI_tuptable);
+	if (!known || holder == 0 || holder == DatumGetInt32(args[2]))
+		return known;
+	if (ent_policy_columns(rel, ob->role, palloc(rel->ncolumns * sizeof(bool))))
+		ent_query_as(ob->role, look, &l);
+	if (l.visible)
+		ent_query_run(&bury_query, args, NULL, SPI_OK_INSERT, NULL);
+	return l.visible;
+}
 
 void
 ent_outbound_take_confirm(EntOutbound *ob, EntReader *r)
@@ -86,9 +126,6 @@ ent_outbound_take_confirm(EntOutbound *ob, EntReader *r)
 	args[5] = UUIDPGetDatum(&from);
 	args[6] = Int32GetDatum((int32) c.from_epoch);
 	args[7] = Int64GetDatum(c.from_serial);
-	ent_query_run(&bury_query, args, NULL, SPI_OK_INSERT, NULL);
-	ent_query_run(&told_query, args, NULL, SPI_OK_SELECT, NULL);
-	if (SPI_processed > 0)
+	if (know(ob, rel, values, args))
 		ent_outbound_ask_again(ob, t, owner, key);
-	SPI_freetuptable(SPI_tuptable);
 }
