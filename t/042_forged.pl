@@ -138,4 +138,44 @@ subtest 'who asks whether an object has died makes nobody lose it' => sub {
 	quit($s);
 };
 
+subtest 'who has ended at a home that is a peer, or is here, stays ended' => sub {
+	my $s = session('push');
+	my %dead;
+
+	$_->sql("SELECT entanglement.create_owner('dead')") foreach $alice, $hub;
+	foreach my $node ($alice, $hub)
+	{
+		$dead{ $node->name } = $node->sql("SELECT id FROM entanglement.owners WHERE local AND name = 'dead'");
+	}
+	$hub->wait_until("SELECT count(*) FROM entanglement.owners WHERE name = 'dead'", '2', 'hub knows both');
+	$_->sql("SELECT entanglement.drop_owner('dead')") foreach $alice, $hub;
+	$_->wait_until("SELECT count(*) FROM entanglement.owners WHERE name = 'dead'", '0', 'no more') foreach $alice, $hub;
+	my @answer = send_batch($s, table(number => 9, @item), map {
+		owner(number => 20 + ($_ eq 'hub'), id => $dead{$_}, home => $home{$_}, name => 'dead', epoch => 2, serial => 9, distance => 1)
+	} qw(alice hub));
+	is_deeply([ sort map { substr $_->{body}, 0, 2 } grep { $_->{type} == 8 } @answer ], [ "\x14\0", "\x15\0" ], 'neither is wanted');
+	send_batch($s, owner(number => 22, id => '66600000-0000-4000-8000-0000000000bb', home => $home{hub}, name => 'made up', serial => 9, distance => 1));
+	is($hub->sql("SELECT count(*) FROM entanglement.owners WHERE name IN ('dead', 'made up')"), 0, 'none lives again, nor does one that was never here');
+	quit($s);
+};
+
+subtest 'an owner starts anew once for a link, whatever it says' => sub {
+	my $epoch = sub { return $hub->sql('SELECT epoch FROM entanglement.owners WHERE local'); };
+	my $first = $epoch->();
+	my $s = session('push');
+
+	send_batch($s, map { gone($id{hub}, $home{hub}, $_) } $first .. $first + 50);
+	cmp_ok($epoch->(), '<=', $first + 51, 'buried again and again');
+	my $then = $epoch->();
+	send_batch($s, gone($id{hub}, $home{hub}, $then));
+	is($epoch->(), $then, 'and again');
+	quit($s);
+	$s = session('pull');
+	my ($o) = grep { $_->{type} == 2 && $_->{name} eq 'hub' } pull($s);
+	pull($s, map { want($o->{number}, 1, $then + $_, $max) } 0 .. 20);
+	is($epoch->(), $then + 1, 'more than there is, again and again');
+	quit($s);
+	converge([ $alice, $hub ], ['item'], 'alice has heard');
+};
+
 done_testing();

@@ -132,6 +132,7 @@ struct EntInbound
 	int32		newest;			/* owner there was when the session began */
 	HTAB	   *rumours;		/* EntGrave by id: ends that we do not believe from
 								 * this peer, as things are */
+	List	   *lived_on;		/* owners of ours that it has buried in this session */
 };
 
 /* inbound.c */

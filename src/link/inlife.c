@@ -82,6 +82,14 @@ live_on(EntInbound *ib, const EntOwner *o, const EntGrave *g)
 		return;					/* nobody is so far ahead */
 	if (memcmp(&g->home, &o->home, sizeof(pg_uuid_t)) == 0)
 	{
+		MemoryContext old;
+
+		/* told once, it knows better: it was offered the new life */
+		if (list_member_int(ib->lived_on, o->no))
+			return;
+		old = MemoryContextSwitchTo(ib->context);
+		ib->lived_on = lappend_int(ib->lived_on, o->no);
+		MemoryContextSwitchTo(old);
 		ereport(LOG,
 				(errmsg("owner \"%s\" starts epoch %d: a peer was told that it is no more",
 						o->name, epoch),
@@ -162,16 +170,31 @@ ent_inbound_reconsider_ends(EntInbound *ib)
 			(void) hash_search(ib->rumours, &g->id, HASH_REMOVE, NULL);
 }
 
+/*
+ * Only its home starts an owner's next life. Of a home that is a peer of ours
+ * others need not tell us.
+ */
+static bool
+lives_again(EntInbound *ib, EntInOwner *in, const EntGrave *g)
+{
+	EntOwner	o = {.home = in->home};
+
+	return in->sender_epoch > g->epoch &&
+		memcmp(&in->home, &g->home, sizeof(pg_uuid_t)) == 0 &&
+		(ent_inbound_is_node(ib, &in->home) ||
+		 (in->distance > 0 && !ent_life_home_is_peer(&o)));
+}
+
 bool
 ent_inbound_is_dead(EntInbound *ib, EntInOwner *in, bool fresh)
 {
 	EntGrave	g;
+	bool		ours = memcmp(&in->home, &ent_identity_get()->id,
+							  sizeof(pg_uuid_t)) == 0;
 
 	if (!ent_life_grave(&in->id, &g))
-		return false;
-	if (in->sender_epoch > g.epoch &&
-		memcmp(&in->home, &g.home, sizeof(pg_uuid_t)) == 0 &&
-		(in->distance > 0 || ent_inbound_is_node(ib, &in->home)))
+		return ours;			/* what is at home here would be known here */
+	if (!ours && lives_again(ib, in, &g))
 	{
 		if (ent_owner_by_id(&in->id) == NULL)
 			ent_life_revive(&in->id);

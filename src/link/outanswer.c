@@ -51,12 +51,14 @@ ent_outbound_check(EntReader *r, const char *what)
 
 /*
  * The peer holds more of a local owner than we ever gave out: this database
- * was restored from an older state. A new epoch puts everybody right.
+ * was restored from an older state. A new epoch puts everybody right. That is
+ * not cheap, and happens once to a link if it is true.
  */
 static bool
-history_lost(EntOutbound *ob, EntOwner *owner, const EntWireWant *want)
+history_lost(EntOutbound *ob, EntOutOwner *o, EntOwner *owner,
+			 const EntWireWant *want)
 {
-	if (!owner->local || want->epoch < owner->epoch ||
+	if (!owner->local || o->lost_history || want->epoch < owner->epoch ||
 		(want->epoch == owner->epoch && want->have <= owner->serial) ||
 		want->epoch > (uint32) owner->epoch + MAX_LOST_EPOCHS)
 		return false;
@@ -67,6 +69,7 @@ history_lost(EntOutbound *ob, EntOwner *owner, const EntWireWant *want)
 					   (long long) want->have, want->epoch,
 					   (long long) owner->serial, owner->epoch)));
 	ent_owner_new_epoch(owner->no, want->epoch + 1);
+	o->lost_history = true;
 	ob->adverts_due = true;
 	ob->adverts_position = ob->ring_position;
 	return true;
@@ -91,7 +94,7 @@ take_want(EntOutbound *ob, EntReader *r)
 	ob->resend_due |= !o->answered;
 	o->answered = true;
 	owner = ent_owner_get(no);
-	if (owner == NULL || history_lost(ob, owner, &want))
+	if (owner == NULL || history_lost(ob, o, owner, &want))
 		return;
 	if (!want.wanted)
 		ent_outbound_unwant(ob, o);

@@ -57,6 +57,7 @@ typedef struct EntOutOwner
 	bool		claiming;		/* is in EntOutbound.claiming */
 	bool		gapped;			/* the last claim had gaps, as far as is known */
 	bool		there;			/* the owner exists (at the last advertising) */
+	bool		lost_history;	/* this peer has had it start a new epoch */
 	EntOutClaim current;		/* next to be made */
 	EntOutClaim next;			/* newest wish after that */
 	dlist_node	node;
