@@ -150,6 +150,29 @@ subtest 'nor by a row that somebody makes up' => sub {
 	is($as->('nobody', 5), 'hub', 'by a policy that asks for owners');
 	is($as->('nobody', 15), '', 'and hides others');
 	$hub->sql('DROP POLICY owned ON secret');
+
+	# a policy of hers, on a table of hers, asks in her place
+	$hub->sql(<<'SQL');
+CREATE TABLE hers (id int PRIMARY KEY, v text);
+ALTER TABLE hers OWNER TO mallory;
+ALTER TABLE hers ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+SELECT entanglement.synchronize('hers');
+CREATE POLICY ask ON hers USING (v = coalesce(entanglement.owner_of(ROW(id, 'x', true)::secret), 'none'));
+INSERT INTO hers VALUES (1600, 'hub'), (1601, 'hub'), (1602, 'none');
+SQL
+	my @told = map { $hub->sql("SELECT entanglement.owner_of(ROW($_, 'hub')::hers)", extra_params => [ '-U', 'mallory' ]) } 1600, 1601;
+	is_deeply(\@told, [ 'hub', '' ], 'a policy of hers learns no more than she');
+	$hub->sql('DROP TABLE hers');
+};
+
+subtest 'no text that is none comes of a key that somebody makes up' => sub {
+	$hub->sql("CREATE TABLE named (id text PRIMARY KEY); SELECT entanglement.synchronize('named')");
+	my $no = $hub->sql("SELECT no FROM entanglement.relation WHERE relid = 'named'::regclass");
+	my ($rc, $out, $err) = $hub->try("SELECT entanglement.request_key($no, 'named', '\\x01ff')",
+		extra_params => [ '-U', 'nobody', '-v', 'VERBOSITY=verbose' ]);
+
+	like($err, qr/ERROR:  22021: /, 'refused');
+	$hub->sql('DROP TABLE named');
 };
 
 # ---- what she sends ----

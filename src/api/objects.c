@@ -68,15 +68,33 @@ read_row(HeapTupleHeader row, const char *usage, EntRelation **rel,
 
 /* ---- owner_of ---- */
 
+/* Tables that are being looked into; a policy may lead to the next one. */
+typedef struct Looking
+{
+	Oid			relid;
+	struct Looking *outer;
+} Looking;
+
+static Looking *looking = NULL;
+
+static bool
+is_looked_into(Oid relid)
+{
+	for (Looking *l = looking; l != NULL; l = l->outer)
+		if (l->relid == relid)
+			return true;
+	return false;
+}
+
 /*
  * A row given to owner_of may be made up: nobody learns so of a key what the
- * table would not tell. Policies may themselves ask who owns a row: what the
- * look asks for is not looked for again.
+ * table would not tell. Its policies may themselves ask who owns a row of it: what
+ * the look into a table asks of that table is not looked for again.
  */
 static bool
 may_know(EntRelation *rel, const Datum *key)
 {
-	static bool looking = false;
+	Looking		l = {rel->relid, looking};
 	bool		visible = true;
 
 	if (check_enable_rls(rel->relid, InvalidOid, true) != RLS_ENABLED)
@@ -89,9 +107,9 @@ may_know(EntRelation *rel, const Datum *key)
 				aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, rel->name);
 		return true;
 	}
-	if (looking)
+	if (is_looked_into(rel->relid))
 		return true;
-	looking = true;
+	looking = &l;
 	PG_TRY();
 	{
 		if (SPI_connect() != SPI_OK_CONNECT)
@@ -101,7 +119,7 @@ may_know(EntRelation *rel, const Datum *key)
 	}
 	PG_FINALLY();
 	{
-		looking = false;
+		looking = l.outer;
 	}
 	PG_END_TRY();
 	return visible;

@@ -11,6 +11,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/condition_variable.h"
@@ -221,10 +222,14 @@ ent_sql_key_values(PG_FUNCTION_ARGS)
 		EntColumn  *col = &rel->columns[rel->keys[i]];
 		Oid			function;
 		bool		varlena;
+		char	   *text;
 
 		getTypeOutputInfo(col->type, &function, &varlena);
 		texts[2 * i] = CStringGetTextDatum(col->name);
-		texts[2 * i + 1] = CStringGetTextDatum(OidOutputFunctionCall(function, values[i]));
+		text = OidOutputFunctionCall(function, values[i]);
+		/* anybody may call this, with bytes that no node has written */
+		(void) pg_verifymbstr(text, strlen(text), false);
+		texts[2 * i + 1] = CStringGetTextDatum(text);
 	}
 	ent_value_leave(level);
 	PG_RETURN_DATUM(ent_query_array(TEXTOID, texts, NULL, 2 * rel->nkeys));
