@@ -178,4 +178,24 @@ subtest 'an owner starts anew once for a link, whatever it says' => sub {
 	converge([ $alice, $hub ], ['item'], 'alice has heard');
 };
 
+subtest 'what holds up everybody else has an end' => sub {
+	my $refused = sub {
+		my ($what, $state, @sections) = @_;
+		my $file = $cluster->basedir . '/batch.sql';
+		my $err = '';
+
+		open my $fh, '>', $file or die $!;
+		print $fh "SELECT entanglement.hello('push', ", literal(hello($me, 'mallory')), ");\nSELECT entanglement.push(", literal(batch(1, @sections)), ");\n";
+		close $fh or die $!;
+		$cluster->psql('hub', "\\i $file", stderr => \$err, on_error_stop => 0, extra_params => [ '-U', 'mallory', '-v', 'VERBOSITY=verbose' ]);
+		return like($err, qr/ERROR:  $state/, $what);
+	};
+
+	$refused->('ends', '08P01: malformed batch', map { gone($mine, $me, 1) } 0 .. 1000);
+	$refused->('twice all that she has', '08P01: malformed batch', homes(0), homes(0));
+	$refused->('offers', '54000: peer offers too many owners', map {
+		owner(number => $_, id => sprintf('66600000-0000-4000-8000-%012d', $_), home => $me, name => 'x')
+	} 0 .. 100000);
+};
+
 done_testing();

@@ -542,7 +542,7 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 						   (unsigned long long) ib->number + 1)));
 	ent_relinfo_refresh();
 	defer_nothing();
-	ib->requests = 0;
+	ib->requests = ib->ends = 0;
 	ib->batch = CurrentMemoryContext;
 	ib->again = ib->violations = ib->helped = NIL;
 	ib->ask_all = false;

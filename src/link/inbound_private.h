@@ -124,6 +124,8 @@ struct EntInbound
 	bool		ask_all;		/* for all that is parked; current batch only */
 	struct EntIntegrity *integrity; /* of the sections being applied, or NULL */
 	int			requests;		/* in the current batch */
+	int			ends;			/* likewise: owners that are no more */
+	bool		homes_heard;
 	int			ncolumns;		/* of all tables announced */
 	int64		room;			/* so many more owners may become known here */
 	bool		full;			/* no room: has been reported */

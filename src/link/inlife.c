@@ -140,6 +140,15 @@ hear(EntInbound *ib, const EntGrave *g)
 	return true;
 }
 
+static void
+malformed(const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROTOCOL_VIOLATION),
+			 errmsg("malformed batch from peer"),
+			 errdetail_internal("%s", detail)));
+}
+
 void
 ent_inbound_take_gone(EntInbound *ib, EntReader *body)
 {
@@ -148,6 +157,9 @@ ent_inbound_take_gone(EntInbound *ib, EntReader *body)
 
 	ent_wire_read_gone(body, &wire);
 	ent_inbound_check(body, "gone");
+	if (++ib->ends > ENT_WIRE_MAX_GONE)
+		malformed(psprintf("It speaks of more than %d owners that are no more.",
+						   ENT_WIRE_MAX_GONE));
 	memcpy(g.id.data, wire.id.bytes, UUID_LEN);
 	memcpy(g.home.data, wire.home.bytes, UUID_LEN);
 	g.epoch = wire.epoch;
@@ -233,10 +245,12 @@ offered_ids(EntInbound *ib, uint32 *here)
 static void
 add_elsewhere(HTAB *ids, EntReader *body)
 {
-	while (!ent_wire_at_end(body))
+	for (int n = 0; !ent_wire_at_end(body); n++)
 	{
 		EntWireUuid id;
 
+		if (n == ENT_WIRE_MAX_OWNERS)
+			ent_wire_fail(body, ENT_WIRE_LIMIT);
 		ent_wire_read_elsewhere(body, &id);
 		(void) hash_search(ids, &id, HASH_ENTER, NULL);
 	}
@@ -255,14 +269,14 @@ ent_inbound_take_homes(EntInbound *ib, EntReader *body)
 	HTAB	   *ids = offered_ids(ib, &here);
 	ListCell   *lc;
 
+	if (ib->homes_heard)
+		malformed("It says twice on a connection which owners are at home there.");
+	ib->homes_heard = true;
 	ent_wire_read_homes(body, &homes);
 	add_elsewhere(ids, body);
 	if (homes.here != here)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROTOCOL_VIOLATION),
-				 errmsg("malformed batch from peer"),
-				 errdetail("It speaks of %u owners at home there; %u were offered.",
-						   homes.here, here)));
+		malformed(psprintf("It speaks of %u owners at home there; %u were offered.",
+						   homes.here, here));
 	foreach(lc, ent_owner_all())
 	{
 		EntOwner   *o = lfirst(lc);

@@ -23,6 +23,8 @@
 #include "store/seek.h"
 #include "store/value.h"
 
+#define MIN_OFFERS		100000
+
 static EntQuery switch_arrears_query = {
 	"INSERT INTO entanglement.arrears (owner, rel) "
 	"SELECT $1, r.no FROM entanglement.relation r "
@@ -234,6 +236,21 @@ consider(EntInbound *ib, EntInOwner *in, bool fresh)
 	in->wanted = want;
 }
 
+/* Offers are looked at again and again, while everybody else waits. */
+static void
+check_room(EntInbound *ib)
+{
+	long		max = Max(MIN_OFFERS, 10L * ent_max_owners);
+
+	if (hash_get_num_entries(ib->owners) <= max)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("peer offers too many owners"),
+			 errdetail("At most %ld are looked at on a connection.", max),
+			 errhint("If it means well, increase \"entanglement.max_owners\".")));
+}
+
 void
 ent_inbound_take_owner(EntInbound *ib, EntReader *body)
 {
@@ -250,7 +267,10 @@ ent_inbound_take_owner(EntInbound *ib, EntReader *body)
 				 errdetail("An owner has no name or no epoch.")));
 	in = hash_search(ib->owners, &wire.number, HASH_ENTER, &found);
 	if (!found)
+	{
 		memset((char *) in + sizeof(uint32), 0, sizeof(EntInOwner) - sizeof(uint32));
+		check_room(ib);
+	}
 	else if (memcmp(in->id.data, wire.id.bytes, UUID_LEN) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),

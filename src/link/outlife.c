@@ -14,15 +14,13 @@
 #include "store/owner.h"
 #include "store/query.h"
 
-#define MAX_GRAVES		1000	/* told in a batch */
-
 void
 ent_outbound_write_graves(EntOutbound *ob, EntWriter *w)
 {
 	MemoryContext old = MemoryContextSwitchTo(ob->context);
 	ListCell   *lc;
 
-	ob->flight_graves = ent_life_untold(ob->peer, MAX_GRAVES);
+	ob->flight_graves = ent_life_untold(ob->peer, ENT_WIRE_MAX_GONE);
 	MemoryContextSwitchTo(old);
 	foreach(lc, ob->flight_graves)
 	{
@@ -42,7 +40,7 @@ ent_outbound_settle_graves(EntOutbound *ob)
 		return;
 	ent_life_told(ob->flight_graves, ob->peer);
 	/* there may be more of them */
-	if (list_length(ob->flight_graves) == MAX_GRAVES && !ob->adverts_due)
+	if (list_length(ob->flight_graves) == ENT_WIRE_MAX_GONE && !ob->adverts_due)
 	{
 		ob->adverts_due = true;
 		ob->adverts_position = ob->ring_position;

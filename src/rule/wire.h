@@ -33,6 +33,7 @@
 /* bytes of a column set */
 #define ENT_WIRE_MAX_SET		((ENT_WIRE_MAX_COLUMNS + 7) / 8)
 #define ENT_WIRE_MAX_REQUESTS	1000	/* in a batch */
+#define ENT_WIRE_MAX_GONE		1000	/* likewise */
 #define ENT_WIRE_MAX_RANGES		256		/* of all COMPAREs of a message, which are at
 										 * most as many */
 #define ENT_WIRE_MAX_PARTS		32		/* of a DIGEST */
