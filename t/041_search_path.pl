@@ -32,6 +32,7 @@ converge([ $alice, $hub ], ['item'], 'in step');
 
 # Each notes who called it, where that could do harm.
 $cluster->psql('hub', <<'SQL', extra_params => [ '-U', 'mallory' ], on_error_die => 1);
+GRANT USAGE ON SCHEMA mallory TO PUBLIC;
 CREATE FUNCTION mallory.caught() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	IF current_user OPERATOR(pg_catalog.<>) 'mallory'::name THEN
@@ -150,13 +151,26 @@ subtest 'what she writes' => sub {
 	my $s = $cluster->background_psql('hub', on_error_stop => 0, extra_params => [ '-U', 'mallory', '-v', 'VERBOSITY=verbose' ]);
 
 	$hub->sql('GRANT EXECUTE ON FUNCTION entanglement.transfer(record, text) TO mallory');
-	$s->query_safe('SET search_path = mallory, pg_catalog');
+	# a row that the heir's way must be allowed to see, as its policy has it
+	$hub->sql(<<'SQL');
+CREATE FUNCTION allowed() RETURNS boolean LANGUAGE sql AS 'SELECT true';
+CREATE FUNCTION may() RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN allowed(); END';
+CREATE TABLE guarded (id int PRIMARY KEY);
+ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
+CREATE POLICY may ON guarded USING (may());
+SELECT entanglement.synchronize('guarded');
+INSERT INTO guarded VALUES (1);
+GRANT SELECT, UPDATE ON guarded TO mallory;
+SQL
+	$s->query_safe('CREATE FUNCTION mallory.allowed() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM mallory.caught(); RETURN true; END $$');
+	$s->query_safe('SET search_path = mallory, pg_catalog, public');
 	clean($s, $_, $_) foreach q(INSERT INTO public.item VALUES (500, 'm')),
 		q(UPDATE public.item SET v = 'n' WHERE id OPERATOR(pg_catalog.=) 500),
 		q(UPDATE public.item SET v = 'n' WHERE id OPERATOR(pg_catalog.=) 1),
 		q(SELECT entanglement.owner_of(i) FROM public.item i),
 		q(SELECT entanglement.transfer(i, 'alice') FROM public.item i WHERE id OPERATOR(pg_catalog.=) 500),
 		q(SELECT state FROM entanglement.requests), q(SELECT relation FROM entanglement.tables),
+		q(SELECT entanglement.transfer(g, 'alice') FROM public.guarded g),
 		q(DELETE FROM public.item WHERE id OPERATOR(pg_catalog.=) 1);
 	$s->quit;
 };

@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
@@ -189,11 +190,14 @@ check_reachable(EntRelation *rel, Datum *values, EntOwner *heir)
 	EntPeer    *peer = heir->peer == 0 ? NULL : ent_peer_get(heir->peer);
 	bool	   *may = palloc(rel->ncolumns * sizeof(bool));
 	Look		l = {rel, values, false};
+	int			level;
 
 	if (peer == NULL)
 		return;
+	level = ent_query_plain_path();
 	if (ent_policy_columns(rel, peer->role, may))
 		ent_query_as(peer->role, look, &l);
+	AtEOXact_GUC(true, level);
 	if (!l.visible)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -13,6 +13,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
@@ -166,6 +167,7 @@ ent_sql_verify(PG_FUNCTION_ARGS)
 	MemoryContext context = CurrentMemoryContext;
 	EntVerified *verified;
 	ListCell   *lc;
+	int			level;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -175,7 +177,10 @@ ent_sql_verify(PG_FUNCTION_ARGS)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	MemoryContextSwitchTo(context);
+	/* our rows are read as the peer's role */
+	level = ent_query_plain_path();
 	verified = ent_verify(find_peer(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+	AtEOXact_GUC(true, level);
 	foreach(lc, verified->differences)
 		put_difference(lfirst(lc), rsinfo);
 	SPI_finish();

@@ -327,10 +327,12 @@ ent_inbound_moved(EntInbound *ib, EntInOwner *in, EntOwner *o)
 {
 	/*
 	 * Only a home says that it is at home there. Who relays may have heard of
-	 * the move before he hears of the epoch.
+	 * the move before he hears of the epoch. After an epoch beyond all there could
+	 * be no other home.
 	 */
-	in->credible = in->distance > 0 || in->sender_epoch < o->epoch ||
-		(in->sender_epoch > o->epoch && ent_inbound_is_node(ib, &in->home));
+	in->credible = believable(in->sender_epoch, o->epoch) == in->sender_epoch &&
+		(in->distance > 0 || in->sender_epoch < o->epoch ||
+		 (in->sender_epoch > o->epoch && ent_inbound_is_node(ib, &in->home)));
 	/* an old home, or somebody who has not heard, has nothing to say */
 	if (!in->credible || in->sender_epoch <= o->epoch)
 		return false;

@@ -14,6 +14,7 @@
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -341,11 +342,13 @@ take_away(Touched *t)
 	EntApplyRow r = {.op = ENT_ROW_DELETE};
 	EntApply	a = t->apply;
 	EntApplyWrite w = {.a = &a, .c = &c, .r = &r};
+	int			level = ent_query_plain_path();
 
 	a.role = ent_fkquery_owner(a.rel->relid);
 	ent_key_values(t->apply.rel, (uint8 *) VARDATA_ANY(t->key),
 				   VARSIZE_ANY_EXHDR(t->key), c.values);
 	ent_apply_write(&w);
+	AtEOXact_GUC(true, level);
 }
 
 static char *

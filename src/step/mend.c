@@ -25,6 +25,7 @@
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -133,6 +134,7 @@ take_stranger(Job *j, Relation r, EntTriggered *t, TupleTableSlot *slot,
 			  bytea *key)
 {
 	Datum		values[ENT_WIRE_MAX_KEYS];
+	int			level;
 
 	if (j->m->rows == ENT_MEND_ADOPT)
 	{
@@ -146,7 +148,9 @@ take_stranger(Job *j, Relation r, EntTriggered *t, TupleTableSlot *slot,
 		values[i] = slot->tts_values[t->keys[i] - 1];
 	j->key = values;
 	j->deleted = 0;
+	level = ent_query_plain_path();
 	ent_query_as(j->table_owner, delete_row, j);
+	AtEOXact_GUC(true, level);
 	j->m->nrows += j->deleted;
 }
 

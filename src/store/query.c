@@ -21,6 +21,7 @@
 #include "optimizer/cost.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"
 #include "utils/syscache.h"
@@ -81,6 +82,17 @@ ent_query_as(Oid role, void (*fn) (void *arg), void *arg)
 		SetUserIdAndSecContext(save_user, save_context);
 	}
 	PG_END_TRY();
+}
+
+int
+ent_query_plain_path(void)
+{
+	int			level = NewGUCNestLevel();
+
+	(void) set_config_option("search_path", "\"$user\", public, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+	return level;
 }
 
 void

@@ -54,6 +54,13 @@ extern void ent_query_plan_restore(const EntPlanning *saved);
  * security-restricted context; restores the user also on error.
  */
 extern void ent_query_as(Oid role, void (*fn) (void *arg), void *arg);
+/*
+ * Until AtEOXact_GUC of what it returns: functions that users wrote without a
+ * search_path of their own find what they find in an ordinary session of the role
+ * they run as, not what the caller's session puts in front of it.
+ */
+extern int	ent_query_plain_path(void);
+
 extern void ent_query_as_owner(void (*fn) (void *arg), void *arg);
 extern Oid	ent_query_owner(void);
 
