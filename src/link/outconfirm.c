@@ -5,17 +5,20 @@
  * The peer has heard that it was, but nothing of its new owner: the end may have
  * been told and forgotten while it was not listening. Who has heard of the hand-over
  * without gaps, and holds no such object, has seen it die: it makes the tombstone anew,
- * which is sent as every other.
+ * which is sent as every other. Where the table was not there in time, or is
+ * being fetched anew, nobody knows.
  */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
 #include "link/outbound_private.h"
 #include "store/query.h"
+#include "store/rowquery.h"
 #include "store/value.h"
 
 /* An object that somebody else holds by now is his. */
@@ -32,8 +35,15 @@ static EntQuery bury_query = {
 	"AND w.serial OPERATOR(pg_catalog.>=) $5 "
 	"AND o.owner IS DISTINCT FROM w.no AND o.owner IS DISTINCT FROM f.no "
 	"AND (f.epoch, CASE WHEN f.local THEN f.serial ELSE f.sure END) "
-	"OPERATOR(pg_catalog.>=) ($7, $8) ON CONFLICT DO NOTHING",
-	8, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, UUIDOID, INT4OID, INT8OID}, NULL
+	"OPERATOR(pg_catalog.>=) ($7, $8) AND (o.owner IS NOT NULL OR NOT $11) "
+	"AND (f.local OR EXISTS (SELECT 1 FROM entanglement.peer_table p "
+	"WHERE p.peer OPERATOR(pg_catalog.=) f.peer AND p.known "
+	"AND p.schema_name OPERATOR(pg_catalog.=) $9 AND p.table_name OPERATOR(pg_catalog.=) $10)) "
+	"AND NOT EXISTS (SELECT 1 FROM entanglement.arrears a "
+	"WHERE a.rel OPERATOR(pg_catalog.=) $1 "
+	"AND (a.owner OPERATOR(pg_catalog.=) w.no OR a.owner OPERATOR(pg_catalog.=) f.no)) "
+	"ON CONFLICT DO NOTHING",
+	11, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, UUIDOID, INT4OID, INT8OID, TEXTOID, TEXTOID, BOOLOID}, NULL
 };
 
 void
@@ -47,7 +57,7 @@ ent_outbound_take_confirm(EntOutbound *ob, EntReader *r)
 	EntOutTable *t;
 	EntRelation *rel;
 	Datum		values[ENT_WIRE_MAX_KEYS];
-	Datum		args[8];
+	Datum		args[11];
 	bytea	   *key;
 
 	ent_wire_read_confirm(r, &c);
@@ -69,6 +79,10 @@ ent_outbound_take_confirm(EntOutbound *ob, EntReader *r)
 	args[5] = UUIDPGetDatum(&from);
 	args[6] = Int32GetDatum((int32) c.from_epoch);
 	args[7] = Int64GetDatum(c.from_serial);
+	args[8] = CStringGetTextDatum(rel->schema);
+	args[9] = CStringGetTextDatum(rel->name);
+	/* a row that is nobody's was here before the table was synchronized (again) */
+	args[10] = BoolGetDatum(ent_rowquery_exists(rel, values, NULL));
 	ent_query_run(&bury_query, args, NULL, SPI_OK_INSERT, NULL);
 	ent_outbound_ask_again(ob, t, owner, key);
 }
