@@ -192,6 +192,45 @@ subtest 'a writer who waits for the row' => sub {
 	  foreach @all;
 };
 
+subtest 'a table that is not there yet, or not any more' => sub {
+	foreach my $node ($alice, $hub)
+	{
+		$node->define('CREATE TABLE late (id int PRIMARY KEY, v text)', 'late');
+	}
+	$alice->sql("INSERT INTO late SELECT i, 'start' FROM generate_series(1, 6) i");
+	$hub->wait_until('SELECT count(*) FROM late', 6, 'the next node has it');
+	$alice->sql("SELECT entanglement.transfer(l, 'carol') FROM late l WHERE id IN (1, 2)");
+	$hub->wait_until("SELECT count(*) FROM late l WHERE entanglement.owner_of(l) = 'carol'", 2, 'handed over');
+	my $id = $alice->sql("UPDATE late SET v = 'asked' WHERE id = 1; SELECT entanglement.last_request()");
+
+	# until it has been asked about, and what all have heard has been forgotten
+	# long enough for it to be asked about, and forgotten by those who had heard
+	$alice->sql('SELECT pg_sleep(2)');
+	foreach my $node ($bob, $carol)
+	{
+		$node->define('CREATE TABLE late (id int PRIMARY KEY, v text)', 'late');
+	}
+	is($alice->sql("SELECT entanglement.wait_for('$id')"), 'accepted', 'the heir gets the row with the table');
+	converge(\@all, ['late'], 'all get it');
+	is($_->sql("SELECT string_agg(DISTINCT entanglement.owner_of(l), ',') FROM late l WHERE id IN (1, 2)"),
+		'carol', 'his: ' . $_->name) foreach @all;
+
+	$hub->sql("SELECT entanglement.pause_peer('bob')");
+	$alice->sql("SELECT entanglement.transfer(l, 'carol') FROM late l WHERE id IN (3, 4)");
+	$hub->wait_until('SELECT count(*) FROM entanglement.object WHERE born = 0', 2, 'two more are under way');
+	$hub->sql("SELECT entanglement.desynchronize('late'); SELECT entanglement.resume_peer('bob')");
+	$_->wait_connected('hub') foreach $alice, $bob;
+	$alice->sql('SELECT pg_sleep(2)');
+	$hub->sql("SELECT entanglement.synchronize('late', take_over => false)");
+	$_->wait_until("SELECT string_agg(id::text, ' ' ORDER BY id) FROM late l WHERE entanglement.owner_of(l) = 'carol'",
+		'1 2 3 4', 'the way was gone for a while: ' . $_->name) foreach @all;
+	$_->wait_until('SELECT count(*) FROM entanglement.object WHERE born = 0', 0, 'confirmed at ' . $_->name) foreach @all;
+	converge(\@all, ['late'], 'all agree');
+	$carol->sql("UPDATE late SET v = 'mine' WHERE id < 5");
+	converge(\@all, ['late'], 'he writes them');
+	$_->wait_until('SELECT count(*) FROM entanglement.tombstone', 0, 'no tombstones at ' . $_->name) foreach @all;
+};
+
 subtest 'refused' => sub {
 	my @cases = (
 		[ "SELECT entanglement.transfer(m, 'nobody') FROM machine m WHERE id = 15",

@@ -168,6 +168,25 @@ subtest 'rows that were handed over to it' => sub {
 	is($_->sql('SELECT count(*) FROM entanglement.parked'), 0, 'nothing is parked at ' . $_->name) foreach @all;
 };
 
+subtest 'rows that it had handed over' => sub {
+	spread($alice, 'ruby', 290, 3);
+	$carol->sql("SELECT entanglement.pause_peer('bob')");
+	$alice->sql("SELECT entanglement.transfer(i, 'carol') FROM item i WHERE id IN (290, 291)");
+	$alice->fails("SELECT entanglement.drop_owner('ruby')", '55000',
+		'rows that owner "ruby" has handed over have not arrived yet.*2 rows, for owner "carol"',
+		'must have arrived before it ends');
+	$bob->wait_until('SELECT count(*) FROM entanglement.object WHERE born = 0', 2, 'they are under way');
+	$carol->sql("SELECT entanglement.resume_peer('bob')");
+	$alice->wait_until('SELECT count(*) FROM entanglement.object WHERE born = 0', 0, 'they have arrived');
+	$alice->sql("DELETE FROM part WHERE item IN (290, 291); SELECT entanglement.drop_owner('ruby')");
+	$_->wait_until("SELECT string_agg(id || ' ' || entanglement.owner_of(i), ', ' ORDER BY id) FROM item i WHERE id BETWEEN 290 AND 299",
+		'290 carol, 291 carol', 'they stay') foreach @all;
+	at_rest();
+	converge(\@all, [ 'item', 'part' ], 'all agree');
+	$carol->sql('DELETE FROM item WHERE id IN (290, 291)');
+	converge(\@all, [ 'item', 'part' ], 'and are his');
+};
+
 subtest 'five owners at once' => sub {
 	spread($alice, "five $_", 300 + 10 * $_, 10) foreach 0 .. 4;
 	$alice->sql(join '; ', map { "SELECT entanglement.drop_owner('five $_')" } 0 .. 4);

@@ -305,4 +305,34 @@ $alice->wait_until('SELECT count(*) FROM child WHERE id = 60001 AND parent = 500
 $alice->sql('DELETE FROM grandchild WHERE id = 50000; DELETE FROM child WHERE id = 50000; DELETE FROM parent WHERE id = 50000');
 converge(\@all, \@tables, 'so it can go');
 
+# ---- an owner that is dropped, whose row has a child of somebody else's ----
+
+$alice->sql(<<'SQL');
+SELECT entanglement.create_owner('red'), entanglement.create_owner('blue');
+SET entanglement.owner = 'red';
+INSERT INTO parent SELECT i, 0, 'red ' || i FROM generate_series(70000, 70009) i;
+INSERT INTO child SELECT i, i, 0, 'red ' || i FROM generate_series(70000, 70009) i;
+SET entanglement.owner = 'blue';
+INSERT INTO parent VALUES (70100);
+SQL
+converge(\@all, \@tables, 'two owners have spread');
+my $log = $carol->log_mark;
+$carol->sql("SELECT entanglement.pause_peer('bob')");
+$carol->sql('INSERT INTO child VALUES (70010, 70005, 0)');
+$alice->sql("SELECT entanglement.drop_owner('red'); SELECT entanglement.drop_owner('blue')");
+$bob->wait_until('SELECT count(*) FROM parent WHERE id >= 70000', '0', 'gone where nobody misses them');
+$carol->sql("SELECT entanglement.resume_peer('bob')");
+$carol->wait_until('SELECT string_agg(id::text, $$ $$) FROM parent WHERE id >= 70000', '70005',
+	'what is referenced stays, and holds nothing up');
+$carol->wait_until("SELECT string_agg(name, ' ') FROM entanglement.owner WHERE gone_as IS NOT NULL", 'red',
+	'of one that is no more');
+waiting($bob, 'child (id)=(70010) 23503 insert or update on table "child" violates foreign key constraint "child_parent_fkey" Key (parent)=(70005) is not present in table "parent".',
+	'the child waits elsewhere');
+is($_->sql($orphans), '0', 'no child is without its parent') foreach @all;
+like($carol->log_since($log), qr/LOG:  rows of owner "red", which is no more, are referenced by rows of others/, 'the log says so');
+$carol->sql('DELETE FROM child WHERE id = 70010');
+$carol->wait_until("SELECT count(*) FROM entanglement.owner WHERE name = 'red'", '0', 'it goes when the child is gone');
+waiting($_, 'none', 'nothing waits') foreach @all;
+converge(\@all, \@tables, 'and all agree');
+
 done_testing();

@@ -34,6 +34,10 @@ static EntQuery prune_query = {
 	"AND NOT EXISTS (SELECT 1 FROM entanglement.owed d "
 	"WHERE d.owner OPERATOR(pg_catalog.=) t.owner AND d.rel OPERATOR(pg_catalog.=) t.rel "
 	"AND d.key OPERATOR(pg_catalog.=) t.key) "
+	/* what is under way to an heir: a peer may come to have the table only then */
+	"AND NOT EXISTS (SELECT 1 FROM entanglement.object b WHERE t.heir IS NOT NULL "
+	"AND b.rel OPERATOR(pg_catalog.=) t.rel AND b.key OPERATOR(pg_catalog.=) t.key "
+	"AND b.born OPERATOR(pg_catalog.=) 0) "
 	/* one who still has to hear of the hand-over before would not know of the end */
 	"AND NOT EXISTS (SELECT 1 FROM entanglement.owner f "
 	"WHERE f.no OPERATOR(pg_catalog.=) t.from_owner AND NOT f.local "

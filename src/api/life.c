@@ -53,6 +53,18 @@ static EntQuery lock_query = {
 static EntQuery unfolded_query = {
 	"SELECT 1 FROM entanglement.change LIMIT 1", 0, {0}, NULL
 };
+/* inherited knows the latest giver, tombstones the earlier ones. */
+static EntQuery under_way_query = {
+	"SELECT pg_catalog.count(*), pg_catalog.min(w.name) FROM entanglement.object o "
+	"JOIN entanglement.owner w ON w.no OPERATOR(pg_catalog.=) o.owner "
+	"JOIN (SELECT rel, key FROM entanglement.inherited "
+	"WHERE from_owner OPERATOR(pg_catalog.=) $1 "
+	"UNION SELECT rel, key FROM entanglement.tombstone "
+	"WHERE owner OPERATOR(pg_catalog.=) $1 AND heir IS NOT NULL) h "
+	"ON h.rel OPERATOR(pg_catalog.=) o.rel AND h.key OPERATOR(pg_catalog.=) o.key "
+	"WHERE o.born OPERATOR(pg_catalog.=) 0",
+	1, {INT4OID}, NULL
+};
 static EntQuery objects_query = {
 	"SELECT rel, key FROM entanglement.object WHERE owner OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL
@@ -212,6 +224,31 @@ check_all_folded(void)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/*
+ * What the owner has handed over travels as his last word, which would end with
+ * him: the heirs' own words must have come instead.
+ */
+static void
+check_nothing_under_way(const EntOwner *o)
+{
+	Datum		args[1] = {Int32GetDatum(o->no)};
+	bool		null;
+	int64		n;
+
+	ent_query_run(&under_way_query, args, NULL, SPI_OK_SELECT, NULL);
+	n = ent_query_int8(0, 1, &null);
+	if (n > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("rows that owner \"%s\" has handed over have not arrived yet",
+						o->name),
+				 errdetail_plural("%lld row, for owner \"%s\".",
+								  "%lld rows, for owner \"%s\" or others.",
+								  n, (long long) n, ent_query_text(0, 2)),
+				 errhint("Try again when the new owner's home has been reached.")));
+	SPI_freetuptable(SPI_tuptable);
+}
+
 static void
 delete_row(EntOwner *o, EntRelation *rel, bytea *key)
 {
@@ -294,6 +331,7 @@ ent_sql_drop_owner(PG_FUNCTION_ARGS)
 	wait_for_fold();
 	check_all_folded();
 	o = lock_owner(no, true, name);
+	check_nothing_under_way(o);
 	delete_together(o);
 	ent_life_end_local(o);
 	SPI_finish();

@@ -7,12 +7,14 @@
  * without gaps, and holds no such object, has seen it die: that is told as of what is
  * asked for and gone (AGAIN), to the peer alone. Only when somebody else holds it is a
  * tombstone made anew, of an object that the peer may see: what a peer asks must not
- * make us forget what others have, nor remember what it makes up.
+ * make us forget what others have, nor remember what it makes up. Where the table was
+ * not there in time, or is being fetched anew, nobody knows.
  */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -36,13 +38,16 @@ static EntQuery holder_query = {
 	"w.epoch OPERATOR(pg_catalog.=) $4 AND w.serial OPERATOR(pg_catalog.>=) $5 "
 	"AND (o.owner IS NULL OR o.owner OPERATOR(pg_catalog.<>) f.no) "
 	"AND (f.epoch, CASE WHEN f.local THEN f.serial ELSE f.sure END) "
-	"OPERATOR(pg_catalog.>=) ($7, $8) "
+	"OPERATOR(pg_catalog.>=) ($7, $8) AND (o.owner IS NOT NULL OR NOT $11) "
+	"AND (f.local OR EXISTS (SELECT FROM entanglement.peer_table p "
+	"WHERE p.peer OPERATOR(pg_catalog.=) f.peer AND p.known "
+	"AND p.schema_name OPERATOR(pg_catalog.=) $9 AND p.table_name OPERATOR(pg_catalog.=) $10)) "
 	"AND NOT EXISTS (SELECT FROM entanglement.arrears a "
 	"WHERE a.rel OPERATOR(pg_catalog.=) $1 "
 	"AND a.owner OPERATOR(pg_catalog.=) ANY (ARRAY[w.no, f.no])) "
 	"AND NOT EXISTS (SELECT FROM entanglement.parked p "
 	"WHERE p.rel OPERATOR(pg_catalog.=) $1 AND p.key OPERATOR(pg_catalog.=) $2)))",
-	8, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, UUIDOID, INT4OID, INT8OID}, NULL
+	11, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, UUIDOID, INT4OID, INT8OID, TEXTOID, TEXTOID, BOOLOID}, NULL
 };
 /* An object that somebody else holds by now is his. */
 static EntQuery bury_query = {
@@ -104,7 +109,7 @@ ent_outbound_take_confirm(EntOutbound *ob, EntReader *r)
 	EntOutTable *t;
 	EntRelation *rel;
 	Datum		values[ENT_WIRE_MAX_KEYS];
-	Datum		args[8];
+	Datum		args[11];
 	bytea	   *key;
 
 	ent_wire_read_confirm(r, &c);
@@ -126,6 +131,10 @@ ent_outbound_take_confirm(EntOutbound *ob, EntReader *r)
 	args[5] = UUIDPGetDatum(&from);
 	args[6] = Int32GetDatum((int32) c.from_epoch);
 	args[7] = Int64GetDatum(c.from_serial);
+	args[8] = CStringGetTextDatum(rel->schema);
+	args[9] = CStringGetTextDatum(rel->name);
+	/* a row that is nobody's was here before the table was synchronized (again) */
+	args[10] = BoolGetDatum(ent_rowquery_exists(rel, values, NULL));
 	if (know(ob, rel, values, args))
 		ent_outbound_ask_again(ob, t, owner, key);
 }

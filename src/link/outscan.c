@@ -42,10 +42,15 @@ static EntQuery graves_query = {
 	"AND ($4 OR heir IS NOT NULL OR from_owner IS NOT NULL) ORDER BY serial LIMIT $3",
 	4, {INT4OID, INT8OID, INT8OID, BOOLOID}, NULL
 };
+/* What he has handed over comes to who joins late in no other way. */
 static EntQuery arrears_query = {
-	"SELECT rel, key, serial, changed_at FROM entanglement.object "
+	"(SELECT rel, key, serial, changed_at FROM entanglement.object "
 	"WHERE owner OPERATOR(pg_catalog.=) $1 AND serial OPERATOR(pg_catalog.>) $2 "
-	"AND rel OPERATOR(pg_catalog.=) $4 ORDER BY serial LIMIT $3",
+	"AND rel OPERATOR(pg_catalog.=) $4 ORDER BY serial LIMIT $3) UNION ALL "
+	"(SELECT rel, key, serial, changed_at FROM entanglement.tombstone "
+	"WHERE (owner OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.=) $1 "
+	"AND serial OPERATOR(pg_catalog.>) $2 AND rel OPERATOR(pg_catalog.=) $4 "
+	"AND heir IS NOT NULL ORDER BY serial LIMIT $3) ORDER BY serial LIMIT $3",
 	4, {INT4OID, INT8OID, INT8OID, INT4OID}, NULL
 };
 

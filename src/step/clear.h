@@ -17,7 +17,8 @@ typedef enum EntClearResult
 {
 	ENT_CLEAR_DONE,				/* there is no such owner (any more) */
 	ENT_CLEAR_MORE,				/* call again, in another transaction */
-	ENT_CLEAR_LATER				/* a row is locked: call again in a while */
+	ENT_CLEAR_LATER				/* a row is locked, or referenced with integrity:
+								 * call again in a while */
 } EntClearResult;
 
 /* The next piece. SPI connected, in a transaction without other work. */

@@ -57,8 +57,9 @@ static EntQuery leave_query = {
 	3, {INT4OID, OIDOID, INT4OID}, NULL
 };
 static EntQuery next_gone_query = {
-	"SELECT no, gone_as FROM entanglement.owner WHERE gone_as IS NOT NULL ORDER BY no LIMIT 1",
-	0, {0}, NULL
+	"SELECT no, gone_as FROM entanglement.owner WHERE gone_as IS NOT NULL "
+	"AND no OPERATOR(pg_catalog.>) $1 ORDER BY no LIMIT 1",
+	1, {INT4OID}, NULL
 };
 /* What is remembered of an owner; a row per statement, all with its number. */
 static EntQuery forget_queries[] = {
@@ -291,11 +292,12 @@ ent_life_end_local(const EntOwner *o)
 }
 
 int32
-ent_life_next_gone(Oid *role)
+ent_life_next_gone(int32 after, Oid *role)
 {
+	Datum		args[1] = {Int32GetDatum(after)};
 	int32		no = 0;
 
-	ent_query_run(&next_gone_query, NULL, NULL, SPI_OK_SELECT, NULL);
+	ent_query_run(&next_gone_query, args, NULL, SPI_OK_SELECT, NULL);
 	if (SPI_processed > 0)
 	{
 		bool		null;

@@ -46,8 +46,8 @@ extern bool ent_life_end(const EntOwner *o, int32 epoch, int32 peer, Oid role);
 /* The same for a local owner, of which nothing is left here afterwards. */
 extern void ent_life_end_local(const EntOwner *o);
 
-/* An owner whose rows are to be deleted, and as whom; 0: none. */
-extern int32 ent_life_next_gone(Oid *role);
+/* The next owner whose rows are to be deleted, and as whom; 0: none. */
+extern int32 ent_life_next_gone(int32 after, Oid *role);
 /* Nothing of it is left but objects that nobody has looked at: forget it. */
 extern void ent_life_forget(int32 owner);
 /* Removes the oldest graves beyond that number, unless somebody has to hear. */
