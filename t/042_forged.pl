@@ -178,6 +178,19 @@ subtest 'an owner starts anew once for a link, whatever it says' => sub {
 	converge([ $alice, $hub ], ['item'], 'alice has heard');
 };
 
+subtest 'who is new is not a node that somebody else is' => sub {
+	$cluster->safe_psql('postgres', 'CREATE ROLE judy LOGIN');
+	$hub->sql("SELECT entanglement.add_peer('judy', NULL, 'judy')");
+	foreach my $direction (qw(push verify))
+	{
+		my ($rc, $out, $err) = $hub->try("SELECT entanglement.hello('$direction', " . literal(hello($home{alice}, 'judy')) . ')',
+			extra_params => [ '-U', 'judy', '-v', 'VERBOSITY=verbose' ]);
+
+		like($err, qr/ERROR:  28000: peer "judy" says that it is a node that another peer is/, "refused: $direction");
+	}
+	is($hub->sql("SELECT count(*) FROM item WHERE entanglement.owner_of(item) = 'alice'") > 0, 1, 'so she ends no owner of alice by not having it');
+};
+
 subtest 'what holds up everybody else has an end' => sub {
 	my $refused = sub {
 		my ($what, $state, @sections) = @_;
