@@ -73,6 +73,8 @@ sub pull
 
 sub quit { $_[0]->{psql}->quit; return; }
 
+sub full { return row(serial => $_[1], key => [ pack 'N', $_[0] ], values => [ $_[2] ]); }
+
 # A row that is handed over, with what it holds.
 sub handed
 {
@@ -120,12 +122,20 @@ subtest 'who asks whether an object has died makes nobody lose it' => sub {
 	$alice->sql("UPDATE item SET v = v || '!' WHERE id = 1");
 	converge([ $alice, $hub ], ['item'], 'more of hers has come');
 	my $serial = $hub->sql("SELECT serial FROM entanglement.owners WHERE name = 'alice'");
+	# it is not made up by somebody else meanwhile, in a version as new as any of hers
+	my $p = session('push');
+	send_batch($p, mine(), map { table(number => 10 + $_, name => (qw(parent child))[$_],
+		columns => [ [ 'id', 'int4', 3, 1 ], [ (qw(v p))[$_], (qw(text int4))[$_], 1, 0 ] ]) } 0, 1);
+	send_batch($p, objects(10, 1, 1, full(70, 10, 'mine')), objects(11, 1, 1, handed(8, 11, $id{alice}, $max, pack 'N', 70)));
+	is($hub->sql('SELECT count(*) FROM child'), 0, 'nobody has it in her place');
+	is($hub->sql("SELECT string_agg(sqlstate, ',' ORDER BY sqlstate) FROM entanglement.parked_rows WHERE relation = 'child'::regclass"), '23503,23505', 'what was made up waits, too');
+	quit($p);
 	pull($s, @know);
 	pull($s, map { confirm($t{child}, $o->{number}, key(8), 1, $serial, [ $_, 0, 0 ]) } $id{hub}, $id{alice}, $mine);
 	pull($s);
-	is($hub->sql("SELECT count(*) FROM entanglement.tombstone t JOIN entanglement.relation r ON r.no = t.rel WHERE r.relid = 'child'::regclass"), 0, 'no tombstone of it');
+	is($hub->sql("SELECT count(*) FROM entanglement.tombstone t JOIN entanglement.relation r ON r.no = t.rel JOIN entanglement.owner o ON o.no = t.owner WHERE r.relid = 'child'::regclass AND o.name = 'alice'"), 0, 'no tombstone of it');
 	$alice->sql("UPDATE parent SET v = 'y'");
-	$hub->wait_until('SELECT count(*) FROM child', '1', 'it comes with its parent');
+	$hub->wait_until('SELECT * FROM child', '8|7', 'it comes with its parent');
 
 	# who has not heard that it was handed over does not know
 	my @told = pull($s, confirm($t{item}, $o->{number}, key(77), 1, 1, [ $id{hub}, 1, $max ]));
@@ -176,6 +186,19 @@ subtest 'an owner starts anew once for a link, whatever it says' => sub {
 	is($epoch->(), $then + 1, 'more than there is, again and again');
 	quit($s);
 	converge([ $alice, $hub ], ['item'], 'alice has heard');
+};
+
+subtest 'who is new is not a node that somebody else is' => sub {
+	$cluster->safe_psql('postgres', 'CREATE ROLE judy LOGIN');
+	$hub->sql("SELECT entanglement.add_peer('judy', NULL, 'judy')");
+	foreach my $direction (qw(push verify))
+	{
+		my ($rc, $out, $err) = $hub->try("SELECT entanglement.hello('$direction', " . literal(hello($home{alice}, 'judy')) . ')',
+			extra_params => [ '-U', 'judy', '-v', 'VERBOSITY=verbose' ]);
+
+		like($err, qr/ERROR:  28000: peer "judy" says that it is a node that another peer is/, "refused: $direction");
+	}
+	is($hub->sql("SELECT count(*) FROM item WHERE entanglement.owner_of(item) = 'alice'") > 0, 1, 'so she ends no owner of alice by not having it');
 };
 
 subtest 'what holds up everybody else has an end' => sub {

@@ -158,6 +158,7 @@ CREATE TABLE entanglement.peer (
     node uuid,
     fingerprint text
 );
+CREATE UNIQUE INDEX peer_node ON entanglement.peer (node);
 COMMENT ON TABLE entanglement.peer IS 'Other nodes this node exchanges batches with. conninfo may hold secrets: superusers only.';
 
 CREATE TABLE entanglement.peer_owner (

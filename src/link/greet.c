@@ -46,6 +46,27 @@ check_not_self(const EntWireHello *hello)
 				 errhint("Correct the peer's conninfo with entanglement.alter_peer. A copy of a database is the same node as its original.")));
 }
 
+/* Who could be another peer's node as well would speak for its owners. */
+static void
+check_nobody_else(const EntPeer *peer, const EntWireHello *hello)
+{
+	ListCell   *lc;
+
+	foreach(lc, ent_peer_all())
+	{
+		EntPeer    *p = lfirst(lc);
+
+		if (p->no == peer->no || !p->has_node || !same_node(&p->node, hello))
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("peer \"%s\" says that it is a node that another peer is",
+						peer->name),
+				 errdetail("That is node %s.", uuid_text(hello->node.bytes)),
+				 errhint("On the node that reports this, drop the peer that is not meant to be: entanglement.topology() shows who is that node.")));
+	}
+}
+
 static void
 check_node(const EntPeer *peer, const EntWireHello *hello)
 {
@@ -60,6 +81,8 @@ check_node(const EntPeer *peer, const EntWireHello *hello)
 						   ent_name_from_wire(hello->name)),
 				 errhint("If that is meant to be: SELECT entanglement.alter_peer(%s, reset => '{node}').",
 						 quote_literal_cstr(peer->name))));
+	if (!peer->has_node)
+		check_nobody_else(peer, hello);
 }
 
 static void

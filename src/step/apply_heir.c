@@ -23,6 +23,29 @@ static EntQuery birth_query = {
 	3, {INT4OID, INT4OID, BYTEAOID}, NULL
 };
 
+static EntQuery parked_query = {
+	"SELECT 1 FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1 "
+	"AND key OPERATOR(pg_catalog.=) $2 AND owner OPERATOR(pg_catalog.=) $3",
+	3, {INT4OID, BYTEAOID, INT4OID}, NULL
+};
+
+/*
+ * Has a version of the heir's own come that could not be stored yet? Whatever he
+ * is said to have been given, that one is not to be kept out.
+ */
+static bool
+heir_waits(EntApply *a, EntApplyCopy *c, const EntHand *heir)
+{
+	Datum		args[3] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key),
+	Int32GetDatum(heir->owner)};
+	bool		found;
+
+	ent_query_run(&parked_query, args, NULL, SPI_OK_SELECT, NULL);
+	found = SPI_processed > 0;
+	SPI_freetuptable(SPI_tuptable);
+	return found;
+}
+
 static bool
 known(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
 {
@@ -82,6 +105,12 @@ ent_apply_inherit(EntApplyWrite *w, EntVersions *versions)
 	if (heir.owner == 0)
 	{
 		ent_apply_park(a, c, r, "55000", "it was handed over to an owner that is not known here",
+					   NULL);
+		return false;
+	}
+	if (!c->exists && r->op == ENT_ROW_FULL && heir_waits(a, c, &heir))
+	{
+		ent_apply_park(a, c, r, "23505", "another owner has an object with this key here",
 					   NULL);
 		return false;
 	}
