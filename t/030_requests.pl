@@ -149,6 +149,13 @@ SQL
 	my ($rc, $out, $err) = $alice->try("INSERT INTO post VALUES (5, 'nobody', 1)");
 	like($err, qr/42704: no owner is named "nobody".*Column "who" of table "post" names the owner of new rows/s,
 		'an owner that is not known');
+	# a row whose key changes is a new one, also if it has changed hands
+	$alice->sql("INSERT INTO post VALUES (6, 'alice too', 1); SELECT entanglement.transfer(p, 'bob') FROM post p WHERE id = 6");
+	$bob->wait_until('SELECT entanglement.owner_of(p) FROM post p WHERE id = 6', 'bob', 'handed over');
+	$bob->fails('UPDATE post SET id = 7 WHERE id = 6', '55000',
+		'owner "alice too" is not at home here.*Set the column that names the owner of new rows', 'a new key, an owner elsewhere');
+	$bob->sql("UPDATE post SET id = 7, who = 'bob' WHERE id = 6");
+	$alice->wait_until('SELECT string_agg(id || entanglement.owner_of(p), $$ $$) FROM post p WHERE id IN (6, 7)', '7bob', 'both set');
 	$alice->sql("INSERT INTO post SELECT 100 + i, CASE i % 3 WHEN 0 THEN 'alice too' WHEN 1 THEN 'alice' END, i FROM generate_series(1, 30) i");
 	is($alice->sql('SELECT string_agg(n || $$:$$ || o, $$,$$ ORDER BY o) FROM (SELECT entanglement.owner_of(p) AS o, count(*) AS n FROM post p WHERE id > 100 GROUP BY 1) x'),
 		'20:alice,10:alice too', 'many in one statement');
