@@ -402,6 +402,28 @@ subtest 'without its trigger nothing gets past the owner either' => sub {
 	is(ask($alice, 'UPDATE item SET a = 5 WHERE id = 110'), 'accepted', 'with it, it is asked for');
 };
 
+subtest 'kept for so long, answered or not' => sub {
+	$cluster->append_conf('postgresql.conf', "entanglement.request_retention = 2s\n");
+	$cluster->reload;
+	$alice->wait_until('SHOW entanglement.request_retention', '2s', 'for two seconds');
+	my $done = $alice->sql("UPDATE item SET b = 'in time' WHERE id = 110; SELECT entanglement.last_request()");
+	$alice->sql("SELECT entanglement.wait_for('$done')");
+	$hub->sql("SELECT entanglement.pause_peer('bob')");
+	my $late = $alice->sql("UPDATE item SET b = 'too late' WHERE id = 110; SELECT entanglement.last_request()");
+	$alice->wait_until("SELECT state FROM entanglement.requests WHERE id = '$late'", 'expired', 'one without an answer expires');
+	$alice->fails("SELECT entanglement.wait_for('$late')", '57014', 'expired', 'which who waits for it hears');
+	is($alice->sql("SELECT count(*) FROM entanglement.requests WHERE id IN ('$done', '$late')"), 2, 'both are still known');
+	# as if it were the day after
+	$alice->sql("UPDATE entanglement.request SET expires_at = expires_at - interval '1 day' WHERE id IN ('$done', '$late')");
+	$alice->wait_until("SELECT count(*) FROM entanglement.requests WHERE id IN ('$done', '$late')", 0, 'and in the end forgotten');
+	$hub->sql("SELECT entanglement.resume_peer('bob')");
+	$hub->wait_connected('bob');
+	$hub->drain('bob');
+	is($bob->sql('SELECT b FROM item WHERE id = 110'), 'in time', 'what has expired is not done');
+	$cluster->append_conf('postgresql.conf', "entanglement.request_retention = 7d\n");
+	$cluster->reload;
+};
+
 subtest 'done once' => sub {
 	$bob->sql(<<'SQL');
 CREATE TABLE done (n serial, id int);
