@@ -149,6 +149,13 @@ SQL
 	my ($rc, $out, $err) = $alice->try("INSERT INTO post VALUES (5, 'nobody', 1)");
 	like($err, qr/42704: no owner is named "nobody".*Column "who" of table "post" names the owner of new rows/s,
 		'an owner that is not known');
+	# a row whose key changes is a new one, also if it has changed hands
+	$alice->sql("INSERT INTO post VALUES (6, 'alice too', 1); SELECT entanglement.transfer(p, 'bob') FROM post p WHERE id = 6");
+	$bob->wait_until('SELECT entanglement.owner_of(p) FROM post p WHERE id = 6', 'bob', 'handed over');
+	$bob->fails('UPDATE post SET id = 7 WHERE id = 6', '55000',
+		'owner "alice too" is not at home here.*Set the column that names the owner of new rows', 'a new key, an owner elsewhere');
+	$bob->sql("UPDATE post SET id = 7, who = 'bob' WHERE id = 6");
+	$alice->wait_until('SELECT string_agg(id || entanglement.owner_of(p), $$ $$) FROM post p WHERE id IN (6, 7)', '7bob', 'both set');
 	$alice->sql("INSERT INTO post SELECT 100 + i, CASE i % 3 WHEN 0 THEN 'alice too' WHEN 1 THEN 'alice' END, i FROM generate_series(1, 30) i");
 	is($alice->sql('SELECT string_agg(n || $$:$$ || o, $$,$$ ORDER BY o) FROM (SELECT entanglement.owner_of(p) AS o, count(*) AS n FROM post p WHERE id > 100 GROUP BY 1) x'),
 		'20:alice,10:alice too', 'many in one statement');
@@ -393,6 +400,28 @@ subtest 'without its trigger nothing gets past the owner either' => sub {
 		'55000', 'is owned by "bob"', 'captured as a replica');
 	$alice->sql('ALTER TABLE item ENABLE TRIGGER entanglement_capture');
 	is(ask($alice, 'UPDATE item SET a = 5 WHERE id = 110'), 'accepted', 'with it, it is asked for');
+};
+
+subtest 'kept for so long, answered or not' => sub {
+	$cluster->append_conf('postgresql.conf', "entanglement.request_retention = 2s\n");
+	$cluster->reload;
+	$alice->wait_until('SHOW entanglement.request_retention', '2s', 'for two seconds');
+	my $done = $alice->sql("UPDATE item SET b = 'in time' WHERE id = 110; SELECT entanglement.last_request()");
+	$alice->sql("SELECT entanglement.wait_for('$done')");
+	$hub->sql("SELECT entanglement.pause_peer('bob')");
+	my $late = $alice->sql("UPDATE item SET b = 'too late' WHERE id = 110; SELECT entanglement.last_request()");
+	$alice->wait_until("SELECT state FROM entanglement.requests WHERE id = '$late'", 'expired', 'one without an answer expires');
+	$alice->fails("SELECT entanglement.wait_for('$late')", '57014', 'expired', 'which who waits for it hears');
+	is($alice->sql("SELECT count(*) FROM entanglement.requests WHERE id IN ('$done', '$late')"), 2, 'both are still known');
+	# as if it were the day after
+	$alice->sql("UPDATE entanglement.request SET expires_at = expires_at - interval '1 day' WHERE id IN ('$done', '$late')");
+	$alice->wait_until("SELECT count(*) FROM entanglement.requests WHERE id IN ('$done', '$late')", 0, 'and in the end forgotten');
+	$hub->sql("SELECT entanglement.resume_peer('bob')");
+	$hub->wait_connected('bob');
+	$hub->drain('bob');
+	is($bob->sql('SELECT b FROM item WHERE id = 110'), 'in time', 'what has expired is not done');
+	$cluster->append_conf('postgresql.conf', "entanglement.request_retention = 7d\n");
+	$cluster->reload;
 };
 
 subtest 'done once' => sub {

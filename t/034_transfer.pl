@@ -192,6 +192,20 @@ subtest 'a writer who waits for the row' => sub {
 	  foreach @all;
 };
 
+subtest 'a home that is connected, but does not hear of it for a while' => sub {
+	$bob->sql("SELECT entanglement.bind_owner('alice', 'carol')");
+	$bob->wait_until("SELECT peer IS NULL FROM entanglement.owners WHERE name = 'alice'", 't', 'bob takes nothing of alice');
+	$alice->sql("INSERT INTO machine VALUES (22, 'unheard of')");
+	transfer($alice, 'bob', 'id IN (16, 22)');
+	$hub->wait_until("SELECT entanglement.owner_of(m) FROM machine m WHERE id = 22", 'bob', 'handed over');
+	# long enough for bob to be asked about it
+	$alice->sql('SELECT pg_sleep(2)');
+	is($_->sql('SELECT count(*) FROM machine WHERE id IN (16, 22)'), 2, 'the rows are there at ' . $_->name) foreach $alice, $hub;
+	$bob->sql("SELECT entanglement.bind_owner('alice')");
+	owned('bob', 'id IN (16, 22)', 'at last');
+	nothing_went('not heard');
+};
+
 subtest 'a table that is not there yet, or not any more' => sub {
 	foreach my $node ($alice, $hub)
 	{

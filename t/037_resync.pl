@@ -282,6 +282,25 @@ subtest 'while there is no link' => sub {
 	at_rest();
 };
 
+subtest 'rows that are being handed over' => sub {
+	$bob->sql("SELECT entanglement.pause_peer('hub')");
+	$alice->sql("SELECT entanglement.transfer(i, 'bob') FROM item i WHERE id BETWEEN 101 AND 105");
+	$hub->wait_until('SELECT count(*) FROM entanglement.object WHERE born = 0', 5, 'under way');
+	damage($hub, "UPDATE item SET v = 'damaged' WHERE id = 101; DELETE FROM item WHERE id = 102");
+	my $before = $hub->sql('SELECT xmin FROM item WHERE id = 103');
+	resync($hub, 'alice');
+	$hub->wait_until('SELECT count(*) FROM entanglement.comparisons WHERE peer = $$alice$$', 0, 'compared');
+	is($hub->sql("SELECT string_agg(v, ', ' ORDER BY id) FROM item WHERE id BETWEEN 101 AND 105"),
+		'alice 101, alice 102, alice 103, alice 104, alice 105', 'they are repaired');
+	is($hub->sql('SELECT xmin FROM item WHERE id = 103'), $before, 'those that were right are not written');
+	$bob->sql("SELECT entanglement.resume_peer('hub')");
+	$_->wait_until("SELECT string_agg(v || ' of ' || entanglement.owner_of(i), ', ' ORDER BY id) FROM item i WHERE id BETWEEN 101 AND 105",
+		'alice 101 of bob, alice 102 of bob, alice 103 of bob, alice 104 of bob, alice 105 of bob',
+		'and arrive') foreach @all;
+	at_rest();
+	converge(\@all, [ 'item', 'part' ], 'all agree');
+};
+
 subtest 'what cannot be' => sub {
 	$hub->fails("SELECT entanglement.resync('nobody')", '42704', 'peer "nobody" does not exist', 'no such peer');
 	$hub->fails("SELECT entanglement.resync('alice', 'nobody')", '42704', 'no owner is named "nobody"', 'no such owner');

@@ -275,17 +275,9 @@ note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 		ent_apply_owe_others(a, c, r);
 }
 
-/*
- * What comes again although this very version is here mostly is as it should
- * be: then nothing is written, and nothing is passed on. Only a role that may
- * read all columns can compare.
- */
-static bool
-worth_comparing(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
+bool
+ent_apply_may_compare(EntApply *a)
 {
-	if (r->op != ENT_ROW_FULL || !c->exists || c->owner != a->owner ||
-		c->epoch != a->epoch || c->serial != r->serial || c->born == 0)
-		return false;
 	if (!a->looked)
 	{
 		bool	   *may = palloc0(a->rel->ncolumns * sizeof(bool));
@@ -297,6 +289,18 @@ worth_comparing(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
 		pfree(may);
 	}
 	return a->may_read;
+}
+
+/*
+ * What comes again although this very version is here mostly is as it should
+ * be: then nothing is written, and nothing is passed on.
+ */
+static bool
+worth_comparing(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
+{
+	return r->op == ENT_ROW_FULL && c->exists && c->owner == a->owner &&
+		c->epoch == a->epoch && c->serial == r->serial && c->born != 0 &&
+		ent_apply_may_compare(a);
 }
 
 /* Stores one row; true when it was. Errors are the row's or the server's. */

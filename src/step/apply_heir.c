@@ -76,6 +76,32 @@ pass_to(EntApplyWrite *w, EntVersions *versions, const EntHand *heir)
 	ent_wake_collector_at_commit();
 }
 
+/*
+ * This very hand-over is known here, nothing has come of the heir yet, and the
+ * table is compared as a whole: what the row holds may have been damaged.
+ */
+static bool
+is_repair(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
+{
+	return (r->flags & ENT_ROW_REFRESH) && r->op == ENT_ROW_FULL &&
+		c->exists && c->owner == r->heir.owner && c->born == 0 &&
+		!ent_object_owner_is_local(c->owner) && c->buried &&
+		c->grave_epoch == a->epoch && c->grave_serial == r->serial;
+}
+
+static bool
+repair(EntApplyWrite *w)
+{
+	if (ent_integrity_holds_back(w->a, w->c, w->r))
+		return false;
+	w->compare = ent_apply_may_compare(w->a);
+	ent_apply_write(w);
+	if (w->outcome != ENT_APPLY_STORED)
+		return false;
+	ent_apply_owe_others(w->a, w->c, w->r);
+	return true;
+}
+
 /* False when a foreign key holds it back. */
 static bool
 delete_it(EntApplyWrite *w, EntVersions *versions)
@@ -100,6 +126,8 @@ ent_apply_inherit(EntApplyWrite *w, EntVersions *versions)
 	bool		mine = c->exists && c->owner == a->owner;
 	EntHand		heir = r->heir;
 
+	if (is_repair(a, c, r))
+		return repair(w);
 	if (known(a, c, r))
 		return false;
 	if (heir.owner == 0)

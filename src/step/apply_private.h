@@ -75,6 +75,9 @@ ent_apply_newer(int32 epoch, int64 serial, int32 than_epoch, int64 than_serial)
  */
 extern bool ent_apply_stale(EntApply *a, EntApplyCopy *c, EntApplyRow *r);
 
+/* Only a role that may read all columns can compare. */
+extern bool ent_apply_may_compare(EntApply *a);
+
 /*
  * The object has been handed over to another owner: it becomes his, with what
  * comes along or else as it is here. True when that was noted.

@@ -81,7 +81,9 @@ capture_insert(EntTriggered *t, TupleTableSlot *slot, int32 owner)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("owner \"%s\" is not at home here", ent_object_owner_name(owner)),
 				 errdetail("A row of table \"%s\" was to be made here for him.", t->root->name),
-				 errhint("SET entanglement.owner to one of: SELECT name FROM entanglement.owners WHERE local.")));
+				 t->owner_column == 0 ?
+				 errhint("SET entanglement.owner to one of: SELECT name FROM entanglement.owners WHERE local.") :
+				 errhint("Set the column that names the owner of new rows, or entanglement.owner if it is NULL, to one of: SELECT name FROM entanglement.owners WHERE local.")));
 	write_change(t, owner, ENT_CHANGE_INSERT, ent_triggered_key(t, slot), NULL);
 }
 
