@@ -22,8 +22,9 @@
 #define MAX_LOST_EPOCHS		100		/* a peer that claims more is not believed */
 #define SAVE_INTERVAL_MS	5000	/* haves are written at most this often */
 #define SEEK_REST_MS		1000	/* between two that a peer has us pass on */
-#define MAX_ASKED			1000000 /* a peer may have asked for so many objects
-									 * and not got them; it asks again later */
+#define MAX_ASKED			1000000 /* a peer may have asked for so many objects */
+#define MAX_ASKED_BYTES		(256 * 1024 * 1024)	/* ... with such long keys, and
+												 * not got them; it asks again later */
 
 static EntQuery save_query = {
 	"INSERT INTO entanglement.peer_owner (peer, owner, epoch, have) "
@@ -162,7 +163,8 @@ ent_outbound_ask_again(EntOutbound *ob, EntOutTable *t, int32 owner, bytea *key)
 		.keylen = VARSIZE_ANY_EXHDR(key), .key = (uint8 *) VARDATA_ANY(key)
 	};
 
-	if (ent_outbound_queued(ob) < MAX_ASKED)
+	if (ent_outbound_queued(ob) < MAX_ASKED &&
+		ent_queue_memory(ob->queue) + ent_queue_memory(ob->together) < MAX_ASKED_BYTES)
 		ent_outbound_push(ob, t, &e);
 }
 
