@@ -192,14 +192,54 @@ subtest 'a writer who waits for the row' => sub {
 	  foreach @all;
 };
 
+# Each node has a row that no other takes: it is parked there, and asked for again
+# in the same answers in which a node asks about what is unconfirmed.
+foreach my $i (0 .. $#all)
+{
+	my $name = $all[$i]->name;
+
+	$all[$i]->sql(<<"SQL");
+CREATE TABLE pebble (id int PRIMARY KEY);
+INSERT INTO pebble VALUES (-1 - $i);
+ALTER TABLE pebble ADD CHECK (id > 0) NOT VALID;
+SELECT entanglement.create_owner('$name pebble');
+SET entanglement.owner = '$name pebble';
+SELECT entanglement.synchronize('pebble');
+SQL
+}
+$_->wait_until('SELECT count(*) > 0 FROM entanglement.parked', 't', 'a pebble at ' . $_->name) foreach @all;
+
+# Waits until every node has asked every neighbour three times more. The time
+# after which it does so is that after which it asks about the unconfirmed, too:
+# it has at least once. What all have heard of has been forgotten as well.
+sub asked_about
+{
+	my %tries = map {
+		my $node = $_;
+		map { $node->name . " $_" => $node->sql("SELECT tries FROM entanglement.parked WHERE owner = $_") }
+		  split /\n/, $node->sql('SELECT owner FROM entanglement.parked ORDER BY 1')
+	} @all;
+
+	foreach (sort keys %tries)
+	{
+		my ($name, $owner) = split / /;
+
+		$node{$name}->wait_until("SELECT max(tries) >= $tries{$_} + 3 FROM entanglement.parked WHERE owner = $owner",
+			't', "asked again at $name");
+	}
+	$alice->sql("INSERT INTO machine VALUES (21); DELETE FROM machine WHERE id = 21");
+	$alice->drain('hub');
+	$alice->wait_until("SELECT count(*) FROM entanglement.tombstone WHERE heir IS NULL", 0, 'what all have heard is forgotten');
+	return;
+}
+
 subtest 'a home that is connected, but does not hear of it for a while' => sub {
 	$bob->sql("SELECT entanglement.bind_owner('alice', 'carol')");
 	$bob->wait_until("SELECT peer IS NULL FROM entanglement.owners WHERE name = 'alice'", 't', 'bob takes nothing of alice');
 	$alice->sql("INSERT INTO machine VALUES (22, 'unheard of')");
 	transfer($alice, 'bob', 'id IN (16, 22)');
 	$hub->wait_until("SELECT entanglement.owner_of(m) FROM machine m WHERE id = 22", 'bob', 'handed over');
-	# long enough for bob to be asked about it
-	$alice->sql('SELECT pg_sleep(2)');
+	asked_about();
 	is($_->sql('SELECT count(*) FROM machine WHERE id IN (16, 22)'), 2, 'the rows are there at ' . $_->name) foreach $alice, $hub;
 	$bob->sql("SELECT entanglement.bind_owner('alice')");
 	owned('bob', 'id IN (16, 22)', 'at last');
@@ -217,9 +257,7 @@ subtest 'a table that is not there yet, or not any more' => sub {
 	$hub->wait_until("SELECT count(*) FROM late l WHERE entanglement.owner_of(l) = 'carol'", 2, 'handed over');
 	my $id = $alice->sql("UPDATE late SET v = 'asked' WHERE id = 1; SELECT entanglement.last_request()");
 
-	# until it has been asked about, and what all have heard has been forgotten
-	# long enough for it to be asked about, and forgotten by those who had heard
-	$alice->sql('SELECT pg_sleep(2)');
+	asked_about();
 	foreach my $node ($bob, $carol)
 	{
 		$node->define('CREATE TABLE late (id int PRIMARY KEY, v text)', 'late');
@@ -234,7 +272,7 @@ subtest 'a table that is not there yet, or not any more' => sub {
 	$hub->wait_until('SELECT count(*) FROM entanglement.object WHERE born = 0', 2, 'two more are under way');
 	$hub->sql("SELECT entanglement.desynchronize('late'); SELECT entanglement.resume_peer('bob')");
 	$_->wait_connected('hub') foreach $alice, $bob;
-	$alice->sql('SELECT pg_sleep(2)');
+	asked_about();
 	$hub->sql("SELECT entanglement.synchronize('late', take_over => false)");
 	$_->wait_until("SELECT string_agg(id::text, ' ' ORDER BY id) FROM late l WHERE entanglement.owner_of(l) = 'carol'",
 		'1 2 3 4', 'the way was gone for a while: ' . $_->name) foreach @all;

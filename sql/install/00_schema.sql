@@ -15,7 +15,7 @@ COMMENT ON TABLE entanglement.identity IS 'This database as a node: its id, name
 -- Owners, local and remote. serial: for a local owner the last one given out,
 -- for a remote one our have (complete up to here, as far as we may see).
 CREATE TABLE entanglement.owner (
-    no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    no integer GENERATED ALWAYS AS IDENTITY (START WITH 2) PRIMARY KEY,
     id uuid NOT NULL UNIQUE,
     name text NOT NULL,
     local boolean NOT NULL,

@@ -1,8 +1,11 @@
 -- entanglement: this node and its owners.
 
+-- Without a look at the sequence: with wal_level minimal one that is used in the
+-- transaction that makes it goes back in a crash.
 WITH node AS (SELECT pg_catalog.gen_random_uuid() AS id),
-     own AS (INSERT INTO entanglement.owner (id, name, local, home)
-             SELECT pg_catalog.gen_random_uuid(), pg_catalog.current_database(), true, id
+     own AS (INSERT INTO entanglement.owner (no, id, name, local, home)
+             OVERRIDING SYSTEM VALUE
+             SELECT 1, pg_catalog.gen_random_uuid(), pg_catalog.current_database(), true, id
                FROM node RETURNING no, name, home)
 INSERT INTO entanglement.identity (id, name, default_owner)
 SELECT home, name, no FROM own;

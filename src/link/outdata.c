@@ -12,13 +12,13 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "link/outbound_private.h"
 #include "step/extract.h"
 #include "store/object.h"
 #include "store/owner.h"
+#include "store/query.h"
 #include "store/value.h"
 
 #define MAX_TAKE	128			/* objects extracted at a time */
@@ -380,30 +380,13 @@ about_a_row(int sqlstate)
 ErrorData *
 ent_outbound_try(void (*run) (void *), void *arg, EntWriter *w)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
 	size_t		start = w->len;
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error = ent_query_try(run, arg);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		run(arg);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		w->len = start;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	if (error && !about_a_row(error->sqlerrcode))
+	if (error == NULL)
+		return NULL;
+	w->len = start;
+	if (!about_a_row(error->sqlerrcode))
 		ReThrowError(error);
 	return error;
 }

@@ -9,7 +9,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -17,7 +16,6 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "base/ring.h"
@@ -370,8 +368,9 @@ take_out_rows(Section *s)
 }
 
 static void
-apply_rows(Section *s)
+apply_rows(void *section)
 {
+	Section    *s = section;
 	EntVersions *versions = ent_versions_create();
 
 	for (int i = s->from; i < s->to; i++)
@@ -421,27 +420,8 @@ ent_apply_about_the_row(int sqlstate)
 static ErrorData *
 try_rows(Section *s)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error = ent_query_try(apply_rows, s);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		apply_rows(s);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
 	if (error && !ent_apply_about_the_row(error->sqlerrcode))
 		ReThrowError(error);
 	return error;

@@ -4,14 +4,12 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/resowner.h"
 
 #include "step/decide.h"
 #include "store/object.h"
@@ -53,41 +51,29 @@ take_answer(EntRequestAnswer *answer, const ErrorData *e)
 	answer->constraint = e->constraint_name;
 }
 
-/* NULL: it went well; else the error, in the current context. */
-static ErrorData *
-try_once(Oid role, void (*run) (void *arg), void *arg)
+typedef struct Attempt
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	Oid			role;
+	void		(*run) (void *arg);
+	void	   *arg;
+} Attempt;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		ent_query_as(role, run, arg);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return error;
+static void
+attempt(void *arg)
+{
+	Attempt    *a = arg;
+
+	ent_query_as(a->role, a->run, a->arg);
 }
 
 bool
 ent_decide_try(Oid role, void (*run) (void *arg), void *arg,
 			   EntRequestAnswer *answer)
 {
+	Attempt		a = {role, run, arg};
 	ErrorData  *error;
 
-	for (int i = 1; (error = try_once(role, run, arg)) != NULL; i++)
+	for (int i = 1; (error = ent_query_try(attempt, &a)) != NULL; i++)
 	{
 		if (error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
 			error->sqlerrcode == ERRCODE_CRASH_SHUTDOWN)

@@ -61,10 +61,8 @@ static EntQuery next_gone_query = {
 	"AND no OPERATOR(pg_catalog.>) $1 ORDER BY no LIMIT 1",
 	1, {INT4OID}, NULL
 };
-/* What is remembered of an owner; a row per statement, all with its number. */
-static EntQuery forget_queries[] = {
-	{"DELETE FROM entanglement.tombstone WHERE owner OPERATOR(pg_catalog.=) $1",
-	1, {INT4OID}, NULL},
+/* Nobody will send these any more. */
+static EntQuery unfinished_queries[] = {
 	{"DELETE FROM entanglement.arrears WHERE owner OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.resend WHERE owner OPERATOR(pg_catalog.=) $1",
@@ -72,6 +70,11 @@ static EntQuery forget_queries[] = {
 	{"DELETE FROM entanglement.owed WHERE owner OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.parked WHERE owner OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
+};
+/* What else is remembered of an owner; a row per statement, all with its number. */
+static EntQuery forget_queries[] = {
+	{"DELETE FROM entanglement.tombstone WHERE owner OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.peer_owner WHERE owner OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
@@ -134,17 +137,6 @@ static EntQuery adopt_query = {
 	"OPERATOR(pg_catalog.+) 1 FROM entanglement.identity i WHERE o.no OPERATOR(pg_catalog.=) $1 AND NOT o.local "
 	"AND o.gone_as IS NULL RETURNING o.epoch",
 	1, {INT4OID}, NULL
-};
-/* Nobody will send these any more. */
-static EntQuery unfinished_queries[] = {
-	{"DELETE FROM entanglement.arrears WHERE owner OPERATOR(pg_catalog.=) $1",
-	1, {INT4OID}, NULL},
-	{"DELETE FROM entanglement.resend WHERE owner OPERATOR(pg_catalog.=) $1",
-	1, {INT4OID}, NULL},
-	{"DELETE FROM entanglement.owed WHERE owner OPERATOR(pg_catalog.=) $1",
-	1, {INT4OID}, NULL},
-	{"DELETE FROM entanglement.parked WHERE owner OPERATOR(pg_catalog.=) $1",
-	1, {INT4OID}, NULL},
 };
 /* What was handed over to it and not confirmed yet gets a version of its own. */
 static EntQuery inherited_query = {
@@ -316,6 +308,8 @@ ent_life_forget(int32 owner)
 
 	/* those that were made while it went */
 	ent_request_refuse_all(owner, &ent_request_owner_gone);
+	for (int i = 0; i < lengthof(unfinished_queries); i++)
+		ent_query_run(&unfinished_queries[i], args, NULL, SPI_OK_DELETE, NULL);
 	for (int i = 0; i < lengthof(forget_queries); i++)
 		ent_query_run(&forget_queries[i], args, NULL, SPI_OK_DELETE, NULL);
 	changed(owner);

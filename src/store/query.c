@@ -15,6 +15,9 @@
 #include "catalog/pg_class.h"
 #include "commands/extension.h"
 #include "catalog/pg_type.h"
+#include "access/xact.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "executor/spi.h"
 #include "jit/jit.h"
 #include "miscadmin.h"
@@ -252,4 +255,31 @@ ent_query_text_array(char *const *texts, int n)
 		values[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(texts[i]);
 	}
 	return ent_query_array(TEXTOID, values, nulls, n);
+}
+
+ErrorData *
+ent_query_try(void (*fn) (void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		fn(arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return error;
 }

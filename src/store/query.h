@@ -64,6 +64,12 @@ extern int	ent_query_plain_path(void);
 extern void ent_query_as_owner(void (*fn) (void *arg), void *arg);
 extern Oid	ent_query_owner(void);
 
+/*
+ * Runs fn(arg) in a subtransaction. NULL: it went well; else all is undone, and
+ * this is the error, in the current context.
+ */
+extern ErrorData *ent_query_try(void (*fn) (void *arg), void *arg);
+
 /* Does this database have the extension (at this moment)? */
 extern bool ent_query_installed(void);
 
