@@ -373,6 +373,9 @@ take_section(EntOutbound *ob, unsigned type, EntReader *body)
 		case ENT_SECTION_SEEK:
 			take_seek(ob, body);
 			break;
+		case ENT_SECTION_SUBSCRIBE:
+			ent_outbound_take_subscribe(ob, body);
+			break;
 		default:
 			if (type & ENT_SECTION_OPTIONAL)
 				break;

@@ -343,7 +343,7 @@ ent_outbound_poll(EntOutbound *ob)
 	ent_outbound_show(ob);
 	if (ob->in_flight)
 		return false;
-	return ent_outbound_queued(ob) > 0 || ob->adverts_due ||
+	return ent_outbound_queued(ob) > 0 || ob->adverts_due || ob->filters_due ||
 		((ob->owed_due || ob->resend_due || ob->requests_due) && ob->answered_once) ||
 		ob->scans > 0 || ent_outbound_presents_due(ob) || ob->slot->nudge ||
 		is_asked(ob) ||
@@ -446,6 +446,8 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 		ent_outbound_advertise(ob, &w);
 		ob->requests_due = ob->again_due = true;
 	}
+	if (ob->filters_due)
+		ent_outbound_write_filter_states(ob, &w);
 	if (ob->owed_due && ob->answered_once)
 		load_owed(ob);
 	if (ob->resend_due && ob->answered_once)

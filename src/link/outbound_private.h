@@ -6,7 +6,7 @@
  *	  outpresent.c (which keys live), outresend.c (tables to be sent anew),
  *	  outconfirm.c (objects handed over), outrequest.c (requests),
  *	  outresponse.c (their answers), outanswer.c (what the receiver answers),
- *	  outlife.c (owners that are no more).
+ *	  outlife.c (owners that are no more), outsubscribe.c (what is wanted).
  */
 #ifndef ENT_LINK_OUTBOUND_PRIVATE_H
 #define ENT_LINK_OUTBOUND_PRIVATE_H
@@ -76,6 +76,8 @@ typedef struct EntOutTable
 	int			ncolumns;
 	bool	   *may;			/* by column: announced */
 	uint64		generation;		/* of the EntRelation may belongs to */
+	int64		told_round;		/* the wish of which the peer was told last ... */
+	char		told_state[6];	/* ... what became of it; round 0: of none */
 } EntOutTable;
 
 /* An owner's table that is sent anew. */
@@ -137,6 +139,7 @@ struct EntOutbound
 	uint64		adverts_position;	/* ring position at which they became due */
 	bool		owed_due;
 	bool		resend_due;		/* look which tables are to be sent anew */
+	bool		filters_due;	/* look what becomes of what the peer wants */
 	bool		looked;			/* at keys that may not be told: there is more */
 	int			scans;			/* owners scanning and arrears not yet queued */
 	uint64		scan_position;	/* least ring position any scan began at */
@@ -285,6 +288,11 @@ extern void ent_outbound_send_answers(EntOutbound *ob, EntWriter *w,
 									  size_t max_bytes);
 /* The answers in flight have arrived. */
 extern void ent_outbound_settle_requests(EntOutbound *ob);
+
+/* outsubscribe.c */
+extern void ent_outbound_take_subscribe(EntOutbound *ob, EntReader *r);
+/* FILTER_STATE for what the peer has not been told yet. */
+extern void ent_outbound_write_filter_states(EntOutbound *ob, EntWriter *w);
 
 /* outlife.c */
 extern void ent_outbound_write_graves(EntOutbound *ob, EntWriter *w);

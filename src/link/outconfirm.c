@@ -73,7 +73,7 @@ look(void *arg)
 {
 	Look	   *l = arg;
 
-	l->visible = ent_rowquery_visible(l->rel, l->key);
+	l->visible = ent_rowquery_visible(l->rel, NULL, l->key);
 }
 
 /* Should the peer be told, and if somebody else holds the object, whose it is? */

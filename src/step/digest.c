@@ -146,7 +146,7 @@ visit_object(Walk *s, const Object *o)
 
 	ent_key_values(rel, (uint8 *) VARDATA_ANY(o->key),
 				   VARSIZE_ANY_EXHDR(o->key), key);
-	if (!ent_rowquery_read(rel, s->read, key, job->snapshot, values, nulls))
+	if (!ent_rowquery_read(rel, s->read, NULL, key, job->snapshot, values, nulls))
 		return;
 	row.unfolded = ent_changelog_has(&s->unfolded, o->key);
 	row.key = ent_key_to_wire(rel, (uint8 *) VARDATA_ANY(o->key),

@@ -361,8 +361,8 @@ read_rows(void *arg)
 		if (x->kind != ENT_EXTRACT_DELTA && x->kind != ENT_EXTRACT_FULL)
 			continue;
 		ent_key_values(j->rel, x->key, x->keylen, key);
-		if (!ent_rowquery_read(j->rel, j->may, key, j->snapshot, x->values,
-							   x->nulls))
+		if (!ent_rowquery_read(j->rel, j->may, NULL, key, j->snapshot,
+							   x->values, x->nulls))
 			x->kind = ENT_EXTRACT_NOTHING;
 		for (int c = 0; c < j->rel->ncolumns; c++)
 			x->set[c] = j->may[c] && !j->rel->columns[c].in_key_only &&
