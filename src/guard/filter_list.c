@@ -254,16 +254,17 @@ check_operands(int row, Form_pg_operator form, Node *left, Node *right)
 {
 	int			l = left == NULL ? 0 : class_of_operand(form->oprleft, left);
 	int			r = class_of_operand(form->oprright, right);
+	bool		divides;
 
 	if ((left != NULL && !(l & operators[row].left)) || !(r & operators[row].right))
 		ent_filter_refuse("It has operator %s between %s and %s.",
 						  operators[row].name, format_type_be(form->oprleft),
 						  format_type_be(form->oprright));
+	divides = strcmp(operators[row].name, "/") == 0;
 	if (left != NULL && ((l | r) & operators[row].constant) &&
-		!is_constant(right) &&
-		!(is_constant(left) && strcmp(operators[row].name, "/") != 0))
-		ent_filter_refuse("It has operator %s between two values of which none is a constant, or the wrong one.",
-						  operators[row].name);
+		!is_constant(right) && (divides || !is_constant(left)))
+		ent_filter_refuse("It has operator %s without a constant %s it.",
+						  operators[row].name, divides ? "behind" : "beside");
 }
 
 void
@@ -316,6 +317,22 @@ static const Oid functions[] = {
 	F_CARDINALITY, F_ARRAY_LENGTH, F_FAMILY, F_MASKLEN,
 	F_JSONB_TYPEOF, F_JSONB_ARRAY_LENGTH,
 };
+
+bool
+ent_filter_knows_function(const char *name)
+{
+	for (int i = 0; i < lengthof(functions); i++)
+	{
+		char	   *known = get_func_name(functions[i]);
+		bool		found = known != NULL && strcmp(known, name) == 0;
+
+		if (known != NULL)
+			pfree(known);
+		if (found)
+			return true;
+	}
+	return false;
+}
 
 /* What is looked for, each character compared with each, is to be constant. */
 static bool

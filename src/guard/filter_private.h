@@ -70,6 +70,8 @@ extern int	ent_filter_class(Oid type);
 extern bool ent_filter_tells_time(Oid type);
 /* Raise what they refuse. right NULL: a prefix operator. */
 extern void ent_filter_check_operator(Oid op, Node *left, Node *right);
+/* Is a function of that name in the list? */
+extern bool ent_filter_knows_function(const char *name);
 extern void ent_filter_check_function(FuncExpr *f);
 extern void ent_filter_check_io(Oid from, Oid to);
 

@@ -82,7 +82,7 @@ plain_name(List *names, const char *what)
 {
 	if (list_length(names) != 1 &&
 		(list_length(names) != 2 || strcmp(strVal(linitial(names)), "pg_catalog") != 0))
-		ent_filter_refuse("It names a %s outside of pg_catalog: %s.", what,
+		ent_filter_refuse("It names %s outside of pg_catalog: %s.", what,
 						  NameListToString(names));
 	return strVal(llast(names));
 }
@@ -109,14 +109,17 @@ gate_operator(A_Expr *e)
 		default:
 			ent_filter_refuse("It has SIMILAR TO, or an operator of a kind that is not known.");
 	}
-	(void) plain_name(e->name, "operator");
+	(void) plain_name(e->name, "an operator");
 }
 
 static void
 gate_function(FuncCall *f)
 {
-	const char *name = plain_name(f->funcname, "function");
+	const char *name = plain_name(f->funcname, "a function");
 
+	/* arguments of others may be read as what they take, as regclass */
+	if (!ent_filter_knows_function(name))
+		ent_filter_refuse("It calls \"%s\".", name);
 	if (f->agg_order != NIL || f->agg_filter != NULL || f->over != NULL ||
 		f->agg_within_group || f->agg_star || f->agg_distinct || f->func_variadic)
 		ent_filter_refuse("It calls \"%s\" other than as an ordinary function.", name);
@@ -125,7 +128,7 @@ gate_function(FuncCall *f)
 static void
 gate_type(TypeName *t)
 {
-	const char *name = plain_name(t->names, "type");
+	const char *name = plain_name(t->names, "a type");
 	Type		tup;
 	Oid			type;
 	ListCell   *lc;
@@ -198,7 +201,7 @@ gate(Node *node, void *context)
 			gate_type((TypeName *) node);
 			break;
 		case T_CollateClause:
-			(void) plain_name(((CollateClause *) node)->collname, "collation");
+			(void) plain_name(((CollateClause *) node)->collname, "a collation");
 			break;
 		case T_A_Const:
 			note_constant(job, (A_Const *) node);
