@@ -17,6 +17,7 @@
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/seek.h"
+#include "store/shown.h"
 #include "store/value.h"
 
 #define MAX_LOST_EPOCHS		100		/* a peer that claims more is not believed */
@@ -91,6 +92,7 @@ take_want(EntOutbound *ob, EntReader *r)
 	if (o == NULL)
 		return;
 	/* what was owed while this was not known can be told from what is not */
+	ent_outbound_wishes_heard(ob);
 	ob->owed_due |= !o->answered || want.wanted != o->wanted;
 	ob->resend_due |= !o->answered;
 	o->answered = true;
@@ -149,6 +151,10 @@ take_table_state(EntOutbound *ob, EntReader *r)
 	{
 		ob->owed_due |= s.known && !t->known;
 		t->known = s.known;
+		t->unknown = !s.known;
+		if (t->unknown)
+			ent_shown_forget(ob->peer, no);
+		ent_outbound_look_anew(ob, no);
 	}
 	ob->requests_due = true;
 }
@@ -311,6 +317,7 @@ settle(EntOutbound *ob)
 	}
 	list_free_deep(ob->flight_handed);
 	ob->flight_handed = NIL;
+	ent_outbound_settle_forgotten(ob);
 	ent_outbound_settle_resent(ob);
 	ent_outbound_settle_requests(ob);
 	ent_outbound_settle_graves(ob);

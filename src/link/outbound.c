@@ -156,6 +156,8 @@ take_object(EntOutbound *ob, const EntEvent *ev)
 		ob->owed_due |= (ev->flags & ENT_ROW_LATE) != 0;
 		return;
 	}
+	if (t->idle)
+		return;
 	if (!o->wanted || !t->known)
 	{
 		ob->owed_due |= (ev->flags & ENT_ROW_LATE) != 0;
@@ -343,10 +345,11 @@ ent_outbound_poll(EntOutbound *ob)
 	ent_outbound_show(ob);
 	if (ob->in_flight)
 		return false;
-	return ent_outbound_queued(ob) > 0 || ob->adverts_due || ob->filters_due ||
+	return ent_outbound_queued(ob) > 0 || ob->adverts_due ||
+		(ob->filters_due && ob->wishes_heard) ||
 		((ob->owed_due || ob->resend_due || ob->requests_due) && ob->answered_once) ||
 		ob->scans > 0 || ent_outbound_presents_due(ob) || ob->slot->nudge ||
-		is_asked(ob) ||
+		is_asked(ob) || ent_outbound_show_due(ob) ||
 		claims_ready(ob);
 }
 
@@ -423,6 +426,7 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	ob->requests_due |= heartbeat;
 	Assert(!ob->in_flight);
 	ent_relinfo_refresh();
+	ent_outbound_look_at_rights(ob);
 	ent_wire_writer_init(&w, alloc);
 	/* room for the header of a bytea: the batch is returned in place */
 	ent_wire_write_raw(&w, "\0\0\0\0", VARHDRSZ);

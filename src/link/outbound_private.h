@@ -4,7 +4,8 @@
  *	  outscan.c (adverts, catching up), outdata.c (objects),
  *	  outclaim.c (claims), outtogether.c (what goes as of one cut),
  *	  outpresent.c (which keys live), outresend.c (tables to be sent anew),
- *	  outconfirm.c (objects handed over), outrequest.c (requests),
+ *	  outshow.c (what the peer may see), outconfirm.c (objects handed over),
+ *	  outrequest.c (requests),
  *	  outresponse.c (their answers), outanswer.c (what the receiver answers),
  *	  outlife.c (owners that are no more), outsubscribe.c (what is wanted).
  */
@@ -19,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "base/shmem.h"
+#include "guard/show.h"
 #include "link/outbound.h"
 #include "rule/queue.h"
 #include "rule/wire.h"
@@ -78,6 +80,15 @@ typedef struct EntOutTable
 	uint64		generation;		/* of the EntRelation may belongs to */
 	int64		told_round;		/* the wish of which the peer was told last ... */
 	char		told_state[6];	/* ... what became of it; round 0: of none */
+	bool		told;			/* it has been, or there is nothing to tell */
+	char	   *told_message;	/* likewise, or is to be; may be NULL */
+	bool		partial;		/* what the peer holds is remembered */
+	bool		nothing;		/* it may see nothing any more, and is told so */
+	bool		idle;			/* it wants nothing of it, and holds nothing */
+	bool		unknown;		/* it has said that it has no such table */
+	char	   *filter;			/* SQL, ANDed to what is read; NULL: none */
+	bool		filter_failed;	/* on some row, which was reported */
+	uint64		show_version;	/* of what all this was derived from */
 } EntOutTable;
 
 /* An owner's table that is sent anew. */
@@ -88,6 +99,7 @@ typedef struct EntOutArrears
 	int32		rel;
 	bool		resend;			/* not, or not only, because the peer wants it: */
 	int64		round;			/* that of our note */
+	bool		review;			/* only what it has gained or lost sight of */
 	int64		scanned;
 	uint64		position;
 	bool		queued;			/* scanned to the end: confirm when sent */
@@ -135,11 +147,15 @@ struct EntOutbound
 	uint64		ring_position;	/* read up to here */
 	uint64		routes;			/* counter when adverts were last due */
 	uint64		tables_version; /* of relinfo at that time */
+	uint64		show_version;	/* of what peers may see, likewise */
+	TimestampTz show_at;		/* when that was last looked at */
+	bool		partial;		/* any table is shown in part */
 	bool		adverts_due;
 	uint64		adverts_position;	/* ring position at which they became due */
 	bool		owed_due;
-	bool		resend_due;		/* look which tables are to be sent anew */
-	bool		filters_due;	/* look what becomes of what the peer wants */
+	bool		resend_due;		/* look which tables are to be sent anew or reviewed */
+	bool		filters_due;	/* tell what becomes of what the peer wants */
+	bool		wishes_heard;	/* it has said what, on this connection */
 	bool		looked;			/* at keys that may not be told: there is more */
 	int			scans;			/* owners scanning and arrears not yet queued */
 	uint64		scan_position;	/* least ring position any scan began at */
@@ -155,6 +171,8 @@ struct EntOutbound
 	List	   *flight_late;	/* of EntOutLate *: debts in flight */
 	List	   *flight_handed;	/* of EntOutLate *: brought for local owners to
 								 * heirs elsewhere, in flight */
+	List	   *flight_forgotten;	/* of EntOutLate *: not held by the peer once it
+									 * has answered */
 	List	   *flight_claims;	/* of EntOutOwner *: claims in flight */
 	List	   *flight_resent;	/* of EntOutResent *: tables in flight to the end */
 	size_t		row_bytes;		/* moving average of an encoded row */
@@ -198,6 +216,7 @@ typedef struct EntOutResent
 	int32		owner;
 	int32		rel;
 	int64		round;
+	bool		compare;
 } EntOutResent;
 
 /* outanswer.c */
@@ -227,6 +246,27 @@ extern void ent_outbound_show(EntOutbound *ob);
 extern void ent_outbound_claim(EntOutbound *ob, EntOutOwner *o, int64 serial,
 							   uint64 position);
 
+/* outshow.c */
+/* Is it time to look whether rights have changed? */
+extern bool ent_outbound_show_due(const EntOutbound *ob);
+/* Looks; what has to be announced or reviewed becomes due. */
+extern void ent_outbound_look_at_rights(EntOutbound *ob);
+/* What the peer is shown of this table, or of all (0), may be another thing now. */
+extern void ent_outbound_look_anew(EntOutbound *ob, int32 rel);
+/*
+ * What the peer may see of the table now: fills in t, and has the table reviewed
+ * when that is not what it was. False: nothing, and it holds nothing.
+ */
+extern bool ent_outbound_show_table(EntOutbound *ob, EntRelation *rel,
+									EntOutTable *t);
+/* For whom objects of the table are read; the result points into t. */
+extern struct EntExtractFor ent_outbound_whom(const EntOutbound *ob,
+											  const EntOutTable *t);
+/* What the peer was to forget has been acknowledged. */
+extern void ent_outbound_settle_forgotten(EntOutbound *ob);
+/* A key image as bytea. */
+extern Datum ent_outbound_key(const uint8 *key, size_t keylen);
+
 /* outscan.c */
 extern void ent_outbound_advertise(EntOutbound *ob, EntWriter *w);
 extern void ent_outbound_unwant(EntOutbound *ob, EntOutOwner *o);
@@ -234,6 +274,9 @@ extern void ent_outbound_start_scan(EntOutbound *ob, EntOutOwner *o,
 									int64 from, uint64 position);
 extern EntOutArrears *ent_outbound_start_arrears(EntOutbound *ob, int32 owner,
 												 int32 rel, uint64 position);
+/* Likewise, but only what the peer may see now and does not hold, or the contrary. */
+extern EntOutArrears *ent_outbound_start_review(EntOutbound *ob, int32 owner,
+												int32 rel, uint64 position);
 extern void ent_outbound_scan(EntOutbound *ob);
 
 /* outdata.c */
@@ -291,6 +334,11 @@ extern void ent_outbound_settle_requests(EntOutbound *ob);
 
 /* outsubscribe.c */
 extern void ent_outbound_take_subscribe(EntOutbound *ob, EntReader *r);
+/* The peer wants an owner: it has said all that it is going to say before. */
+extern void ent_outbound_wishes_heard(EntOutbound *ob);
+/* Writes down what becomes of the peer's wish, to be told if that is news. */
+extern void ent_outbound_judge(EntOutbound *ob, EntOutTable *t,
+							   const EntShow *show);
 /* FILTER_STATE for what the peer has not been told yet. */
 extern void ent_outbound_write_filter_states(EntOutbound *ob, EntWriter *w);
 

@@ -255,7 +255,8 @@ look_at_handed(void *range)
 		if (x->kind != ENT_EXTRACT_DEAD || x->heir.owner == 0)
 			continue;
 		ent_key_values(r->rel, x->key, x->keylen, key);
-		r->visible[i] = ent_rowquery_visible(r->rel, NULL, key);
+		r->visible[i] = !r->table->nothing && !r->table->idle &&
+			ent_rowquery_visible(r->rel, r->table->filter, key);
 	}
 }
 
@@ -264,8 +265,10 @@ look(void *range)
 {
 	Range	   *r = range;
 
-	if (ent_extract(r->rel, r->ob->role, r->table->may, r->snapshot,
-					r->items + r->from, r->to - r->from))
+	EntExtractFor whom = ent_outbound_whom(r->ob, r->table);
+
+	if (ent_extract(r->rel, &whom, r->snapshot, r->items + r->from,
+					r->to - r->from))
 	{
 		/* as for objects: nothing not yet durable may be known abroad */
 		(void) GetTopTransactionId();

@@ -11,9 +11,9 @@
 
 #include "mb/pg_wchar.h"
 #include "nodes/bitmapset.h"
-#include "utils/elog.h"
+#include "utils/memutils.h"
 
-#include "guard/filter.h"
+#include "guard/show.h"
 #include "link/outbound_private.h"
 #include "store/query.h"
 #include "store/subscription.h"
@@ -91,36 +91,62 @@ ent_outbound_take_subscribe(EntOutbound *ob, EntReader *r)
 			wishes = lappend(wishes, wish);
 	}
 	ent_outbound_check(r, "subscribe");
-	(void) ent_wanted_set(ob->peer, s.selective, wishes);
+	if (ent_wanted_set(ob->peer, s.selective, wishes))
+		ent_outbound_look_anew(ob, 0);
+	ent_outbound_wishes_heard(ob);
+}
+
+void
+ent_outbound_wishes_heard(EntOutbound *ob)
+{
+	if (ob->wishes_heard)
+		return;
+	ob->wishes_heard = true;
 	ob->filters_due = true;
+	ent_outbound_look_anew(ob, 0);
 }
 
 /* ---- what becomes of it ---- */
 
-static void
-judge(EntOutbound *ob, EntWish *wish, EntRelation *rel)
+static bool
+same_text(const char *a, const char *b)
 {
-	ErrorData  *error = NULL;
-	char	   *message = NULL;
+	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
 
-	if (wish->filter != NULL)
-		(void) ent_filter_try(rel, ob->role, wish->filter, &error);
-	if (error != NULL)
-		message = error->detail == NULL ? error->message :
-			psprintf("%s: %s", error->message, error->detail);
-	ent_wanted_judge(ob->peer, wish,
-					 error ? unpack_sql_state(error->sqlerrcode) : "00000", message);
+void
+ent_outbound_judge(EntOutbound *ob, EntOutTable *t, const EntShow *show)
+{
+	if (show->wish == NULL)
+	{
+		t->told = true;
+		t->told_round = 0;
+		return;
+	}
+	ent_wanted_judge(ob->peer, show->wish, show->sqlstate, show->message);
+	if (t->told_round == show->wish->round &&
+		strcmp(t->told_state, show->sqlstate) == 0 &&
+		same_text(t->told_message, show->message))
+		return;
+	t->told = false;
+	t->told_round = show->wish->round;
+	strlcpy(t->told_state, show->sqlstate, sizeof(t->told_state));
+	if (t->told_message != NULL)
+		pfree(t->told_message);
+	t->told_message = show->message == NULL ? NULL :
+		MemoryContextStrdup(ob->context, show->message);
+	ob->filters_due = true;
 }
 
 static void
-write_state(EntWriter *w, const EntWish *wish)
+write_state(EntOutTable *t, EntWriter *w)
 {
-	EntWireFilterState s = {.table = wish->rel, .round = wish->round};
+	EntWireFilterState s = {.table = t->no, .round = t->told_round};
 
-	memcpy(s.sqlstate, wish->sqlstate, sizeof(s.sqlstate));
-	if (wish->message != NULL)
+	memcpy(s.sqlstate, t->told_state, sizeof(s.sqlstate));
+	if (t->told_message != NULL)
 	{
-		const char *message = ent_name_to_wire(wish->message);
+		const char *message = ent_name_to_wire(t->told_message);
 
 		memcpy(s.message, message,
 			   pg_encoding_mbcliplen(PG_UTF8, message, strlen(message),
@@ -129,27 +155,22 @@ write_state(EntWriter *w, const EntWish *wish)
 	ent_wire_write_filter_state(w, &s);
 }
 
+/* What was told on an earlier connection is told again: it may not have arrived. */
 void
 ent_outbound_write_filter_states(EntOutbound *ob, EntWriter *w)
 {
-	bool		selective;
-	ListCell   *lc;
+	HASH_SEQ_STATUS seq;
+	EntOutTable *t;
 
+	if (!ob->wishes_heard)
+		return;
 	ob->filters_due = false;
-	foreach(lc, ent_wanted_all(ob->peer, &selective))
+	hash_seq_init(&seq, ob->tables);
+	while ((t = hash_seq_search(&seq)) != NULL)
 	{
-		EntWish    *wish = lfirst(lc);
-		EntRelation *rel = ent_relinfo_get(wish->rel);
-		EntOutTable *t = hash_search(ob->tables, &wish->rel, HASH_FIND, NULL);
-
-		if (rel == NULL || t == NULL || !t->announced)
+		if (t->told || t->told_round == 0 || !t->announced)
 			continue;
-		judge(ob, wish, rel);
-		if (t->told_round == wish->round &&
-			strcmp(t->told_state, wish->sqlstate) == 0)
-			continue;
-		write_state(w, wish);
-		t->told_round = wish->round;
-		strlcpy(t->told_state, wish->sqlstate, sizeof(t->told_state));
+		write_state(t, w);
+		t->told = true;
 	}
 }
