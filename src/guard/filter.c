@@ -207,18 +207,8 @@ ent_filter_try(EntRelation *rel, Oid role, const char *text, ErrorData **error)
 {
 	Try			t = {rel, role, text, NULL};
 
-	*error = ent_query_try(try, &t);
-	if (*error == NULL)
-		return t.sql;
-	switch (ERRCODE_TO_CATEGORY((*error)->sqlerrcode))
-	{
-		case ERRCODE_TRANSACTION_ROLLBACK:
-		case ERRCODE_INSUFFICIENT_RESOURCES:
-		case ERRCODE_OPERATOR_INTERVENTION:
-		case ERRCODE_SYSTEM_ERROR:
-			ReThrowError(*error);
-	}
-	return NULL;
+	*error = ent_query_attempt(try, &t);
+	return *error == NULL ? t.sql : NULL;
 }
 
 void

@@ -93,12 +93,11 @@ static bool
 may_see(EntOutbound *ob, EntOutTable *t, EntRelation *rel, Datum *key)
 {
 	Look		l = {ob->role, rel, t->filter, key, false};
-	EntWriter	none = {0};
 
 	if (t->nothing || t->idle ||
 		!ent_policy_columns(rel, ob->role, palloc(rel->ncolumns * sizeof(bool))))
 		return false;
-	return ent_outbound_try(look_as_role, &l, &none) == NULL && l.visible;
+	return ent_query_attempt(look_as_role, &l) == NULL && l.visible;
 }
 
 /* Should the peer be told, and if somebody else holds the object, whose it is? */

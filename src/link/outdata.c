@@ -395,33 +395,14 @@ encode_section(void *section)
 		ent_wire_close_section(w, mark);
 }
 
-/* Is this error about some row, so that the others can go without it? */
-static bool
-about_a_row(int sqlstate)
-{
-	switch (ERRCODE_TO_CATEGORY(sqlstate))
-	{
-		case ERRCODE_TRANSACTION_ROLLBACK:
-		case ERRCODE_INSUFFICIENT_RESOURCES:
-		case ERRCODE_OPERATOR_INTERVENTION:
-		case ERRCODE_SYSTEM_ERROR:
-			return false;
-		default:
-			return true;
-	}
-}
-
 ErrorData *
 ent_outbound_try(void (*run) (void *), void *arg, EntWriter *w)
 {
 	size_t		start = w->len;
-	ErrorData  *error = ent_query_try(run, arg);
+	ErrorData  *error = ent_query_attempt(run, arg);
 
-	if (error == NULL)
-		return NULL;
-	w->len = start;
-	if (!about_a_row(error->sqlerrcode))
-		ReThrowError(error);
+	if (error != NULL)
+		w->len = start;
 	return error;
 }
 

@@ -18,7 +18,7 @@
 static EntQuery set_query = {
 	"INSERT INTO entanglement.subscription AS s (peer, relid, filter) VALUES ($1, $2, $3) "
 	"ON CONFLICT (peer, relid) DO UPDATE SET filter = EXCLUDED.filter, "
-	"round = EXCLUDED.round, sqlstate = NULL, message = NULL",
+	"round = DEFAULT, sqlstate = NULL, message = NULL",
 	3, {INT4OID, REGCLASSOID, TEXTOID}, NULL
 };
 static EntQuery drop_query = {
