@@ -217,7 +217,7 @@ CREATE TABLE entanglement.holding (
     peer integer NOT NULL,
     rel integer NOT NULL,
     key bytea NOT NULL,
-    PRIMARY KEY (peer, rel, key)
+    PRIMARY KEY (rel, key, peer)
 );
 COMMENT ON TABLE entanglement.holding IS 'Objects that a peer which is shown some rows of a table may have been told of. Others are never named to it.';
 

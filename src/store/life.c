@@ -90,6 +90,10 @@ static EntQuery forget_queries[] = {
 		"WHERE b.owner OPERATOR(pg_catalog.=) $1 AND i.rel OPERATOR(pg_catalog.=) b.rel "
 		"AND i.key OPERATOR(pg_catalog.=) b.key",
 	1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.holding h USING entanglement.object b "
+		"WHERE b.owner OPERATOR(pg_catalog.=) $1 AND h.rel OPERATOR(pg_catalog.=) b.rel "
+		"AND h.key OPERATOR(pg_catalog.=) b.key",
+	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.object WHERE owner OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owner WHERE no OPERATOR(pg_catalog.=) $1",
