@@ -62,6 +62,15 @@ SELECT pg_temp.cases('entanglement.resume_peer(text)', 'NULL', '''missing''', ''
 SELECT pg_temp.cases('entanglement.refresh(text)', 'NULL', '''missing''', '''''');
 SELECT pg_temp.cases('entanglement.resync(text, text)', 'NULL', '''missing''', '''''', '''peer'', ''missing''',
     '''peer'', ''''', '1', '');
+SELECT pg_temp.cases('entanglement.subscribe(text, regclass, text)', 'NULL, ''item''', '''peer'', NULL',
+    '''missing'', ''item''', '''peer'', ''missing''', '''peer'', ''plain''', '''peer'', ''item_view''',
+    '''peer'', 1', '''peer'', ''item'', ''''', '''peer'', ''item'', ''id =''', '''peer'', ''item'', ''id; id''',
+    '''peer'', ''item'', repeat(''x'', 8193)', '''peer''', '');
+SELECT pg_temp.cases('entanglement.unsubscribe(text, regclass)', 'NULL, ''item''', '''peer'', NULL',
+    '''missing'', ''item''', '''peer'', ''item''', '''peer'', 1', '''peer''', '');
+SELECT pg_temp.cases('entanglement.check_filter(text, regclass, regrole)', 'NULL, ''item''', '''true'', NULL',
+    '''true'', ''missing''', '''true'', ''plain''', '''true'', 1', '''true'', ''item'', 1', '''true'', ''item'', ''regress_missing''',
+    ''''', ''item''', '''id'', ''item''', '''missing'', ''item''', 'repeat(''x'', 8193), ''item''', '');
 SELECT pg_temp.cases('entanglement.verify(text)', 'NULL', '''missing''', '''''', '''peer''', '1', '');
 SELECT pg_temp.cases('entanglement.digest(bytea)', 'NULL', '''''', '''garbage''', '1', '');
 SELECT pg_temp.cases('entanglement.hello(text, bytea)', 'NULL, NULL', '''push'', NULL', '''x'', ''''',
