@@ -16,7 +16,7 @@
 #include "base/report.h"
 #include "base/shmem.h"
 #include "link/greet.h"
-#include "store/owner.h"
+#include "store/identity.h"
 #include "store/value.h"
 
 /* ---- is it the node? ---- */
