@@ -73,10 +73,11 @@ static const char *const renumber[] = {
 
 /* Rows that were loaded behind the triggers were captured, and are known. */
 static const char *const captured_load =
-	"DELETE FROM entanglement.change c WHERE " OP_IN("{I}") " AND "
-	"(c.rel, c.key) IN (SELECT n.rel, n.key FROM entanglement.change n "
-	"WHERE n.key IS NOT NULL GROUP BY n.rel, n.key HAVING pg_catalog.bool_and("
-	"n.op OPERATOR(pg_catalog.=) ANY ('{I,i,u}'::pg_catalog.\"char\"[]))) "
+	"DELETE FROM entanglement.change c USING ("
+	"SELECT n.rel, n.key FROM entanglement.change n WHERE n.key IS NOT NULL "
+	"GROUP BY n.rel, n.key HAVING pg_catalog.bool_and("
+	"n.op OPERATOR(pg_catalog.=) ANY ('{I,U,i,u}'::pg_catalog.\"char\"[]))) k "
+	"WHERE " OP_IN("{I}") " AND " SAME_KEY("k", "c") " "
 	"AND NOT EXISTS (SELECT FROM entanglement.change t "
 	"WHERE t.key IS NULL AND t.rel OPERATOR(pg_catalog.=) c.rel) "
 	"AND (" HAS_OBJECT " OR EXISTS (SELECT FROM entanglement.change i "
@@ -121,6 +122,19 @@ static const char *const new_node[] = {
 	"UPDATE entanglement.change c SET owner = i.default_owner FROM entanglement.identity i "
 	"WHERE " OP_IN("{I}") " AND c.owner OPERATOR(pg_catalog.=) ANY ($2) "
 	"AND pg_catalog.age(c.xmin) OPERATOR(pg_catalog.<) $3",
+};
+
+/* What is here of each owner, for the route that it will get. */
+static const char *const held[] = {
+	"UPDATE entanglement.owner SET held = CASE WHEN local THEN 0 ELSE COALESCE(peer, held) END",
+	"INSERT INTO entanglement.peer_table (peer, schema_name, table_name, number, known, mapped, missing) "
+	"SELECT 0, n.nspname, c.relname, 0, true, ARRAY(SELECT a.attname::pg_catalog.text "
+	"FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid "
+	"AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped), '{}' "
+	"FROM entanglement.relation r "
+	"JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.relid "
+	"JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace "
+	"ON CONFLICT (peer, schema_name, table_name) DO UPDATE SET mapped = EXCLUDED.mapped",
 };
 
 /* How long ago this database was made, in transactions, if it was copied. */
@@ -302,6 +316,8 @@ become_new(const EntIdentity *id)
 		run(made_ago, 0, NULL, NULL);
 		args[2] = ent_query_datum(0, 1, &null);
 	}
+	for (int i = 0; i < lengthof(held); i++)
+		run(held[i], 0, NULL, NULL);
 	foreach(lc, ent_peer_all())
 	{
 		EntPeer    *p = lfirst(lc);

@@ -59,7 +59,7 @@ static EntQuery count_query = {
 static EntQuery route_query = {
 	"UPDATE entanglement.owner SET "
 	"peer = CASE WHEN $2 OPERATOR(pg_catalog.<>) 0 THEN $2 END, distance = $3, nearest = $4, "
-	"lost = $5, name = $6, "
+	"lost = $5, name = $6, held = CASE WHEN $2 OPERATOR(pg_catalog.=) 0 THEN held END, "
 	"serial = CASE WHEN peer OPERATOR(pg_catalog.=) $2 THEN serial ELSE sure END "
 	"WHERE no OPERATOR(pg_catalog.=) $1 AND NOT local",
 	6, {INT4OID, INT4OID, INT4OID, INT4OID, BOOLOID, TEXTOID}, NULL
