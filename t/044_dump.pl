@@ -436,6 +436,34 @@ subtest 'a whole cluster' => sub {
 	$all->stop('immediate');
 };
 
+subtest 'pg_upgrade' => sub {
+	my $next = PostgreSQL::Test::Cluster->new('next');
+	my $node = copy_of($dora, $next, 'dora');
+	my ($bin) = PostgreSQL::Test::Utils::run_command([ $ENV{PG_CONFIG} || 'pg_config', '--bindir' ]);
+	my $epochs = 'SELECT sum(epoch) FROM entanglement.owners';
+	my $before = $dora->sql($epochs);
+	my $given = $dora->sql($objects);
+
+	$next->init(extra => [ '--no-locale', '-E', 'UTF8' ]);
+	$next->append_conf('postgresql.conf',
+		"shared_preload_libraries = 'entanglement'\nmax_worker_processes = 32\n");
+	$erin->sql("SELECT entanglement.pause_peer('dora')");
+	$cluster{old}->stop;
+	chdir $dumps or die "$dumps: $!";
+	program($next, 'is done', 'pg_upgrade', '--no-sync', '-b', $bin, '-B', $bin,
+		'-d', $cluster{old}->data_dir, '-D', $next->data_dir,
+		'-p', $cluster{old}->port, '-P', $next->port);
+	$next->start;
+	is($node->sql('SELECT state FROM entanglement.node'), 'undecided', 'asks once');
+	$node->sql("INSERT INTO item VALUES (801, 'upgraded', 'w', NULL)");
+	$node->sql("SELECT entanglement.become('replacement')");
+	works($node, 'and goes on');
+	$node->sql('DELETE FROM item WHERE id = 801');
+	$node->drain;
+	is($node->sql($objects), $given, 'with all objects');
+	is($node->sql($epochs), $before, 'in the epochs they had');
+};
+
 subtest 'another encoding' => sub {
 	my $node = copy_of($dora, $cluster{new}, 'latin');
 

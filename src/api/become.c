@@ -279,7 +279,7 @@ local_owners(List *owners)
 /*
  * What the old node gave out after the dump is not known here, and may have come
  * anywhere: everybody compares. A dump that is restored twice must not start
- * the same epoch twice, so it is not simply the next one.
+ * the same epoch twice, so it is not simply the next one. pg_upgrade lost nothing.
  */
 static void
 become_replacement(const EntIdentity *id)
@@ -294,7 +294,7 @@ become_replacement(const EntIdentity *id)
 	{
 		EntOwner   *o = lfirst(lc);
 
-		if (o->local)
+		if (o->local && !id->upgraded)
 			ent_owner_new_epoch(o->no, o->epoch +
 								(int32) pg_prng_uint64_range(&pg_global_prng_state, 1, 16));
 	}

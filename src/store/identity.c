@@ -19,7 +19,7 @@
 
 #define IDENTITY_COLUMNS \
 	"id, name, default_owner, used, place OPERATOR(pg_catalog.=) $1, " \
-	"place OPERATOR(pg_catalog.=) '', encoding::pg_catalog.text "
+	"place, encoding::pg_catalog.text "
 
 static EntQuery get_query = {
 	"SELECT " IDENTITY_COLUMNS "FROM entanglement.identity", 1, {TEXTOID}, NULL
@@ -45,12 +45,24 @@ ent_identity_place(void)
 	return psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId);
 }
 
+/* pg_upgrade keeps the database's OID and changes the cluster. */
+static bool
+same_database(const char *place, const char *here)
+{
+	const char *oid = strrchr(place, '/');
+
+	return oid != NULL && strcmp(oid, strrchr(here, '/')) == 0 &&
+		strcmp(place, here) != 0;
+}
+
 static EntIdentity *
 read_identity(EntQuery *query)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Datum		args[1] = {CStringGetTextDatum(ent_identity_place())};
+	char	   *here = ent_identity_place();
+	Datum		args[1] = {CStringGetTextDatum(here)};
 	EntIdentity *id;
+	char	   *place;
 	bool		null;
 
 	ent_query_run(query, args, NULL, SPI_OK_SELECT, NULL);
@@ -66,7 +78,9 @@ read_identity(EntQuery *query)
 	id->default_owner = ent_query_int4(0, 3, NULL);
 	id->used = ent_query_bool(0, 4);
 	id->here = ent_query_bool(0, 5);
-	id->loaded = ent_query_bool(0, 6);
+	place = ent_query_text(0, 6);
+	id->loaded = place[0] == '\0';
+	id->upgraded = same_database(place, here);
 	id->encoding = MemoryContextStrdup(context, ent_query_text(0, 7));
 	SPI_freetuptable(SPI_tuptable);
 	return id;

@@ -24,6 +24,7 @@ typedef struct EntIdentity
 	bool		used;			/* somebody else may know of it */
 	bool		here;			/* it was decided in this place */
 	bool		loaded;			/* it came from a dump */
+	bool		upgraded;		/* the database is the same, the cluster another */
 	char	   *encoding;		/* of the keys in our tables */
 } EntIdentity;
 
