@@ -92,6 +92,18 @@ static const char *const replacement[] = {
 	"WHERE NOT local AND sure OPERATOR(pg_catalog.<) serial",
 };
 
+/*
+ * What the original gave peers of others' objects since the dump is not known to
+ * be with them: who is shown a part gets it compared.
+ */
+static const char *const compare_parts =
+	"INSERT INTO entanglement.resend AS s (peer, owner, rel, compare) "
+	"SELECT w.peer, o.no, w.rel, true FROM entanglement.shown w, entanglement.owner o "
+	"WHERE w.kind OPERATOR(pg_catalog.<>) 'a'::pg_catalog.\"char\" AND NOT o.local "
+	"AND (o.peer IS NULL OR o.peer OPERATOR(pg_catalog.<>) w.peer) "
+	"ON CONFLICT (peer, owner, rel) DO UPDATE SET compare = true, "
+	"round = s.round OPERATOR(pg_catalog.+) 1";
+
 /* $1: place; $2: numbers of the owners that were at home here. */
 static const char *const new_node[] = {
 	/* the original has these as well, and will send what comes of them */
@@ -290,11 +302,14 @@ become_replacement(const EntIdentity *id)
 
 	for (int i = 0; i < lengthof(replacement); i++)
 		run(replacement[i], i == 0 ? 1 : 0, types, args);
+	if (id->upgraded)
+		return;
+	run(compare_parts, 0, NULL, NULL);
 	foreach(lc, ent_owner_all())
 	{
 		EntOwner   *o = lfirst(lc);
 
-		if (o->local && !id->upgraded)
+		if (o->local)
 			ent_owner_new_epoch(o->no, o->epoch +
 								(int32) pg_prng_uint64_range(&pg_global_prng_state, 1, 16));
 	}
