@@ -259,7 +259,17 @@ subtest 'another dump' => sub {
 };
 
 subtest 'becomes a new node' => sub {
-	$erin->sql("SELECT entanglement.become('new')");
+	my ($writer, $decider) = map { $erin->session } 1 .. 2;
+
+	# who writes at that moment is waited for
+	$writer->query_safe("BEGIN; INSERT INTO item VALUES (603, 'under way', 'w', NULL); DELETE FROM item WHERE id = 22");
+	$decider->query_until(qr/decide/, "\\echo decide\nSELECT entanglement.become('new');\n");
+	$erin->wait_until(
+		"SELECT count(*) FROM pg_stat_activity WHERE query ~ '^SELECT entanglement.become' AND wait_event_type = 'Lock'",
+		'1', 'wait');
+	$writer->query_safe('COMMIT');
+	$erin->wait_until('SELECT state FROM entanglement.node', 'ready', 'decision');
+	$_->quit foreach $writer, $decider;
 	works($erin, 'which works');
 	isnt($erin->sql('SELECT id FROM entanglement.node'),
 		$dora->sql('SELECT id FROM entanglement.node'), 'another one');
@@ -275,12 +285,13 @@ subtest 'beside the old one' => sub {
 	link_nodes($erin, $dora);
 	converge([ $dora, $erin ], \@tables, 'both are in step');
 	is( $dora->sql("SELECT string_agg(format('%s %s %s', id, v, w), ', ' ORDER BY id)
-			FROM item WHERE id IN (20, 21, 501, 502, 601, 602)"),
-		'20 ' . 'v' x 100 . ' w, 21 ' . 'v' x 100 . ' w, 501 unfolded w, 502 newer w, '
-		  . '601 made here w, 602 made here w',
+			FROM item WHERE id IN (20, 21, 22, 501, 502, 601, 602, 603)"),
+		join(', ', map { "$_ " . 'v' x 100 . ' w' } 20, 21, 22)
+		  . ', 501 unfolded w, 502 newer w, '
+		  . '601 made here w, 602 made here w, 603 under way w',
 		'on what the owners have');
 	$erin->wait_until('SELECT count(*) FROM entanglement.parked', '0', 'end of the repair');
-	# five updates, a deletion, two births, and what was repaired here: 20, 21
+	# five updates, a deletion, two births, and what was repaired here: 20 to 22
 	my $peer = $erin->peer('dora');
 	cmp_ok($peer->{objects_received}, '<=', 20, 'only what is newer came');
 	cmp_ok($peer->{bytes_received}, '<', 12_000, 'in few bytes');
