@@ -244,11 +244,13 @@ end_silent_links(void)
 static void
 work(Collector *c)
 {
-	uint64		routes = pg_atomic_read_u64(&c->slot->routes);
 	uint64		asked = pg_atomic_read_u64(&c->slot->fold_asked);
+	uint64		routes;
 	TimestampTz now = GetCurrentTimestamp();
 
+	/* whoever asks after the first table was made is not told of an idle node */
 	pg_memory_barrier();
+	routes = pg_atomic_read_u64(&c->slot->routes);
 	if (!c->known || routes != c->routes)
 	{
 		leave_unless_installed(c);
