@@ -110,6 +110,10 @@ static EntQuery sweep_queries[] = {
 	{"DELETE FROM entanglement.seek s WHERE NOT EXISTS "
 		"(SELECT 1 FROM entanglement.owner o WHERE o.no OPERATOR(pg_catalog.=) s.owner)",
 	0, {0}, NULL},
+	{"DELETE FROM entanglement.peer_table t WHERE NOT EXISTS "
+		"(SELECT 1 FROM entanglement.peer p WHERE p.no OPERATOR(pg_catalog.=) t.peer) AND NOT EXISTS "
+		"(SELECT 1 FROM entanglement.owner o WHERE o.held OPERATOR(pg_catalog.=) t.peer)",
+	0, {0}, NULL},
 };
 static EntQuery prune_query = {
 	"DELETE FROM entanglement.grave WHERE id OPERATOR(pg_catalog.=) ANY (ARRAY("
