@@ -16,6 +16,7 @@
 #include "base/wake.h"
 #include "step/propose.h"
 #include "store/foreignkey.h"
+#include "store/hook.h"
 #include "store/relinfo.h"
 #include "worker/launcher.h"
 
@@ -30,6 +31,7 @@ _PG_init(void)
 	ent_wake_init();
 	ent_relinfo_init();
 	ent_foreignkey_init();
+	ent_hook_init();
 	ent_propose_init();
 
 	if (!process_shared_preload_libraries_in_progress)

@@ -201,6 +201,8 @@ typedef enum EntInWrong
 	ENT_IN_WRONG_LOCAL,			/* state of a local owner */
 	ENT_IN_WRONG_SPEAKER,		/* state of an owner that it may not speak for */
 	ENT_IN_WRONG_EPOCH,			/* state of an older epoch */
+	ENT_IN_WRONG_HOOK,			/* what a hook said no to */
+	ENT_IN_WRONG_HOOK_FAILED,	/* ... by an error */
 	ENT_IN_WRONGS
 } EntInWrong;
 

@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 
 #include "link/inbound_private.h"
+#include "link/violation.h"
 #include "step/apply.h"
 #include "store/life.h"
 #include "store/owner.h"
@@ -132,10 +133,23 @@ apply_to(EntInbound *ib, EntInTable *t, EntInOwner *in, EntRelation *rel,
 		.epoch = epoch, .have = in->epoch == epoch ? in->told : 0,
 		.base = in->base_epoch == epoch ? in->base_have : 0,
 		.formats = t->formats, .sender_types = t->sender_types,
-		.integrity = ib->integrity
+		.integrity = ib->integrity,
+		.listen = ent_hooks_for(ENT_HOOK_LISTEN, rel, ib->peer, ib->role),
+		.constructed = ent_hooks_for(ENT_HOOK_CONSTRUCTED, rel, ib->peer, ib->role)
 	};
 
 	return a;
+}
+
+static void
+note_refusals(EntInbound *ib, EntApply *a)
+{
+	ListCell   *lc;
+
+	foreach(lc, a->refusals)
+		ent_violation_hook(&ib->violations, ib->batch, a->owner, a->rel->no,
+						   lfirst(lc));
+	a->refusals = NIL;
 }
 
 /* Applies the next rows of the section; a NULL: only checks them. */
@@ -158,6 +172,7 @@ take_rows(EntInbound *ib, EntReader *body, EntInTable *t, EntInOwner *in,
 	for (int i = 0; i < n; i++)
 		if (rows[i].again && list_length(ib->again) < MAX_ASKED)
 			ask_again(ib, t, in, &rows[i]);
+	note_refusals(ib, a);
 	pg_atomic_fetch_add_u64(&ib->slot->objects_received, n);
 }
 
@@ -229,4 +244,5 @@ ent_inbound_take_present(EntInbound *ib, EntReader *body)
 	ent_inbound_check(body, "present");
 	a = apply_to(ib, t, in, rel, in->sender_epoch);
 	ent_apply_present(&a, &here, p.serial);
+	note_refusals(ib, &a);
 }

@@ -20,6 +20,7 @@
 
 #include "base/wake.h"
 #include "link/inbound_private.h"
+#include "link/violation.h"
 #include "step/decide.h"
 #include "store/object.h"
 #include "store/owner.h"
@@ -142,6 +143,7 @@ judge(EntInbound *ib, Arrival *a, const char **state)
 	owner = ent_owner_by_id(&id);
 	a->asked.rel = ent_relinfo_by_name(ent_name_from_wire(a->wire.schema),
 									   ent_name_from_wire(a->wire.table));
+	a->asked.peer = ib->peer;
 	a->asked.role = ib->role;
 	a->asked.op = a->q.op;
 	a->q.owner = owner ? owner->no : 0;
@@ -169,7 +171,12 @@ judge(EntInbound *ib, Arrival *a, const char **state)
 		return answer;
 	if (!ent_decide(&a->asked, a->q.op == ENT_REQUEST_OP_CREATE ? &a->q.key : NULL,
 					answer))
+	{
+		if (a->asked.refusal)
+			ent_violation_hook(&ib->violations, ib->batch, a->asked.owner,
+							   a->q.rel, a->asked.refusal);
 		return answer;
+	}
 	*state = "applied";
 	ent_wake_collector_at_commit();
 	return NULL;

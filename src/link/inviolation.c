@@ -1,6 +1,7 @@
 /*
  * link/inviolation.c
- *	  The receiving end: what the peer had no right to say.
+ *	  The receiving end: what the peer had no right to say, or what a hook kept
+ *	  out; and, of either end, hooks that failed.
  *
  * It is refused, and the link goes on with the rest. Counted in memory while
  * the batch lasts, so that a flood costs one row; written with the batch, so
@@ -15,6 +16,8 @@
 #include "utils/memutils.h"
 
 #include "link/inbound_private.h"
+#include "link/violation.h"
+#include "store/object.h"
 #include "store/query.h"
 #include "store/value.h"
 
@@ -29,7 +32,8 @@ typedef struct EntInViolation
 	int32		owner;			/* entanglement.owner.no; 0: unknown here */
 	int32		rel;
 	int64		count;
-	char	   *name;			/* of the owner, as the peer says */
+	char	   *message;		/* for the log; NULL: that of its kind, of this: */
+	char	   *name;			/* the owner, as the peer says */
 } EntInViolation;
 
 static const struct
@@ -45,6 +49,10 @@ static const struct
 	"the peer sent state of owner \"%s\", for which it may not speak; refused"},
 	[ENT_IN_WRONG_EPOCH] = {"epoch",
 	"the peer sent state of an older epoch of owner \"%s\"; refused"},
+	[ENT_IN_WRONG_HOOK] = {"hook refused",
+	"hook \"%s\" refused what the peer sent of owner \"%s\""},
+	[ENT_IN_WRONG_HOOK_FAILED] = {"hook failed",
+	"hook \"%s\" failed on what the peer sent of owner \"%s\", which was refused: %s: %s"},
 };
 
 StaticAssertDecl(lengthof(wrongs) == ENT_IN_WRONGS,
@@ -72,11 +80,11 @@ static EntQuery record_query = {
 
 /* The note of that kind; NULL: there is none in this batch. */
 static EntInViolation *
-find(EntInbound *ib, EntInWrong wrong, int32 owner, int32 rel)
+find(List *notes, EntInWrong wrong, int32 owner, int32 rel)
 {
 	ListCell   *lc;
 
-	foreach(lc, ib->violations)
+	foreach(lc, notes)
 	{
 		EntInViolation *v = lfirst(lc);
 
@@ -86,39 +94,66 @@ find(EntInbound *ib, EntInWrong wrong, int32 owner, int32 rel)
 	return NULL;
 }
 
-void
-ent_inbound_violation(EntInbound *ib, EntInWrong wrong, EntInOwner *in,
-					  int32 rel)
+/* Once more; what is returned is a new note, whose texts are to be filled in. */
+static EntInViolation *
+count(List **notes, MemoryContext context, EntInWrong wrong, int32 owner,
+	  int32 rel)
 {
-	int32		owner = in->known;
-	EntInViolation *v = find(ib, wrong, owner, rel);
+	EntInViolation *v = find(*notes, wrong, owner, rel);
 	MemoryContext old;
 
-	if (v == NULL && list_length(ib->violations) >= MAX_BATCH)
+	if (v == NULL && list_length(*notes) >= MAX_BATCH)
 	{
 		owner = rel = 0;
-		v = find(ib, wrong, owner, rel);
+		v = find(*notes, wrong, owner, rel);
 	}
 	if (v != NULL)
 	{
 		v->count++;
-		return;
+		return NULL;
 	}
-	old = MemoryContextSwitchTo(ib->batch);
-	v = palloc(sizeof(EntInViolation));
+	old = MemoryContextSwitchTo(context);
+	v = palloc0(sizeof(EntInViolation));
 	v->wrong = wrong;
 	v->owner = owner;
 	v->rel = rel;
 	v->count = 1;
-	v->name = pstrdup(ent_name_from_wire(in->name));
-	ib->violations = lappend(ib->violations, v);
+	*notes = lappend(*notes, v);
 	MemoryContextSwitchTo(old);
+	return v;
+}
+
+void
+ent_inbound_violation(EntInbound *ib, EntInWrong wrong, EntInOwner *in,
+					  int32 rel)
+{
+	EntInViolation *v = count(&ib->violations, ib->batch, wrong, in->known, rel);
+
+	if (v != NULL)
+		v->name = MemoryContextStrdup(ib->batch, ent_name_from_wire(in->name));
+}
+
+void
+ent_violation_hook(List **notes, MemoryContext context, int32 owner, int32 rel,
+				   const EntHookRefusal *why)
+{
+	EntInWrong	wrong = why->failed ? ENT_IN_WRONG_HOOK_FAILED : ENT_IN_WRONG_HOOK;
+	EntInViolation *v = count(notes, context, wrong, owner, rel);
+	char	   *name;
+
+	if (v == NULL)
+		return;
+	name = ent_object_owner_name(owner);
+	v->message = MemoryContextStrdup(context,
+									 psprintf(wrongs[wrong].message, why->hook,
+											  name ? name : "?", why->sqlstate,
+											  why->message));
 }
 
 static void
-record(EntInbound *ib, EntInViolation *v)
+record(int32 peer, EntPeerSlot *slot, EntInViolation *v)
 {
-	Datum		args[7] = {Int32GetDatum(ib->peer),
+	Datum		args[7] = {Int32GetDatum(peer),
 		CStringGetTextDatum(wrongs[v->wrong].kind), Int32GetDatum(v->owner),
 		Int32GetDatum(v->rel), Int64GetDatum(v->count),
 	Float8GetDatum(LOG_EVERY_S), Int64GetDatum(MAX_KEPT)};
@@ -130,18 +165,25 @@ record(EntInbound *ib, EntInViolation *v)
 	SPI_freetuptable(SPI_tuptable);
 	if (!news)
 		return;
-	message = psprintf(wrongs[v->wrong].message, v->name);
-	ent_shmem_set_error(ib->slot, "42501", message);
+	message = v->message ? v->message :
+		psprintf(wrongs[v->wrong].message, v->name);
+	ent_shmem_set_error(slot, "42501", message);
 	ereport(LOG, (errmsg("%s", message),
 				  errhint("What else there was is counted in the view entanglement.violations.")));
 }
 
 void
-ent_inbound_record_violations(EntInbound *ib)
+ent_violations_record(List *notes, int32 peer, EntPeerSlot *slot)
 {
 	ListCell   *lc;
 
-	foreach(lc, ib->violations)
-		record(ib, lfirst(lc));
+	foreach(lc, notes)
+		record(peer, slot, lfirst(lc));
+}
+
+void
+ent_inbound_record_violations(EntInbound *ib)
+{
+	ent_violations_record(ib->violations, ib->peer, ib->slot);
 	ib->violations = NIL;
 }

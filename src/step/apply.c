@@ -307,15 +307,19 @@ apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 		  bool careful)
 {
 	EntApplyWrite w = {.a = a, .c = c, .r = r, .careful = careful};
+	bool		writes = r->op != ENT_ROW_DELETE ||
+		(c->exists && c->owner == a->owner);
 
 	if (r->flags & ENT_ROW_HEIR)
 		return ent_apply_inherit(&w, versions);
 	if (!acceptable(a, c, r))
 		return false;
+	if (writes && !ent_apply_ask_hooks(&w))
+		return false;
 	if (ent_integrity_holds_back(a, c, r))
 		return false;
 	w.compare = worth_comparing(a, c, r);
-	if (r->op != ENT_ROW_DELETE || (c->exists && c->owner == a->owner))
+	if (writes)
 		ent_apply_write(&w);
 	switch (w.outcome)
 	{
@@ -379,6 +383,7 @@ apply_rows(void *section)
 
 		memset(c, 0, sizeof(Copy));
 		s->rows[i].again = false;
+		s->rows[i].refusal = NULL;
 		s->stored[i] = false;
 		c->key = ent_key_from_wire(s->a->rel, s->a->role, s->rows[i].wirekey,
 								   s->rows[i].wirekeylen, c->values);
@@ -549,6 +554,9 @@ ent_apply(EntApply *a, EntApplyRow *rows, int n)
 	if (try_rows(&s) != NULL)
 		apply_one_by_one(&s, n);
 	for (int i = 0; i < n; i++)
+	{
+		if (rows[i].refusal)
+			a->refusals = lappend(a->refusals, rows[i].refusal);
 		if (s.stored[i])
 		{
 			bool		same = rows[i].op == ENT_ROW_FULL && s.copies[i].exists &&
@@ -557,6 +565,7 @@ ent_apply(EntApply *a, EntApplyRow *rows, int n)
 			a->stored++;
 			post(a, &s.copies[i], &rows[i], same ? 0 : rows[i].serial - 1);
 		}
+	}
 }
 
 static int

@@ -12,6 +12,7 @@
 
 #include "postgres.h"
 
+#include "guard/hook.h"
 #include "rule/wire.h"
 #include "store/relinfo.h"
 #include "store/version.h"
@@ -32,6 +33,7 @@ typedef struct EntApplyRow
 	EntHand		from;			/* with ENT_ROW_FROM; likewise */
 	/* answered */
 	bool		again;			/* ask the sender for it in full */
+	EntHookRefusal *refusal;	/* a hook keeps it out, and that is news; or NULL */
 } EntApplyRow;
 
 typedef struct EntApply
@@ -48,7 +50,11 @@ typedef struct EntApply
 	const EntWireFormat *formats;
 	const Oid  *sender_types;
 	struct EntIntegrity *integrity; /* foreign keys are kept; NULL: not */
+	EntHooks   *listen;			/* to be asked of each row; NULL: none */
+	EntHooks   *constructed;	/* likewise */
 	int64		stored;			/* counts rows stored (out) */
+	List	   *refusals;		/* of EntHookRefusal *: news of hooks that keep rows
+								 * out (out); in the context of the call */
 	bool		looked;			/* may_read has been found out */
 	bool		may_read;		/* the role may read all columns */
 } EntApply;
