@@ -340,7 +340,7 @@ is($bob->sql('SELECT count(*) FROM own'), '0', 'nothing was written');
 # settings are pinned, and what it sets does not stay
 function($bob, 'trojan', 'should_listen', <<'SQL');
 BEGIN
-	RAISE LOG 'hook says % % % %', current_user, current_setting('search_path'), current_setting('DateStyle'), current_setting('test.note', true);
+	RAISE LOG 'hook says % % % %', current_user, current_setting('search_path'), current_setting('DateStyle'), coalesce(current_setting('test.note', true), '');
 	PERFORM set_config('test.note', 'stays', false);
 	RETURN true;
 END
@@ -358,13 +358,55 @@ $bob->fails('DROP FUNCTION guard.trojan CASCADE', '55006', 'is a hook', '... by 
 $bob->sql("CREATE TABLE brief (id int PRIMARY KEY)");
 add($bob, 'trojan', 'should_listen', "'brief'");
 add($bob, 'trojan', 'should_listen', "peer => 'carol'");
-is($bob->sql('SELECT count(*) FROM entanglement.hooks'), '5', 'hooks of all kinds');
+is($bob->sql('SELECT count(*) FROM entanglement.hooks'), '3', 'hooks of a table and of a peer');
 $bob->sql("DROP TABLE brief; SELECT entanglement.drop_peer('carol')");
 is($bob->sql('SELECT number, kind, function, relation, peer, ordinal, added_by FROM entanglement.hooks'),
 	"$n|should_listen|guard.trojan(text,text,regclass,text,jsonb,text[],jsonb)|item||100|"
 	  . $bob->sql('SELECT current_user'), 'with their table, or peer, hooks go');
 unhook($bob, $n);
 $bob->sql('DROP FUNCTION guard.trojan');
+
+# ---- should_send ----
+
+# what bob's role for alice is shown of item
+sub at_alice
+{
+	return $alice->sql("SELECT string_agg(id || coalesce(v, '-'), ' ' ORDER BY id) FROM item WHERE id > 1000");
+}
+
+# By number: red, blue or none.
+sub colour { return ('red', 'blue', '-')[ $_[0] % 3 ]; }
+
+$bob->sql("INSERT INTO item SELECT i, CASE i % 3 WHEN 0 THEN 'red' WHEN 1 THEN 'blue' END, i FROM generate_series(1001, 1006) i");
+$bob->drain('alice');
+is(at_alice(), join(' ', map { $_ . colour($_) } 1001 .. 1006), 'without hooks all is sent');
+$since = $bob->sql("SELECT since FROM entanglement.peers WHERE name = 'alice'");
+$mark = $bob->log_mark;
+$n = hook($bob, 'no_red', 'should_send', <<'SQL', "'item', 'alice'");
+BEGIN
+	RAISE LOG 'hook says % % % % %', peer, owner, relation, key, "row";
+	RETURN "row" ->> 'v' <> 'red';
+END
+SQL
+$alice->wait_until("SELECT string_agg(id || coalesce(v, '-'), ' ' ORDER BY id) FROM item WHERE id > 1000", join(' ', map { $_ . colour($_) } grep { colour($_) ne 'red' } 1001 .. 1006), 'what a hook forbids is withdrawn');
+like(said($bob, $mark), qr/^alice bob public\.item \{"id": 1001\} \{"v": null, "w": 1001, "id": 1001, "hidden": null\}$/m, 'a should_send hook is told the row as the peer may see it');
+$bob->sql("UPDATE item SET v = 'blue' WHERE id = 1005; UPDATE item SET v = 'red' WHERE id = 1004; INSERT INTO item VALUES (1007, 'red'), (1008, 'green')");
+$bob->drain('alice');
+is(at_alice(), '1001- 1003blue 1005blue 1006blue 1008green', 'a row goes and comes as the hook sees it');
+is($bob->sql("SELECT count(*) FROM entanglement.holding h JOIN entanglement.relation r ON r.no = h.rel WHERE relid = 'item'::regclass AND encode(key, 'hex') LIKE '%' || lpad(to_hex(1007), 8, '0')"), '0', '... one that never was to be seen is never told of');
+function($bob, 'no_red', 'should_send', q("row" ->> 'v' <> 'blue'));
+$alice->wait_until("SELECT count(*) FROM item WHERE id > 1000 AND v = 'blue'", '0', 'another function: what it forbids goes');
+$alice->wait_until("SELECT count(*) FROM item WHERE id > 1000 AND v = 'red'", '3', '... what it does not comes');
+
+# an error is a no, and is told
+$mark = $bob->log_mark;
+function($bob, 'no_red', 'should_send', q(1 / (((key ->> 'id')::int) % 2) = 1));
+$alice->wait_until("SELECT string_agg(DISTINCT (id % 2)::text, ' ') FROM item WHERE id > 1000", '1', 'where it fails nothing is sent');
+like($bob->log_since($mark), qr/LOG:  hook "no_red" failed on what was to be sent to the peer of owner "bob", which was held back: 22012: division by zero/, '... and the log says so');
+is($bob->sql("SELECT peer, owner, relation FROM entanglement.violations WHERE kind = 'hook failed' AND owner = 'bob'"), 'alice|bob|item', '... and violations');
+unhook($bob, $n);
+converge([ $alice, $bob ], [ 'item', 'other' ], 'without the hook all comes');
+is($bob->sql("SELECT since FROM entanglement.peers WHERE name = 'alice'"), $since, '... on the same link');
 
 # who may: who has EXECUTE, for functions that are his, or SECURITY DEFINER
 $bob->sql(<<"SQL");

@@ -173,7 +173,7 @@ judge(EntInbound *ib, Arrival *a, const char **state)
 					answer))
 	{
 		if (a->asked.refusal)
-			ent_violation_hook(&ib->violations, ib->batch, a->asked.owner,
+			ent_violation_hook(&ib->violations, ib->batch, false, a->asked.owner,
 							   a->q.rel, a->asked.refusal);
 		return answer;
 	}

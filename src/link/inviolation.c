@@ -134,8 +134,8 @@ ent_inbound_violation(EntInbound *ib, EntInWrong wrong, EntInOwner *in,
 }
 
 void
-ent_violation_hook(List **notes, MemoryContext context, int32 owner, int32 rel,
-				   const EntHookRefusal *why)
+ent_violation_hook(List **notes, MemoryContext context, bool sending, int32 owner,
+				   int32 rel, const EntHookRefusal *why)
 {
 	EntInWrong	wrong = why->failed ? ENT_IN_WRONG_HOOK_FAILED : ENT_IN_WRONG_HOOK;
 	EntInViolation *v = count(notes, context, wrong, owner, rel);
@@ -145,7 +145,9 @@ ent_violation_hook(List **notes, MemoryContext context, int32 owner, int32 rel,
 		return;
 	name = ent_object_owner_name(owner);
 	v->message = MemoryContextStrdup(context,
-									 psprintf(wrongs[wrong].message, why->hook,
+									 psprintf(sending ?
+											  "hook \"%s\" failed on what was to be sent to the peer of owner \"%s\", which was held back: %s: %s" :
+											  wrongs[wrong].message, why->hook,
 											  name ? name : "?", why->sqlstate,
 											  why->message));
 }

@@ -14,10 +14,11 @@
 
 /*
  * Notes once more that a hook said no to something of that owner and table, or
- * failed. The notes live in that context.
+ * failed; sending: on what was to be sent to the peer. The notes live in that
+ * context.
  */
-extern void ent_violation_hook(List **notes, MemoryContext context, int32 owner,
-							   int32 rel, const EntHookRefusal *why);
+extern void ent_violation_hook(List **notes, MemoryContext context, bool sending,
+							   int32 owner, int32 rel, const EntHookRefusal *why);
 
 /*
  * At the batch's end: into the table, and into the log and the peer's last error

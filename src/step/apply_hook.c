@@ -3,8 +3,9 @@
  *	  Hooks are asked about what a peer's batch is about to write.
  *
  * Asked before anything is written, so that a row that is refused costs no more
- * than one that is stored, and parked like any other that cannot be. They
- * hear of it once: what has been taken out to make room has been asked about.
+ * than one that is stored, and parked like any other that cannot be. What has been
+ * taken out to make room has been asked about; what we may not see any more is
+ * not ours to keep.
  */
 #include "postgres.h"
 
@@ -61,7 +62,8 @@ ent_apply_ask_hooks(EntApplyWrite *w)
 	EntHookRefusal why;
 	bool		ok = true;
 
-	if ((a->listen == NULL && a->constructed == NULL) || w->c->taken_out)
+	if ((a->listen == NULL && a->constructed == NULL) || w->c->taken_out ||
+		w->r->withdrawn)
 		return true;
 	if (w->r->op != ENT_ROW_DELETE)
 		ent_apply_decode(w);

@@ -50,14 +50,22 @@ static EntQuery all_query = {
 static List *lists[ENT_HOOK_KINDS];
 static MemoryContext context = NULL;	/* of the lists */
 static bool valid = false;
+static uint64 version = 1;
 
 /* ---- invalidation ---- */
+
+static void
+forget(void)
+{
+	valid = false;
+	version++;
+}
 
 static void
 relation_invalidated(Oid relid)
 {
 	if (relid == InvalidOid || ent_catalog_is(ENT_CATALOG_HOOK, relid))
-		valid = false;
+		forget();
 }
 
 static void
@@ -66,7 +74,13 @@ function_invalidated(Datum arg, int cacheid, uint32 hash)
 	/* without hooks a change of some function is nothing to us */
 	for (int i = 0; i < ENT_HOOK_KINDS; i++)
 		if (lists[i] != NIL)
-			valid = false;
+			forget();
+}
+
+uint64
+ent_hook_version(void)
+{
+	return version;
 }
 
 void

@@ -59,6 +59,9 @@ extern List *ent_hook_list(EntHookKind kind);
 extern const char *ent_hook_fault(EntHookKind kind, Oid function,
 								  bool *arguments);
 
+/* Grows, within this process, when they may have changed, or a function of one. */
+extern uint64 ent_hook_version(void);
+
 /* Every session learns that they have changed. To be called after writing. */
 extern void ent_hook_invalidate(void);
 
