@@ -15,6 +15,12 @@ CREATE FOREIGN DATA WRAPPER regress_wrapper;
 CREATE SERVER regress_server FOREIGN DATA WRAPPER regress_wrapper;
 CREATE FOREIGN TABLE far (id integer) SERVER regress_server;
 SELECT entanglement.set_node_name('here');
+CREATE FUNCTION fits(text, text, regclass, jsonb, jsonb) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+CREATE FUNCTION text_back(text, text, regclass, jsonb, jsonb) RETURNS text LANGUAGE sql AS 'SELECT ''true''';
+CREATE FUNCTION set_back(text, text, regclass, jsonb, jsonb) RETURNS SETOF boolean LANGUAGE sql AS 'SELECT true';
+CREATE PROCEDURE no_function(text, text, regclass, jsonb, jsonb) LANGUAGE sql AS 'SELECT true';
+CREATE TABLE parts (id integer PRIMARY KEY) PARTITION BY RANGE (id);
+CREATE TABLE part PARTITION OF parts DEFAULT;
 SELECT entanglement.synchronize('item');
 SELECT entanglement.add_peer('peer', role => 'regress_peer');
 -- Each function with its cases: arguments as in a call.
@@ -62,6 +68,26 @@ SELECT pg_temp.cases('entanglement.resume_peer(text)', 'NULL', '''missing''', ''
 SELECT pg_temp.cases('entanglement.refresh(text)', 'NULL', '''missing''', '''''');
 SELECT pg_temp.cases('entanglement.resync(text, text)', 'NULL', '''missing''', '''''', '''peer'', ''missing''',
     '''peer'', ''''', '1', '');
+SELECT pg_temp.cases('entanglement.add_hook(text, regprocedure, regclass, text, integer)',
+    'NULL, ''fits''', '''should_send'', NULL', '''x'', ''fits(text,text,regclass,jsonb,jsonb)''', '''should_send'', ''missing()''',
+    '''should_send'', 0', '''should_send'', ''fits(text,text,regclass,jsonb,jsonb)'', ordinal => NULL',
+    '''should_listen'', ''fits(text,text,regclass,jsonb,jsonb)''', '''should_send'', ''pg_catalog.lower(text)''',
+    '''should_listen_constructed'', ''set_back(text,text,regclass,jsonb,jsonb)''', '''should_send'', ''text_back(text,text,regclass,jsonb,jsonb)''',
+    '''should_send'', ''no_function(text,text,regclass,jsonb,jsonb)''', '''should_send'', ''pg_catalog.bool_and(boolean)''',
+    '''should_send'', ''fits(text,text,regclass,jsonb,jsonb)'', ''missing''', '''should_send'', ''fits(text,text,regclass,jsonb,jsonb)'', ''item_view''',
+    '''should_send'', ''fits(text,text,regclass,jsonb,jsonb)'', ''entanglement.object''', '''should_send'', ''fits(text,text,regclass,jsonb,jsonb)'', ''part''',
+    '''should_send'', ''fits(text,text,regclass,jsonb,jsonb)'', 1', '''should_send'', ''fits(text,text,regclass,jsonb,jsonb)'', peer => ''missing''', '1', '');
+SELECT pg_temp.cases('entanglement.remove_hook(integer)', 'NULL', '0', '''x''', '');
+SELECT pg_temp.cases('entanglement.hooks_dropped()', '', '1');
+SELECT pg_temp.cases('entanglement.explain_send(record, text)', 'NULL, ''peer''', 'ROW(1), ''peer''', 'ROW(1)::plain, ''peer''',
+    'jsonb_populate_record(NULL::item, ''{"id": 1}''), NULL', 'jsonb_populate_record(NULL::item, ''{"id": 1}''), ''missing''',
+    'jsonb_populate_record(NULL::item, ''{}''), ''peer''', '');
+SELECT pg_temp.cases('entanglement.explain_listen(text, text, regclass, text, jsonb, jsonb)', 'NULL, ''here'', ''item'', ''delete'', ''{}''',
+    '''peer'', NULL, ''item'', ''delete'', ''{}''', '''peer'', ''here'', NULL, ''delete'', ''{}''', '''peer'', ''here'', ''item'', NULL, ''{}''',
+    '''missing'', ''here'', ''item'', ''delete'', ''{}''', '''peer'', ''missing'', ''item'', ''delete'', ''{}''', '''peer'', ''here'', ''plain'', ''delete'', ''{}''',
+    '''peer'', ''here'', 1, ''delete'', ''{}''', '''peer'', ''here'', ''item'', ''x'', ''{}''', '''peer'', ''here'', ''item'', ''delete'', NULL', '''peer'', ''here'', ''item'', ''delete'', ''1''',
+    '''peer'', ''here'', ''item'', ''delete'', ''{"v": "x"}''', '''peer'', ''here'', ''item'', ''delete'', ''{"id": null}''',
+    '''peer'', ''here'', ''item'', ''update'', ''{"id": 1}'', ''[]''', '''peer'', ''here'', ''item'', ''update'', ''{"id": 1}'', ''{"missing": 1}''', '');
 SELECT pg_temp.cases('entanglement.verify(text)', 'NULL', '''missing''', '''''', '''peer''', '1', '');
 SELECT pg_temp.cases('entanglement.digest(bytea)', 'NULL', '''''', '''garbage''', '1', '');
 SELECT pg_temp.cases('entanglement.hello(text, bytea)', 'NULL, NULL', '''push'', NULL', '''x'', ''''',
@@ -140,6 +166,8 @@ SELECT * FROM pg_temp.counts() EXCEPT SELECT * FROM before;
 SELECT entanglement.drop_peer('peer');
 DROP FOREIGN DATA WRAPPER regress_wrapper CASCADE;
 DROP VIEW item_view;
-DROP TABLE item, plain;
+DROP TABLE item, plain, parts;
+DROP FUNCTION fits, text_back, set_back;
+DROP PROCEDURE no_function;
 DROP ROLE regress_plain, regress_peer;
 SELECT entanglement.set_node_name(current_database());

@@ -193,7 +193,7 @@ is($bob->sql('SELECT count(*) FROM item WHERE id BETWEEN 40 AND 60'), '20', '...
 function($bob, 'fails', 'should_listen', q(BEGIN RAISE EXCEPTION USING ERRCODE = 'AB123', MESSAGE = 'never ' || (key ->> 'id'); END));
 $alice->sql("INSERT INTO item SELECT i, 'x', i FROM generate_series(61, 160) i");
 $alice->drain('bob');
-is($bob->sql(q(SELECT count(*) FROM entanglement.parked_rows WHERE detail ~ '^It failed with AB123: never \d+$')), '100', 'a function that is replaced is another one at once');
+is($bob->sql(q(SELECT count(*) FROM entanglement.parked_rows WHERE detail ~ '^It failed with AB123: never \d+$' AND detail !~ ' 50$')), '100', 'a function that is replaced is another one at once');
 is(scalar(() = $bob->log_since($mark) =~ /LOG:  hook "fails" failed/g), 1, 'the log has one line of all that');
 like($bob->log_since($mark), qr/LOG:  hook "fails" failed on what the peer sent of owner "alice", which was refused: 22012: division by zero/, '... with the error');
 is($bob->sql("SELECT count FROM entanglement.violations WHERE kind = 'hook failed'"), '101', '... and violations count them');
@@ -313,7 +313,7 @@ my @attempts = (
 	[ 'becomes a superuser', "PERFORM set_config('session_authorization', session_user, true)", '42501' ],
 	[ 'writes', 'INSERT INTO public.own VALUES (1)', '25006' ],
 	[ 'makes a table', 'CREATE TABLE public.more ()', '25006' ],
-	[ 'makes a temporary table', 'CREATE TEMPORARY TABLE more ()', '42501' ],
+	[ 'makes a temporary table', 'CREATE TEMPORARY TABLE more ()', '25006' ],
 	[ 'wants to write', 'SET transaction_read_only = off', '25001' ],
 	[ 'wants to write all the same', 'SET TRANSACTION READ WRITE', '25001' ],
 	[ 'commits', 'COMMIT', '2D000' ],
@@ -398,7 +398,8 @@ function($bob, 'no_red', 'should_send', q("row" ->> 'v' <> 'blue'));
 $alice->wait_until("SELECT count(*) FROM item WHERE id > 1000 AND v = 'blue'", '0', 'another function: what it forbids goes');
 $alice->wait_until("SELECT count(*) FROM item WHERE id > 1000 AND v = 'red'", '3', '... what it does not comes');
 
-# an error is a no, and is told
+# an error is a no, and is told (now, since nothing was told a moment ago)
+$bob->sql('DELETE FROM entanglement.violation');
 $mark = $bob->log_mark;
 function($bob, 'no_red', 'should_send', q(1 / (((key ->> 'id')::int) % 2) = 1));
 $alice->wait_until("SELECT string_agg(DISTINCT (id % 2)::text, ' ') FROM item WHERE id > 1000", '1', 'where it fails nothing is sent');
