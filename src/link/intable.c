@@ -47,8 +47,9 @@ static EntQuery add_arrears_query = {
 	"INSERT INTO entanglement.arrears (owner, rel) "
 	"SELECT o.no, $2 FROM entanglement.owner o "
 	"WHERE o.peer OPERATOR(pg_catalog.=) $1 AND NOT o.local "
-	"AND ($3 OR o.serial OPERATOR(pg_catalog.>) 0) ON CONFLICT DO NOTHING",
-	3, {INT4OID, INT4OID, BOOLOID}, NULL
+	"AND ($3 OR o.serial OPERATOR(pg_catalog.>) 0 OR o.no OPERATOR(pg_catalog.=) ANY ($4)) "
+	"ON CONFLICT DO NOTHING",
+	4, {INT4OID, INT4OID, BOOLOID, INT4ARRAYOID}, NULL
 };
 
 /* ---- what fits ---- */
@@ -184,6 +185,29 @@ check_room(EntInbound *ib)
 }
 
 /*
+ * What passed by before the table was here, or was announced, is in arrears. Of
+ * an owner that the peer was asked for on this connection that may be all there
+ * is, covered by a claim yet to come.
+ */
+static void
+add_arrears(EntInbound *ib, int32 rel, bool was_there)
+{
+	HASH_SEQ_STATUS seq;
+	EntInOwner *in;
+	Datum	   *asked = palloc((hash_get_num_entries(ib->owners) + 1) * sizeof(Datum));
+	Datum		args[4] = {Int32GetDatum(ib->peer), Int32GetDatum(rel),
+	BoolGetDatum(was_there)};
+	int			n = 0;
+
+	hash_seq_init(&seq, ib->owners);
+	while ((in = hash_seq_search(&seq)) != NULL)
+		if (in->told_wanted)
+			asked[n++] = Int32GetDatum(in->no);
+	args[3] = ent_query_array(INT4OID, asked, NULL, n);
+	ent_query_run(&add_arrears_query, args, NULL, SPI_OK_INSERT, NULL);
+}
+
+/*
  * Compares with what we knew of this peer's table before: what newly fits, or
  * has another number because the peer left the table and joined it again, has
  * to be fetched from the start; what is newly missing is reported once.
@@ -224,11 +248,7 @@ note_mapping(EntInbound *ib, EntInTable *t, EntRelation *rel, List *mapped,
 	ent_query_run(&save_table_query, args, NULL, SPI_OK_INSERT, NULL);
 	if (rel != NULL && !(was_known && same && subset(mapped, was_mapped)))
 	{
-		/* objects left out before are covered by claims yet to come, too */
-		Datum		more[3] = {Int32GetDatum(ib->peer), Int32GetDatum(rel->no),
-		BoolGetDatum(was_there)};
-
-		ent_query_run(&add_arrears_query, more, NULL, SPI_OK_INSERT, NULL);
+		add_arrears(ib, rel->no, was_there);
 		t->fresh = true;
 		ib->arrears_due = true;
 	}
