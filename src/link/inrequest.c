@@ -209,7 +209,11 @@ take_request(EntInbound *ib, EntReader *body)
 		return;
 	answer = judge(ib, &a, &state);
 	if (answer != NULL)
+	{
 		answer->on_the_way = a.on_the_way;
+		if (strcmp(answer->sqlstate, "42501") == 0)
+			ent_refusal_note(ENT_REFUSED_REQUEST, a.q.owner, a.q.rel, answer->message);
+	}
 	ent_request_store(&a.q, state, answer);
 }
 

@@ -16,6 +16,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "base/quiet.h"
 #include "link/inbound_private.h"
 #include "store/query.h"
 #include "store/value.h"
@@ -160,6 +161,19 @@ subset(List *a, List *b)
 }
 
 static void
+report(EntInbound *ib, const char *kind, const char *message, const char *hint)
+{
+	int64		more;
+	char	   *detail;
+
+	if (!ent_quiet_due(ib->peer, kind, 0, &more))
+		return;
+	detail = ent_quiet_more(more);
+	ereport(LOG, (errmsg("%s", message), detail ? errdetail("%s", detail) : 0,
+				  errhint("%s", hint)));
+}
+
+static void
 complain_tables(void)
 {
 	ereport(ERROR,
@@ -253,14 +267,15 @@ note_mapping(EntInbound *ib, EntInTable *t, EntRelation *rel, List *mapped,
 		ib->arrears_due = true;
 	}
 	if (rel == NULL && (was_known || !was_there))
-		ereport(LOG,
-				(errmsg("peer offers table \"%s.%s\", which is not synchronized here or has another key",
+		report(ib, "table",
+			   psprintf("peer offers table \"%s.%s\", which is not synchronized here or has another key",
 						TextDatumGetCString(args[1]), TextDatumGetCString(args[2])),
-				 errhint("Create it if necessary and run entanglement.synchronize.")));
+			   "Create it if necessary and run entanglement.synchronize. All such tables: entanglement.peers, waiting_for.");
 	if (rel != NULL && !subset(missing, was_missing))
-		ereport(LOG,
-				(errmsg("peer offers columns of table \"%s.%s\" that are missing here: %s",
-						rel->schema, rel->name, comma_list(missing))));
+		report(ib, "columns",
+			   psprintf("peer offers columns of table \"%s.%s\" that are missing here: %s",
+						rel->schema, rel->name, comma_list(missing)),
+			   "All such columns: entanglement.peers, waiting_for.");
 }
 
 static void
