@@ -59,6 +59,7 @@ SELECT pg_temp.cases('entanglement.alter_peer(text, text, regrole, bigint, text,
 SELECT pg_temp.cases('entanglement.drop_peer(text)', 'NULL', '''missing''', '''''', '1', '');
 SELECT pg_temp.cases('entanglement.pause_peer(text)', 'NULL', '''missing''', '''''', '1', '');
 SELECT pg_temp.cases('entanglement.resume_peer(text)', 'NULL', '''missing''', '''''', '1', '');
+SELECT pg_temp.cases('entanglement.refresh(text)', 'NULL', '''missing''', '''''');
 SELECT pg_temp.cases('entanglement.resync(text, text)', 'NULL', '''missing''', '''''', '''peer'', ''missing''',
     '''peer'', ''''', '1', '');
 SELECT pg_temp.cases('entanglement.verify(text)', 'NULL', '''missing''', '''''', '''peer''', '1', '');

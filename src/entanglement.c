@@ -14,6 +14,7 @@
 #include "base/guc.h"
 #include "base/shmem.h"
 #include "base/wake.h"
+#include "guard/show.h"
 #include "step/propose.h"
 #include "store/foreignkey.h"
 #include "store/relinfo.h"
@@ -29,6 +30,7 @@ _PG_init(void)
 	ent_guc_init();
 	ent_wake_init();
 	ent_relinfo_init();
+	ent_show_init();
 	ent_foreignkey_init();
 	ent_propose_init();
 

@@ -105,6 +105,7 @@ add_owner(EntWriter *w, Random *r, Shape *shapes)
 	o.serial = any_serial(r);
 	o.distance = any_number(r, ENT_WIRE_MAX_DISTANCE);
 	o.lost = random_below(r, 2);
+	o.partial = random_below(r, 2);
 	ent_wire_write_owner(w, &o);
 }
 
@@ -149,9 +150,14 @@ add_row(EntWriter *w, Random *r, const Shape *shape, int64_t *last)
 
 	memset(&row, 0, sizeof(row));
 	row.op = (EntRowOp) random_below(r, ENT_ROW_OPS);
+	row.key = any_bytes(r, ENT_WIRE_MAX_KEY, &row.keylen, 0);
+	if (row.op == ENT_ROW_WITHDRAW)
+	{
+		ent_wire_write_row(w, &row, last);
+		return;
+	}
 	row.flags = (unsigned) random_below(r, 4) * ENT_ROW_REFRESH;
 	row.serial = any_serial(r);
-	row.key = any_bytes(r, ENT_WIRE_MAX_KEY, &row.keylen, 0);
 	if (row.op == ENT_ROW_DELTA)
 	{
 		row.base = (int64_t) random_below(r, (uint64_t) row.serial + 1);

@@ -34,7 +34,7 @@ write_example_hello(EntWriter *w)
 static void
 write_example_owner(EntWriter *w)
 {
-	EntWireOwner o = {2, {{0}}, {{0}}, "red", 7, 300, 1, true};
+	EntWireOwner o = {2, {{0}}, {{0}}, "red", 7, 300, 1, true, true};
 
 	o.id = o.home = node;
 	ent_wire_write_owner(w, &o);
@@ -58,7 +58,7 @@ write_example_objects(EntWriter *w)
 {
 	EntWireObjects o = {5, 2, 7};
 	uint8_t		set[1] = {0x02};
-	EntWireRow	rows[5] = {
+	EntWireRow	rows[6] = {
 		{ENT_ROW_FULL, ENT_ROW_REFRESH | ENT_ROW_LATE, 300, 0,
 		(const uint8_t *) "\x01" "a", 2, NULL, 0, {{0}}, 0, 0, {{0}}, 0, 0},
 		{ENT_ROW_DELTA, 0, 299, 290, (const uint8_t *) "\x01" "b", 2, set, 1,
@@ -69,6 +69,8 @@ write_example_objects(EntWriter *w)
 			NULL, 0, {{0xb0, 0xb1}}, 4, 200, {{0}}, 0, 0},
 		{ENT_ROW_DELETE, ENT_ROW_FROM, 303, 0, (const uint8_t *) "\x01" "e", 2,
 			NULL, 0, {{0}}, 0, 0, {{0xc0}}, 1, 2},
+		{ENT_ROW_WITHDRAW, 0, 0, 0, (const uint8_t *) "\x01" "f", 2, NULL, 0,
+			{{0}}, 0, 0, {{0}}, 0, 0},
 	};
 	int64_t		last = 0;
 	size_t		mark = ent_wire_open_section(w, ENT_SECTION_OBJECTS);
@@ -82,6 +84,7 @@ write_example_objects(EntWriter *w)
 	ent_wire_write_row(w, &rows[2], &last);
 	ent_wire_write_row(w, &rows[3], &last);
 	ent_wire_write_row(w, &rows[4], &last);
+	ent_wire_write_row(w, &rows[5], &last);
 	ent_wire_close_section(w, mark);
 }
 
@@ -271,21 +274,22 @@ static const struct
 	{"hello", write_example_hello,
 	BYTES("\x01\x2b\x03\x01" NODE "\x05" "alice" "\x12" "entanglement 0.1.0")},
 	{"owner", write_example_owner,
-	BYTES("\x02\x2a\x02" NODE NODE "\x03red\x07\xac\x02\x01\x01")},
+	BYTES("\x02\x2a\x02" NODE NODE "\x03red\x07\xac\x02\x01\x03")},
 	{"table", write_example_table,
 		BYTES("\x03\x41\x05\x06public\x01t\x02\x03"
 			  "\x02id\x0apg_catalog\x04int4\x03\x02"
 			  "\x01n\x00\x04mood\x00\x00"
 			  "\x01k\x0apg_catalog\x06" "float8\x01\x01")},
 	{"objects", write_example_objects,
-		BYTES("\x04\x4a\x05\x02\x07"
+		BYTES("\x04\x4e\x05\x02\x07"
 			  "\x0e\xd8\x04\x02\x01" "a\x00\x01"
 			  "\x01\x01\x02\x01" "b\x09\x01\x02\x03xy"
 			  "\x00\x04\x02\x01" "c"
 			  "\x10\x02\x02\x01" "d" "\xb0\xb1\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 			  "\x04\xc8\x01"
 			  "\x20\x02\x02\x01" "e" "\xc0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-			  "\x01\x02")},
+			  "\x01\x02"
+			  "\x03\x02\x01" "f")},
 	{"claim", write_example_claim, BYTES("\x05\x04\x02\x07\xac\x02")},
 	{"arrears", write_example_arrears, BYTES("\x09\x02\x02\x05\x06\x02\x02\x05")},
 	{"present", write_example_present,
@@ -376,7 +380,7 @@ check_fields(void)
 	CHECK(strcmp(h.software, "entanglement 0.1.0") == 0);
 	r = example_body(1);
 	ent_wire_read_owner(&r, &o);
-	CHECK(o.number == 2 && o.epoch == 7 && o.serial == 300 && o.distance == 1 && o.lost);
+	CHECK(o.number == 2 && o.epoch == 7 && o.serial == 300 && o.distance == 1 && o.lost && o.partial);
 	CHECK(strcmp(o.name, "red") == 0 && memcmp(&o.home, &node, 16) == 0);
 	r = example_body(2);
 	ent_wire_read_table(&r, &t, alloc_for_wire(&memory));
@@ -402,7 +406,7 @@ check_rows(void)
 	size_t		len;
 	bool		isnull;
 
-	tap_promise("sections: rows are read as written, full, delta and deletion");
+	tap_promise("sections: rows are read as written, full, delta, deletion and withdrawal");
 	ent_wire_read_objects(&r, &o);
 	CHECK(o.table == 5 && o.owner == 2 && o.epoch == 7);
 	ent_wire_read_row(&r, &row, &last);
@@ -427,6 +431,9 @@ check_rows(void)
 	ent_wire_read_row(&r, &row, &last);
 	CHECK(row.op == ENT_ROW_DELETE && row.flags == ENT_ROW_FROM);
 	CHECK(row.from.bytes[0] == 0xc0 && row.from_epoch == 1 && row.from_serial == 2);
+	ent_wire_read_row(&r, &row, &last);
+	CHECK(row.op == ENT_ROW_WITHDRAW && row.flags == 0 && row.serial == 0);
+	CHECK(row.keylen == 2 && row.key[1] == 'f' && last == 303);
 	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
 }
 
@@ -707,7 +714,7 @@ static const struct
 	{"owner epoch beyond 31 bits", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x80\x80\x80\x80\x08\x01\x00"), ENT_WIRE_LIMIT},
 	{"owner serial beyond 63 bits", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x01" HUGE "\x00"), ENT_WIRE_OVERFLOW},
 	{"owner distance beyond 31 bits", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x01\x01" HUGE), ENT_WIRE_LIMIT},
-	{"owner neither lost nor not", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x01\x01\x00\x02"), ENT_WIRE_MALFORMED},
+	{"owner neither lost nor not", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x01\x01\x00\x04"), ENT_WIRE_MALFORMED},
 	{"table number too large", read_table, BYTES("\xa1\x8d\x06"), ENT_WIRE_LIMIT},
 	{"table without schema", read_table, BYTES("\x01\x00\x01t\x01\x01" COL("\x01")), ENT_WIRE_MALFORMED},
 	{"table without key", read_table, BYTES("\x01\x01s\x01t\x00\x01" COL("\x00")), ENT_WIRE_MALFORMED},
@@ -722,7 +729,8 @@ static const struct
 	{"table with a column without name", read_table, BYTES("\x01\x01s\x01t\x01\x01\x00\x00\x01x\x00\x01\x00"), ENT_WIRE_MALFORMED},
 	{"table with an unknown bit", read_table, BYTES("\x01\x01s\x01t\x01\x01\x01" "c\x00\x01x\x04\x01"), ENT_WIRE_MALFORMED},
 	{"table with a value in no key", read_table, BYTES("\x01\x01s\x01t\x01\x02\x01" "c\x00\x01x\x02\x00" COL("\x01")), ENT_WIRE_MALFORMED},
-	{"row of no operation", read_row, BYTES("\x03\x02\x01k"), ENT_WIRE_MALFORMED},
+	{"row that is withdrawn and handed over", read_row, BYTES("\x13\x01k" NODE "\x01\x01"), ENT_WIRE_MALFORMED},
+	{"row that is withdrawn and fresh", read_row, BYTES("\x07\x01k"), ENT_WIRE_MALFORMED},
 	{"row with an unknown flag", read_row, BYTES("\x40\x02\x01k"), ENT_WIRE_MALFORMED},
 	{"full row that lives, from another", read_row, BYTES("\x22\x02\x01k" NODE "\x01\x01"), ENT_WIRE_MALFORMED},
 	{"delta with an heir", read_row, BYTES("\x11\x04\x01k\x00\x00" NODE "\x01\x01"), ENT_WIRE_MALFORMED},

@@ -29,10 +29,11 @@ CREATE TABLE entanglement.owner (
     distance integer NOT NULL DEFAULT 0,
     nearest integer NOT NULL DEFAULT 2147483647,
     lost boolean NOT NULL DEFAULT false,
-    gone_as oid
+    gone_as oid,
+    partial boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX owner_local_name ON entanglement.owner (name) WHERE local;
-COMMENT ON TABLE entanglement.owner IS 'Authorities for objects; serial is the last allocated (local) or our have (remote), pruned the newest serial of a collected tombstone, peer the route. Of a remote one: sure is the have without gaps, told the greatest have there was in this epoch, nearest the least distance since then, lost what the peer says of its own route. gone_as: it is no more, and its rows are being deleted with the rights of that role.';
+COMMENT ON TABLE entanglement.owner IS 'Authorities for objects; serial is the last allocated (local) or our have (remote), pruned the newest serial of a collected tombstone, peer the route. Of a remote one: sure is the have without gaps, told the greatest have there was in this epoch, nearest the least distance since then, lost what the peer says of its own route, partial that it gives some of the objects only. gone_as: it is no more, and its rows are being deleted with the rights of that role.';
 
 -- Gone after a crash, as are those who asked: they ask again.
 CREATE UNLOGGED TABLE entanglement.seek (
@@ -197,9 +198,28 @@ CREATE TABLE entanglement.resend (
     rel integer NOT NULL,
     round bigint NOT NULL DEFAULT 0,
     since timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    compare boolean NOT NULL DEFAULT true,
     PRIMARY KEY (peer, owner, rel)
 );
-COMMENT ON TABLE entanglement.resend IS 'Tables whose objects of an owner a peer must be sent anew, to be compared as a whole; round grows when that is wanted once more.';
+COMMENT ON TABLE entanglement.resend IS 'Tables whose objects of an owner are to be looked at again for a peer: compare: sent anew, to be compared as a whole; else only what it may see now and did not before, or the other way round. round grows when that is wanted once more.';
+
+CREATE TABLE entanglement.shown (
+    peer integer NOT NULL,
+    rel integer NOT NULL,
+    kind "char" NOT NULL,
+    target "char" NOT NULL,
+    digest bigint NOT NULL,
+    PRIMARY KEY (peer, rel)
+);
+COMMENT ON TABLE entanglement.shown IS 'What peers have been shown of tables: a all, s some of the rows, n nothing any more; target: what it will be when all objects have been looked at again. digest: of the rules that decide which.';
+
+CREATE TABLE entanglement.holding (
+    peer integer NOT NULL,
+    rel integer NOT NULL,
+    key bytea NOT NULL,
+    PRIMARY KEY (peer, rel, key)
+);
+COMMENT ON TABLE entanglement.holding IS 'Objects that a peer which is shown some rows of a table may have been told of. Others are never named to it.';
 
 CREATE TABLE entanglement.owed (
     peer integer NOT NULL,

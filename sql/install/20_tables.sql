@@ -117,6 +117,8 @@ BEGIN
     DELETE FROM entanglement.inherited WHERE rel = ANY (gone);
     DELETE FROM entanglement.arrears WHERE rel = ANY (gone);
     DELETE FROM entanglement.resend WHERE rel = ANY (gone);
+    DELETE FROM entanglement.shown WHERE rel = ANY (gone);
+    DELETE FROM entanglement.holding WHERE rel = ANY (gone);
     DELETE FROM entanglement.owed WHERE rel = ANY (gone);
     DELETE FROM entanglement.parked WHERE rel = ANY (gone);
     DELETE FROM entanglement.request WHERE rel = ANY (gone);

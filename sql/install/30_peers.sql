@@ -57,6 +57,13 @@ REVOKE ALL ON FUNCTION entanglement.resync(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION entanglement.resync(text, text) IS
 'Has all that a peer and this node give each other, of one owner (name or id) or of all, compared and repaired while everything goes on, whatever was done to rows behind capture''s back. Objects of local owners whose rows are gone count as deleted. Rows that are no objects are removed when no owner is given, and become the owner''s when a local one is. Takes effect at commit, or when the link is up; progress: the view comparisons.';
 
+CREATE FUNCTION entanglement.refresh(peer text) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'ent_sql_refresh';
+REVOKE ALL ON FUNCTION entanglement.refresh(text) FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.refresh(text) IS
+'Has what a peer may see looked at again, row by row, in all tables of which it is shown some rows: what it may see by now is sent, what it may not any more is withdrawn. Needed when row-level security depends on what is no policy, grant or membership, such as another table. Takes effect at commit.';
+
 CREATE VIEW entanglement.comparisons AS
 SELECT p.name AS peer, 'received'::text AS direction, o.name AS owner, r.relid AS relation, a.since
   FROM entanglement.arrears a

@@ -71,6 +71,8 @@ static EntQuery remove_queries[] = {
 	{"DELETE FROM entanglement.arrears WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.resend WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owed WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.shown WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.holding WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.request WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL}
 };

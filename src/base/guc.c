@@ -18,6 +18,7 @@ char	   *ent_owner;
 bool		ent_require_tls;
 int			ent_max_peers;
 int			ent_ring_size;
+int			ent_policy_interval;
 int			ent_heartbeat;
 int			ent_dead_after;
 int			ent_connect_timeout;
@@ -58,6 +59,10 @@ static const NumberSetting numbers[] = {
 		PGC_SIGHUP, GUC_UNIT_MS,
 		"Sets how often an idle link says that it is alive.",
 	NULL},
+	{ENT_NAME ".policy_interval", &ent_policy_interval, 10000, 10,
+		24 * 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+		"Sets how often an idle link looks whether its peer's rights have changed.",
+	"A link that has something to send looks each time."},
 	{ENT_NAME ".dead_after", &ent_dead_after, 20000, 100, 24 * 3600 * 1000,
 		PGC_SIGHUP, GUC_UNIT_MS,
 		"Sets the silence after which a link is given up.",

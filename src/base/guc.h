@@ -13,6 +13,8 @@ extern bool ent_require_tls;	/* SIGHUP, on: neither dial nor serve without
 								 * TLS or a Unix socket */
 extern int	ent_max_peers;		/* POSTMASTER, 64: peers over all databases */
 extern int	ent_ring_size;		/* POSTMASTER, kB, 4096: shared ring */
+extern int	ent_policy_interval;	/* SIGHUP, ms, 10000: changes of rights are
+									 * looked for at least this often */
 extern int	ent_heartbeat;		/* SIGHUP, ms, 5000: an idle link says so this often */
 extern int	ent_dead_after;		/* SIGHUP, ms, 20000: silence after which a link
 								 * is given up */

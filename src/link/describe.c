@@ -11,12 +11,10 @@
 #include "link/describe.h"
 #include "store/value.h"
 
-bool
-ent_describe_table(EntRelation *rel, Oid role, bool *may, EntWireTable *wire)
+void
+ent_describe_columns(EntRelation *rel, const bool *may, EntWireTable *wire)
 {
 	memset(wire, 0, sizeof(EntWireTable));
-	if (!ent_policy_columns(rel, role, may))
-		return false;
 	wire->number = rel->no;
 	strlcpy(wire->schema, ent_name_to_wire(rel->schema), sizeof(wire->schema));
 	strlcpy(wire->name, ent_name_to_wire(rel->name), sizeof(wire->name));
@@ -40,6 +38,14 @@ ent_describe_table(EntRelation *rel, Oid role, bool *may, EntWireTable *wire)
 		c->key = col->key;
 		c->in_key_only = col->in_key_only;
 	}
+}
+
+bool
+ent_describe_table(EntRelation *rel, Oid role, bool *may, EntWireTable *wire)
+{
+	if (!ent_policy_columns(rel, role, may))
+		return false;
+	ent_describe_columns(rel, may, wire);
 	return true;
 }
 

@@ -18,6 +18,9 @@
  */
 extern bool ent_describe_table(EntRelation *rel, Oid role, bool *may,
 							   EntWireTable *wire);
+/* ... with the columns that are in may, among them the key. */
+extern void ent_describe_columns(EntRelation *rel, const bool *may,
+								 EntWireTable *wire);
 extern void ent_describe_owner(const EntOwner *o, EntWireOwner *wire);
 
 #endif							/* ENT_LINK_DESCRIBE_H */

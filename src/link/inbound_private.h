@@ -40,6 +40,7 @@ typedef struct EntInOwner
 	int64		sender_serial;	/* it had come so far */
 	int32		distance;		/* from the sender to its home */
 	bool		lost;			/* ... where it does not get now */
+	bool		partial;		/* it gives some of the objects only */
 	int32		no;				/* ours; 0: local here or unusable */
 	int32		known;			/* ours, also when local; 0: not known here */
 	bool		local;			/* at home here */

@@ -88,6 +88,13 @@ read_row(EntReader *body, EntInTable *t, EntRelation *rel, EntApplyRow *r,
 	r->base = wire.base;
 	r->wirekey = wire.key;
 	r->wirekeylen = wire.keylen;
+	if (wire.op == ENT_ROW_WITHDRAW)
+	{
+		r->op = ENT_ROW_DELETE;
+		r->flags = ENT_ROW_REFRESH | ENT_ROW_LATE;
+		r->withdrawn = true;
+		return;
+	}
 	if (rel && (wire.flags & ENT_ROW_HEIR))
 		r->heir = hand_of(&wire.heir, wire.heir_epoch, wire.heir_serial, &dead);
 	if (dead)

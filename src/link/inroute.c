@@ -33,12 +33,12 @@ static EntQuery switch_arrears_query = {
 	"JOIN entanglement.peer_table f ON f.peer OPERATOR(pg_catalog.=) $3 AND f.known "
 	"AND f.schema_name OPERATOR(pg_catalog.=) n.nspname "
 	"AND f.table_name OPERATOR(pg_catalog.=) c.relname "
-	"WHERE NOT EXISTS (SELECT 1 FROM entanglement.peer_table p "
+	"WHERE $4 OR NOT EXISTS (SELECT 1 FROM entanglement.peer_table p "
 	"WHERE p.peer OPERATOR(pg_catalog.=) $2 AND p.known "
 	"AND p.schema_name OPERATOR(pg_catalog.=) n.nspname "
 	"AND p.table_name OPERATOR(pg_catalog.=) c.relname "
 	"AND f.mapped OPERATOR(pg_catalog.<@) p.mapped) ON CONFLICT DO NOTHING",
-	3, {INT4OID, INT4OID, INT4OID}, NULL
+	4, {INT4OID, INT4OID, INT4OID, BOOLOID}, NULL
 };
 
 /* ---- owners ---- */
@@ -51,17 +51,22 @@ take_route(EntInbound *ib, EntInOwner *in, EntOwner *o, const EntRoute *r)
 	bool		lost = !r->up;
 
 	if (o->peer == ib->peer && o->distance == r->distance &&
-		o->lost == lost && strcmp(o->name, name) == 0)
+		o->lost == lost && o->partial == in->partial &&
+		strcmp(o->name, name) == 0)
 		return;
 	if (o->peer != ib->peer && o->serial > 0)
 	{
-		/* the new route may offer tables or columns the old one did not */
-		Datum		args[3] = {Int32GetDatum(o->no), Int32GetDatum(o->peer),
-		Int32GetDatum(ib->peer)};
+		/*
+		 * The new route may offer tables or columns that the old one did not,
+		 * and other objects.
+		 */
+		Datum		args[4] = {Int32GetDatum(o->no), Int32GetDatum(o->peer),
+		Int32GetDatum(ib->peer), BoolGetDatum(o->partial || in->partial)};
 
 		ent_query_run(&switch_arrears_query, args, NULL, SPI_OK_INSERT, NULL);
 	}
-	ent_owner_set_route(o->no, ib->peer, r->distance, r->nearest, lost, name);
+	ent_owner_set_route(o->no, ib->peer, r->distance, r->nearest, lost,
+						in->partial, name);
 	if (o->peer != ib->peer)
 		in->have = o->sure;		/* the route before still owed the rest */
 	ent_wake_post_at_commit(&ev);	/* advertise it further */
@@ -167,7 +172,7 @@ lose_route(EntInbound *ib, EntOwner *o, bool allowed)
 	if (o->local || o->peer != ib->peer || (o->lost && allowed))
 		return;
 	ent_owner_set_route(o->no, allowed ? ib->peer : 0, o->distance, o->nearest,
-						true, o->name);
+						true, o->partial, o->name);
 	ent_wake_post_at_commit(&ev);
 	ent_wake_routes_at_commit();
 }
@@ -288,6 +293,7 @@ ent_inbound_take_owner(EntInbound *ib, EntReader *body)
 	if (in->lost && !wire.lost)
 		in->sought_epoch = 0;	/* what was in vain is worth another try */
 	in->lost = wire.lost;
+	in->partial = wire.partial;
 	in->answered = false;
 	consider(ib, in, true);
 	/* who has not heard of the newest epoch may not know better */

@@ -321,6 +321,7 @@ settle(EntOutbound *ob)
 	}
 	list_free_deep(ob->flight_handed);
 	ob->flight_handed = NIL;
+	ent_outbound_settle_forgotten(ob);
 	ent_outbound_settle_resent(ob);
 	ent_outbound_settle_requests(ob);
 	ent_outbound_settle_graves(ob);

@@ -346,7 +346,7 @@ ent_outbound_poll(EntOutbound *ob)
 	return ent_outbound_queued(ob) > 0 || ob->adverts_due ||
 		((ob->owed_due || ob->resend_due || ob->requests_due) && ob->answered_once) ||
 		ob->scans > 0 || ent_outbound_presents_due(ob) || ob->slot->nudge ||
-		is_asked(ob) ||
+		is_asked(ob) || ent_outbound_show_due(ob) ||
 		claims_ready(ob);
 }
 
@@ -423,6 +423,7 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	ob->requests_due |= heartbeat;
 	Assert(!ob->in_flight);
 	ent_relinfo_refresh();
+	ent_outbound_look_at_rights(ob);
 	ent_wire_writer_init(&w, alloc);
 	/* room for the header of a bytea: the batch is returned in place */
 	ent_wire_write_raw(&w, "\0\0\0\0", VARHDRSZ);

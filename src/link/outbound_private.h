@@ -4,7 +4,8 @@
  *	  outscan.c (adverts, catching up), outdata.c (objects),
  *	  outclaim.c (claims), outtogether.c (what goes as of one cut),
  *	  outpresent.c (which keys live), outresend.c (tables to be sent anew),
- *	  outconfirm.c (objects handed over), outrequest.c (requests),
+ *	  outshow.c (what the peer may see), outconfirm.c (objects handed over),
+ *	  outrequest.c (requests),
  *	  outresponse.c (their answers), outanswer.c (what the receiver answers),
  *	  outlife.c (owners that are no more).
  */
@@ -77,6 +78,9 @@ typedef struct EntOutTable
 	int			ncolumns;
 	bool	   *may;			/* by column: announced */
 	uint64		generation;		/* of the EntRelation may belongs to */
+	bool		partial;		/* what the peer holds is remembered */
+	bool		nothing;		/* it may see nothing any more, and is told so */
+	uint64		show_version;	/* of what all this was derived from */
 } EntOutTable;
 
 /* An owner's table that is sent anew. */
@@ -87,6 +91,7 @@ typedef struct EntOutArrears
 	int32		rel;
 	bool		resend;			/* not, or not only, because the peer wants it: */
 	int64		round;			/* that of our note */
+	bool		review;			/* only what it has gained or lost sight of */
 	int64		scanned;
 	uint64		position;
 	bool		queued;			/* scanned to the end: confirm when sent */
@@ -134,10 +139,13 @@ struct EntOutbound
 	uint64		ring_position;	/* read up to here */
 	uint64		routes;			/* counter when adverts were last due */
 	uint64		tables_version; /* of relinfo at that time */
+	uint64		show_version;	/* of what peers may see, likewise */
+	TimestampTz show_at;		/* when that was last looked at */
+	bool		partial;		/* any table is shown in part */
 	bool		adverts_due;
 	uint64		adverts_position;	/* ring position at which they became due */
 	bool		owed_due;
-	bool		resend_due;		/* look which tables are to be sent anew */
+	bool		resend_due;		/* look which tables are to be sent anew or reviewed */
 	bool		looked;			/* at keys that may not be told: there is more */
 	int			scans;			/* owners scanning and arrears not yet queued */
 	uint64		scan_position;	/* least ring position any scan began at */
@@ -153,6 +161,8 @@ struct EntOutbound
 	List	   *flight_late;	/* of EntOutLate *: debts in flight */
 	List	   *flight_handed;	/* of EntOutLate *: brought for local owners to
 								 * heirs elsewhere, in flight */
+	List	   *flight_forgotten;	/* of EntOutLate *: not held by the peer once it
+									 * has answered */
 	List	   *flight_claims;	/* of EntOutOwner *: claims in flight */
 	List	   *flight_resent;	/* of EntOutResent *: tables in flight to the end */
 	size_t		row_bytes;		/* moving average of an encoded row */
@@ -196,6 +206,7 @@ typedef struct EntOutResent
 	int32		owner;
 	int32		rel;
 	int64		round;
+	bool		compare;
 } EntOutResent;
 
 /* outanswer.c */
@@ -230,6 +241,27 @@ extern void ent_outbound_show(EntOutbound *ob);
 extern void ent_outbound_claim(EntOutbound *ob, EntOutOwner *o, int64 serial,
 							   uint64 position);
 
+/* outshow.c */
+/* Is it time to look whether rights have changed? */
+extern bool ent_outbound_show_due(const EntOutbound *ob);
+/* Looks; what has to be announced or reviewed becomes due. */
+extern void ent_outbound_look_at_rights(EntOutbound *ob);
+/* What is held of this table need not be remembered any more. */
+extern void ent_outbound_look_anew(EntOutbound *ob, int32 rel);
+/*
+ * What the peer may see of the table now: fills in t, and has the table reviewed
+ * when that is not what it was. False: nothing, and it holds nothing.
+ */
+extern bool ent_outbound_show_table(EntOutbound *ob, EntRelation *rel,
+									EntOutTable *t);
+/* For whom objects of the table are read; the result points into t. */
+extern struct EntExtractFor ent_outbound_whom(const EntOutbound *ob,
+											  const EntOutTable *t);
+/* What the peer was to forget has been acknowledged. */
+extern void ent_outbound_settle_forgotten(EntOutbound *ob);
+/* A key image as bytea. */
+extern Datum ent_outbound_key(const uint8 *key, size_t keylen);
+
 /* outscan.c */
 extern void ent_outbound_advertise(EntOutbound *ob, EntWriter *w);
 extern void ent_outbound_unwant(EntOutbound *ob, EntOutOwner *o);
@@ -237,6 +269,9 @@ extern void ent_outbound_start_scan(EntOutbound *ob, EntOutOwner *o,
 									int64 from, uint64 position);
 extern EntOutArrears *ent_outbound_start_arrears(EntOutbound *ob, int32 owner,
 												 int32 rel, uint64 position);
+/* Likewise, but only what the peer may see now and does not hold, or the contrary. */
+extern EntOutArrears *ent_outbound_start_review(EntOutbound *ob, int32 owner,
+												int32 rel, uint64 position);
 extern void ent_outbound_scan(EntOutbound *ob);
 
 /* outdata.c */

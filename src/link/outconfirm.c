@@ -78,7 +78,7 @@ look(void *arg)
 
 /* Should the peer be told, and if somebody else holds the object, whose it is? */
 static bool
-know(EntOutbound *ob, EntRelation *rel, Datum *key, Datum *args)
+know(EntOutbound *ob, EntOutTable *t, EntRelation *rel, Datum *key, Datum *args)
 {
 	Look		l = {.rel = rel,.key = key};
 	int32		holder = 0;
@@ -95,7 +95,8 @@ know(EntOutbound *ob, EntRelation *rel, Datum *key, Datum *args)
 		ent_query_as(ob->role, look, &l);
 	if (l.visible)
 		ent_query_run(&bury_query, args, NULL, SPI_OK_INSERT, NULL);
-	return l.visible;
+	/* what it may not see is answered like what there is not */
+	return l.visible || t->partial;
 }
 
 void
@@ -135,6 +136,6 @@ ent_outbound_take_confirm(EntOutbound *ob, EntReader *r)
 	args[9] = CStringGetTextDatum(rel->name);
 	/* a row that is nobody's was here before the table was synchronized (again) */
 	args[10] = BoolGetDatum(ent_rowquery_exists(rel, values, NULL));
-	if (know(ob, rel, values, args))
+	if (know(ob, t, rel, values, args))
 		ent_outbound_ask_again(ob, t, owner, key);
 }

@@ -9,6 +9,7 @@
 
 #include "access/detoast.h"
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
@@ -16,10 +17,12 @@
 
 #include "base/quiet.h"
 #include "link/outbound_private.h"
+#include "guard/show.h"
 #include "step/extract.h"
 #include "store/object.h"
 #include "store/owner.h"
 #include "store/query.h"
+#include "store/shown.h"
 #include "store/value.h"
 
 #define MAX_TAKE	128			/* objects extracted at a time */
@@ -37,6 +40,7 @@ typedef struct Taken
 	EntExtract *extract;		/* set once extracted */
 	Fate		fate;
 	bool		again;			/* the cut does not have the newest version */
+	bool		forgets;		/* sent: the peer does not hold it afterwards */
 } Taken;
 
 static int
@@ -194,11 +198,14 @@ static void
 write_row(EntWriter *w, EntRelation *rel, EntOutTable *t, Taken *taken,
 		  int64 *last)
 {
+	static const EntRowOp ops[] = {
+		[ENT_EXTRACT_DEAD] = ENT_ROW_DELETE,[ENT_EXTRACT_DELTA] = ENT_ROW_DELTA,
+		[ENT_EXTRACT_FULL] = ENT_ROW_FULL,[ENT_EXTRACT_WITHDRAWN] = ENT_ROW_WITHDRAW
+	};
 	EntExtract *x = taken->extract;
 	uint8		bitmap[ENT_WIRE_MAX_COLUMNS / 8];
 	EntWireRow	row = {
-		.op = x->kind == ENT_EXTRACT_DEAD ? ENT_ROW_DELETE :
-		x->kind == ENT_EXTRACT_FULL ? ENT_ROW_FULL : ENT_ROW_DELTA,
+		.op = ops[x->kind],
 		.flags = taken->entry.flags & (ENT_ROW_REFRESH | ENT_ROW_LATE),
 		.serial = x->serial, .base = x->base
 	};
@@ -209,10 +216,18 @@ write_row(EntWriter *w, EntRelation *rel, EntOutTable *t, Taken *taken,
 		row.set = bitmap;
 		row.setlen = wire_set(t, rel, x, bitmap);
 	}
-	name_hands(&row, x);
+	else if (row.op == ENT_ROW_WITHDRAW)
+		row.flags = 0;
+	else
+		name_hands(&row, x);
+	/* it may have had, and lost, this very version */
+	if (row.op == ENT_ROW_FULL && t->partial && !x->held)
+		row.flags |= ENT_ROW_REFRESH;
 	ent_wire_write_row(w, &row, last);
-	if (row.op != ENT_ROW_DELETE)
+	if (row.op == ENT_ROW_DELTA || row.op == ENT_ROW_FULL)
 		write_values(w, rel, x);
+	taken->forgets = row.op == ENT_ROW_WITHDRAW ||
+		(row.op == ENT_ROW_DELETE && (row.flags & ENT_ROW_HEIR) == 0);
 }
 
 static void
@@ -287,6 +302,7 @@ typedef struct Section
 	Taken	   *taken;
 	int			n;
 	EntOutSource *source;
+	bool		denied;			/* may not be seen, since it cannot be read */
 } Section;
 
 /*
@@ -305,7 +321,9 @@ static void
 extract_section(Section *s)
 {
 	EntExtract *items = palloc0(s->n * sizeof(EntExtract));
+	EntExtractFor whom = ent_outbound_whom(s->ob, s->table);
 
+	whom.nothing |= s->denied;
 	for (int i = 0; i < s->n; i++)
 	{
 		EntQueueEntry *e = &s->taken[i].entry;
@@ -318,8 +336,7 @@ extract_section(Section *s)
 		s->taken[i].extract = &items[i];
 		s->taken[i].fate = FATE_DONE;
 	}
-	if (ent_extract(s->rel, s->ob->role, s->table->may, s->source->snapshot, items,
-					s->n))
+	if (ent_extract(s->rel, &whom, s->source->snapshot, items, s->n))
 	{
 		/* the commit that precedes sending makes all that is visible durable */
 		(void) GetTopTransactionId();
@@ -327,6 +344,25 @@ extract_section(Section *s)
 	}
 	for (int i = 0; i < s->n; i++)
 		s->taken[i].again = not_in_cut(s, &s->taken[i]);
+}
+
+/* Is there something to be told of it in this batch? */
+static bool
+worth_telling(Section *s, Taken *t)
+{
+	EntExtract *x = t->extract;
+
+	if (x->kind == ENT_EXTRACT_NOTHING || x->passed)
+		return false;
+	if (x->kind == ENT_EXTRACT_WITHDRAWN)
+		return true;
+	/* was looked at again, and is as the peer has it */
+	if (x->kind == ENT_EXTRACT_DELTA && x->serial <= t->entry.since)
+		return false;
+	/* the peer has what is in the cut */
+	if (t->again && x->serial <= t->entry.since)
+		return false;
+	return sendable(s->ob, s->rel, x);
 }
 
 /* Encodes a section, and notes what became of each object. */
@@ -345,10 +381,8 @@ encode_section(void *section)
 		Taken	   *t = &s->taken[i];
 		EntExtract *x = t->extract;
 
-		if (x->kind == ENT_EXTRACT_NOTHING || x->passed || !sendable(s->ob, s->rel, x))
+		if (!worth_telling(s, t))
 			continue;
-		if (t->again && x->serial <= t->entry.since)
-			continue;			/* the peer has what is in the cut */
 		if (w->len > s->source->max_bytes &&
 			w->len + row_size(s->rel, x) > 2 * s->source->max_bytes)
 		{
@@ -452,6 +486,34 @@ put_off_rest(Section *s, Taken *t)
 	put_off(s, &rest);
 }
 
+/*
+ * What the peer is told of for the first time is held by it from before the
+ * batch leaves; what it is to forget, until it has answered.
+ */
+static void
+note_held(Section *s)
+{
+	Datum	   *told = palloc(s->n * sizeof(Datum));
+	int			n = 0;
+
+	for (int i = 0; i < s->n; i++)
+	{
+		Taken	   *t = &s->taken[i];
+
+		if (t->fate != FATE_SENT)
+			continue;
+		if (t->forgets)
+			s->ob->flight_forgotten = note_sent(s->ob, s->ob->flight_forgotten, t);
+		else if (!t->extract->held)
+			told[n++] = ent_outbound_key(t->entry.key, t->entry.keylen);
+	}
+	if (n == 0)
+		return;
+	ent_shown_hold(s->ob->peer, s->rel->no,
+				   ent_query_array(BYTEAOID, told, NULL, n));
+	ForceSyncCommit();			/* precedes sending */
+}
+
 static void
 settle_section(Section *s, size_t bytes)
 {
@@ -469,6 +531,8 @@ settle_section(Section *s, size_t bytes)
 		if (s->taken[i].fate == FATE_SENT)
 			sent++;
 	}
+	if (s->table->partial)
+		note_held(s);
 	if (sent > 0)
 		s->ob->row_bytes = (s->ob->row_bytes * 7 + bytes / sent) / 8 + 1;
 	pg_atomic_fetch_add_u64(&s->ob->slot->objects_sent, sent);
@@ -489,9 +553,10 @@ write_section(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
 	};
 	size_t		start = w->len;
 
-	if (s.rel == NULL || s.table->generation != s.rel->generation)
+	if (s.rel == NULL || s.table->generation != s.rel->generation ||
+		s.table->show_version != ent_show_version())
 	{
-		/* the table changed under us: announce it again first */
+		/* the table, or who may see it, changed under us: look at that first */
 		ob->adverts_due = true;
 		ob->adverts_position = ob->ring_position;
 		for (int i = 0; s.rel != NULL && i < n; i++)
@@ -512,7 +577,13 @@ write_section(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
 		start = w->len;
 		error = ent_outbound_try(encode_section, &s, w);
 		if (error)
+		{
 			report_unsendable(&s, error);
+			s.denied = s.table->partial;
+			if (s.denied)
+				(void) ent_outbound_try(encode_section, &s, w);
+			s.denied = false;
+		}
 		settle_section(&s, w->len - start);
 	}
 }

@@ -264,8 +264,10 @@ look(void *range)
 {
 	Range	   *r = range;
 
-	if (ent_extract(r->rel, r->ob->role, r->table->may, r->snapshot,
-					r->items + r->from, r->to - r->from))
+	EntExtractFor whom = ent_outbound_whom(r->ob, r->table);
+
+	if (ent_extract(r->rel, &whom, r->snapshot, r->items + r->from,
+					r->to - r->from))
 	{
 		/* as for objects: nothing not yet durable may be known abroad */
 		(void) GetTopTransactionId();

@@ -1,11 +1,13 @@
 /*
  * link/outresend.c
- *	  The sending end: tables that a peer must be sent anew.
+ *	  The sending end: tables that a peer must be sent anew, or that are looked at
+ *	  again for it.
  *
- * They stand in entanglement.resend (written by entanglement.resync) until
- * all of them has been acknowledged, so that a link that ends in between
- * begins again. They are sent as if the peer had asked (ARREARS): which keys
- * live, then each object in full.
+ * They stand in entanglement.resend (written by entanglement.resync, or when what the
+ * peer may see has changed) until all of them has been acknowledged, so that a
+ * link that ends in between begins again. What is to be compared is sent as if
+ * the peer had asked (ARREARS): which keys live, then each object in full. What
+ * is to be reviewed is queued, and extraction decides what there is to tell.
  */
 #include "postgres.h"
 
@@ -15,9 +17,10 @@
 
 #include "link/outbound_private.h"
 #include "store/query.h"
+#include "store/shown.h"
 
 static EntQuery resend_query = {
-	"SELECT owner, rel, round FROM entanglement.resend "
+	"SELECT owner, rel, round, compare FROM entanglement.resend "
 	"WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL
 };
@@ -35,6 +38,8 @@ forget(EntOutbound *ob, const EntOutResent *r)
 	Int32GetDatum(r->rel), Int64GetDatum(r->round)};
 
 	ent_query_run(&resent_query, args, NULL, SPI_OK_DELETE, NULL);
+	if (SPI_processed > 0 && ent_shown_reviewed(ob->peer, r->rel))
+		ent_outbound_look_anew(ob, r->rel);
 }
 
 static bool
@@ -69,7 +74,8 @@ begin(EntOutbound *ob, const EntOutResent *r)
 	}
 	if (under_way(ob, r))
 		return;
-	a = ent_outbound_start_arrears(ob, r->owner, r->rel, ob->ring_position);
+	a = (r->compare ? ent_outbound_start_arrears : ent_outbound_start_review)
+		(ob, r->owner, r->rel, ob->ring_position);
 	a->resend = true;
 	a->round = r->round;
 }
@@ -89,6 +95,7 @@ ent_outbound_load_resend(EntOutbound *ob)
 		all[i].owner = ent_query_int4(i, 1, NULL);
 		all[i].rel = ent_query_int4(i, 2, NULL);
 		all[i].round = ent_query_int8(i, 3, NULL);
+		all[i].compare = ent_query_bool(i, 4);
 	}
 	SPI_freetuptable(SPI_tuptable);
 	for (int i = 0; i < n; i++)

@@ -54,6 +54,18 @@ static EntQuery arrears_query = {
 	4, {INT4OID, INT8OID, INT8OID, INT4OID}, NULL
 };
 
+/* What has died as well: the peer may not have been told. */
+static EntQuery review_query = {
+	"(SELECT rel, key, serial, changed_at FROM entanglement.object "
+	"WHERE owner OPERATOR(pg_catalog.=) $1 AND serial OPERATOR(pg_catalog.>) $2 "
+	"AND rel OPERATOR(pg_catalog.=) $4 ORDER BY serial LIMIT $3) UNION ALL "
+	"(SELECT rel, key, serial, changed_at FROM entanglement.tombstone "
+	"WHERE (owner OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.=) $1 "
+	"AND serial OPERATOR(pg_catalog.>) $2 AND rel OPERATOR(pg_catalog.=) $4 "
+	"ORDER BY serial LIMIT $3) ORDER BY serial LIMIT $3",
+	4, {INT4OID, INT8OID, INT8OID, INT4OID}, NULL
+};
+
 static void
 scan_begins(EntOutbound *ob, uint64 position)
 {
@@ -83,22 +95,22 @@ ent_outbound_unwant(EntOutbound *ob, EntOutOwner *o)
 /* ---- adverts ---- */
 
 static uint32
-owner_digest(EntOwner *o, bool lost)
+owner_digest(EntOwner *o, bool lost, bool partial)
 {
 	uint32		h = hash_bytes((const unsigned char *) o->name, strlen(o->name));
 
 	h = hash_combine(h, hash_bytes((const unsigned char *) &o->home, sizeof(o->home)));
 	h = hash_combine(h, hash_uint32(o->epoch));
-	h = hash_combine(h, hash_uint32(lost));
+	h = hash_combine(h, hash_uint32(lost + 2 * partial));
 	return hash_combine(h, hash_uint32(o->distance));
 }
 
 static void
-write_owner(EntWriter *w, EntOwner *o, bool lost)
+write_owner(EntWriter *w, EntOwner *o, bool lost, bool partial)
 {
 	EntWireOwner wire = {
 		.number = o->no, .epoch = o->epoch, .serial = ent_owner_reached(o),
-		.distance = o->distance, .lost = lost
+		.distance = o->distance, .lost = lost, .partial = partial
 	};
 
 	memcpy(wire.id.bytes, o->id.data, UUID_LEN);
@@ -125,7 +137,9 @@ advertise_owner(EntOutbound *ob, EntWriter *w, EntOwner *o)
 	bool		found;
 	EntOutOwner *out = hash_search(ob->owners, &o->no, HASH_ENTER, &found);
 	bool		lost = !ent_owner_up(o);
-	uint32		digest = owner_digest(o, lost);
+	/* does the peer get some of its objects only, through us? */
+	bool		partial = ob->partial || (!o->local && o->partial);
+	uint32		digest = owner_digest(o, lost, partial);
 
 	if (!found)
 	{
@@ -147,7 +161,7 @@ advertise_owner(EntOutbound *ob, EntWriter *w, EntOwner *o)
 	out->distance = o->distance;
 	out->offered = true;
 	out->answered = false;
-	write_owner(w, o, lost);
+	write_owner(w, o, lost, partial);
 }
 
 /*
@@ -172,25 +186,25 @@ withdraw_owner(EntOutbound *ob, EntWriter *w, EntOwner *o)
 	{
 		ent_outbound_unwant(ob, out);
 		out->offered = false;
-		write_owner(w, o, true);
+		write_owner(w, o, true, false);
 	}
 	/* nothing is owed to where it comes from */
 	ob->owed_due |= o->peer == ob->peer;
 	return true;
 }
 
-/* Builds the announcement; false when the role may not see the table. */
+/* Is any table shown in part? */
 static bool
-describe_table(EntOutbound *ob, EntRelation *rel, EntOutTable *t,
-			   EntWireTable *wire)
+any_partial(EntOutbound *ob)
 {
-	if (t->ncolumns < rel->ncolumns || t->may == NULL)
-		t->may = MemoryContextAlloc(ob->context, rel->ncolumns * sizeof(bool));
-	t->ncolumns = rel->ncolumns;
-	t->generation = rel->generation;
-	t->priority = rel->priority;
-	t->integrity = rel->integrity;
-	return ent_describe_table(rel, ob->role, t->may, wire);
+	HASH_SEQ_STATUS seq;
+	EntOutTable *t;
+	bool		any = false;
+
+	hash_seq_init(&seq, ob->tables);
+	while ((t = hash_seq_search(&seq)) != NULL)
+		any |= t->partial;
+	return any;
 }
 
 static void
@@ -204,7 +218,9 @@ announce_table(EntOutbound *ob, EntWriter *w, EntRelation *rel)
 
 	if (!found)
 		memset((char *) t + sizeof(int32), 0, sizeof(EntOutTable) - sizeof(int32));
-	t->withheld = !describe_table(ob, rel, t, &wire);
+	t->priority = rel->priority;
+	t->integrity = rel->integrity;
+	t->withheld = !ent_outbound_show_table(ob, rel, t);
 	if (t->withheld)
 	{
 		t->known = false;
@@ -212,6 +228,7 @@ announce_table(EntOutbound *ob, EntWriter *w, EntRelation *rel)
 		t->announced = false;
 		return;
 	}
+	ent_describe_columns(rel, t->may, &wire);
 	ent_wire_write_table(w, &wire);
 	digest = hash_bytes(w->data + start, w->len - start);
 	if (t->announced && t->digest == digest)
@@ -234,6 +251,7 @@ ent_outbound_advertise(EntOutbound *ob, EntWriter *w)
 
 	foreach(lc, ent_relinfo_all())
 		announce_table(ob, w, lfirst(lc));
+	ob->partial = any_partial(ob);
 	ent_outbound_write_graves(ob, w);
 	ent_outbound_unwant_missing(ob, owners);
 	foreach(lc, owners)
@@ -259,14 +277,13 @@ ent_outbound_start_scan(EntOutbound *ob, EntOutOwner *o, int64 from,
 	memset(&o->next, 0, sizeof(o->next));
 }
 
-EntOutArrears *
-ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
-						   uint64 position)
+/* One table of an owner, from its start. */
+static EntOutArrears *
+start_table(EntOutbound *ob, int32 owner, int32 rel, uint64 position)
 {
 	dlist_iter	iter;
 	EntOutArrears *a;
 
-	ent_outbound_start_present(ob, owner, rel);
 	dlist_foreach(iter, &ob->arrears)
 	{
 		a = dlist_container(EntOutArrears, node, iter.cur);
@@ -285,9 +302,29 @@ ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
 	a->owner = owner;
 	a->rel = rel;
 	a->position = position;
+	a->review = true;
 	dlist_push_tail(&ob->arrears, &a->node);
 	scan_begins(ob, position);
 	return a;
+}
+
+EntOutArrears *
+ent_outbound_start_arrears(EntOutbound *ob, int32 owner, int32 rel,
+						   uint64 position)
+{
+	EntOutArrears *a;
+
+	ent_outbound_start_present(ob, owner, rel);
+	a = start_table(ob, owner, rel, position);
+	a->review = false;
+	return a;
+}
+
+EntOutArrears *
+ent_outbound_start_review(EntOutbound *ob, int32 owner, int32 rel,
+						  uint64 position)
+{
+	return start_table(ob, owner, rel, position);
 }
 
 /*
@@ -392,11 +429,16 @@ scan_arrears(EntOutbound *ob, EntOutArrears *a, Snapshot snapshot)
 {
 	Datum		args[4] = {Int32GetDatum(a->owner), Int64GetDatum(a->scanned),
 	Int64GetDatum(ent_scan_chunk), Int32GetDatum(a->rel)};
+	EntOutOwner *o = hash_search(ob->owners, &a->owner, HASH_FIND, NULL);
 	int64		upto;
 
-	ent_query_run(&arrears_query, args, NULL, SPI_OK_SELECT, snapshot);
+	ent_query_run(a->review ? &review_query : &arrears_query, args, NULL,
+				  SPI_OK_SELECT, snapshot);
 	upto = complete_upto(ent_scan_chunk);
-	queue_rows(ob, a->owner, 0, ENT_ROW_REFRESH | ENT_ROW_LATE, a->position, upto);
+	if (a->review)
+		queue_rows(ob, a->owner, o ? o->claimed : 0, 0, a->position, upto);
+	else
+		queue_rows(ob, a->owner, 0, ENT_ROW_REFRESH | ENT_ROW_LATE, a->position, upto);
 	SPI_freetuptable(SPI_tuptable);
 	if (upto == PG_INT64_MAX)
 	{

@@ -242,6 +242,8 @@ typedef struct EntWireOwner
 	int64_t		serial;			/* how far the sender has come */
 	uint32_t	distance;		/* links from the sender to the home, 0: here */
 	bool		lost;			/* the sender does not get to the home now */
+	bool		partial;		/* the sender, or a node behind it, gives some of its
+								 * objects only */
 } EntWireOwner;
 
 extern void ent_wire_write_owner(EntWriter *w, const EntWireOwner *o);
@@ -301,6 +303,8 @@ typedef enum EntRowOp
 	ENT_ROW_DELETE = 0,			/* the owner deleted it */
 	ENT_ROW_DELTA = 1,			/* these columns, on any copy >= base */
 	ENT_ROW_FULL = 2,			/* all columns */
+	ENT_ROW_WITHDRAW = 3,		/* not to be had from the sender any more; it may
+								 * live on: without serial and flags */
 	ENT_ROW_OPS
 } EntRowOp;
 

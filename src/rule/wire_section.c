@@ -120,6 +120,9 @@ ent_wire_read_hello(EntReader *r, EntWireHello *h)
 
 /* ---- OWNER ---- */
 
+#define OWNER_LOST			0x01
+#define OWNER_PARTIAL		0x02
+
 void
 ent_wire_write_owner(EntWriter *w, const EntWireOwner *o)
 {
@@ -132,13 +135,16 @@ ent_wire_write_owner(EntWriter *w, const EntWireOwner *o)
 	ent_wire_write_varint(w, o->epoch);
 	ent_wire_write_varint(w, (uint64_t) o->serial);
 	ent_wire_write_varint(w, o->distance);
-	ent_wire_write_u8(w, o->lost);
+	ent_wire_write_u8(w, (uint8_t) ((o->lost ? OWNER_LOST : 0) |
+									(o->partial ? OWNER_PARTIAL : 0)));
 	ent_wire_close_section(w, mark);
 }
 
 void
 ent_wire_read_owner(EntReader *r, EntWireOwner *o)
 {
+	unsigned	bits;
+
 	o->number = read_owner_number(r);
 	ent_wire_read_uuid(r, &o->id);
 	ent_wire_read_uuid(r, &o->home);
@@ -146,7 +152,9 @@ ent_wire_read_owner(EntReader *r, EntWireOwner *o)
 	o->epoch = read_epoch(r);
 	o->serial = ent_wire_read_serial(r);
 	o->distance = (uint32_t) ent_wire_read_bounded(r, ENT_WIRE_MAX_DISTANCE);
-	o->lost = read_bits(r, 1) != 0;
+	bits = read_bits(r, OWNER_LOST | OWNER_PARTIAL);
+	o->lost = (bits & OWNER_LOST) != 0;
+	o->partial = (bits & OWNER_PARTIAL) != 0;
 }
 
 /* ---- TABLE ---- */
@@ -284,6 +292,11 @@ void
 ent_wire_write_row(EntWriter *w, const EntWireRow *row, int64_t *last)
 {
 	ent_wire_write_u8(w, (uint8_t) (row->op | row->flags));
+	if (row->op == ENT_ROW_WITHDRAW)
+	{
+		ent_wire_write_bytes(w, row->key, row->keylen);
+		return;
+	}
 	ent_wire_write_zigzag(w, row->serial - *last);
 	ent_wire_write_bytes(w, row->key, row->keylen);
 	if (row->op == ENT_ROW_DELTA)
@@ -348,18 +361,20 @@ ent_wire_read_row(EntReader *r, EntWireRow *row, int64_t *last)
 								 ENT_ROW_FROM);
 
 	memset(row, 0, sizeof(*row));
-	if ((bits & ENT_ROW_OP_MASK) >= ENT_ROW_OPS)
-		ent_wire_fail(r, ENT_WIRE_MALFORMED);
 	row->op = (EntRowOp) (bits & ENT_ROW_OP_MASK);
 	row->flags = bits & ~(unsigned) ENT_ROW_OP_MASK;
-	row->serial = read_serial_after(r, *last);
+	if (row->op == ENT_ROW_WITHDRAW && row->flags != 0)
+		ent_wire_fail(r, ENT_WIRE_MALFORMED);
+	if (row->op != ENT_ROW_WITHDRAW)
+		row->serial = read_serial_after(r, *last);
 	row->key = ent_wire_read_bytes(r, ENT_WIRE_MAX_KEY, &row->keylen);
 	if (row->op == ENT_ROW_DELTA)
 		read_row_delta(r, row);
 	read_hands(r, row);
 	if (r->error != ENT_WIRE_OK)
 		memset(row, 0, sizeof(*row));
-	*last = row->serial;
+	if (row->op != ENT_ROW_WITHDRAW)
+		*last = row->serial;
 }
 
 void

@@ -301,6 +301,24 @@ worth_comparing(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
 		ent_apply_may_compare(a);
 }
 
+/*
+ * It is not to be had any more: what is here of it goes, and nothing of it is waited for.
+ * In which version is not said, so that one counts which is here; it may come back
+ * in the same one.
+ */
+static bool
+withdraw(EntApply *a, Copy *c, EntApplyRow *r)
+{
+	if (c->exists && c->owner == a->owner)
+	{
+		r->serial = c->serial;
+		return true;
+	}
+	r->serial = PG_INT64_MAX;
+	ent_apply_unpark(a, c, r);
+	return false;
+}
+
 /* Stores one row; true when it was. Errors are the row's or the server's. */
 static bool
 apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
@@ -310,6 +328,8 @@ apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 
 	if (r->flags & ENT_ROW_HEIR)
 		return ent_apply_inherit(&w, versions);
+	if (r->withdrawn && !withdraw(a, c, r))
+		return false;
 	if (!acceptable(a, c, r))
 		return false;
 	if (ent_integrity_holds_back(a, c, r))
@@ -447,6 +467,8 @@ park_failed(Section *s, int i, ErrorData *error)
 	}
 	if (c->foreign_key && s->rows[i].op == ENT_ROW_DELETE)
 	{
+		if (s->rows[i].withdrawn)
+			s->rows[i].serial = PG_INT64_MAX;
 		ent_apply_unpark(s->a, c, &s->rows[i]);		/* all that can be here of it */
 		return;
 	}

@@ -28,6 +28,7 @@ typedef struct EntApplyRow
 	bool	   *set;			/* column is given */
 	const char **data;			/* NULL: SQL NULL */
 	size_t	   *len;
+	bool		withdrawn;		/* a DELETE in the version that is here, whichever */
 	EntHand		heir;			/* with ENT_ROW_HEIR; owner 0: not known here */
 	EntHand		from;			/* with ENT_ROW_FROM; likewise */
 	/* answered */

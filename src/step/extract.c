@@ -17,6 +17,7 @@
 #include "store/handover.h"
 #include "store/query.h"
 #include "store/rowquery.h"
+#include "store/shown.h"
 #include "store/value.h"
 
 static EntQuery version_query = {
@@ -39,16 +40,16 @@ static EntQuery grave_query = {
 };
 /* What this node knows of the owner, if it would know of such an object. */
 static EntQuery gone_query = {
-	"SELECT u.n, o.epoch, o.serial "
+	"SELECT u.n, o.epoch "
 	"FROM unnest($2, $3) WITH ORDINALITY AS u(key, owner, n) "
 	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) u.owner "
 	"WHERE (o.local OR o.sure OPERATOR(pg_catalog.>=) o.told) "
 	"AND NOT EXISTS (SELECT FROM entanglement.arrears a "
 	"WHERE a.owner OPERATOR(pg_catalog.=) o.no AND a.rel OPERATOR(pg_catalog.=) $1) "
-	"AND NOT EXISTS (SELECT FROM entanglement.parked p "
+	"AND ($4 OR NOT EXISTS (SELECT FROM entanglement.parked p "
 	"WHERE p.rel OPERATOR(pg_catalog.=) $1 AND p.key OPERATOR(pg_catalog.=) u.key "
-	"AND p.owner OPERATOR(pg_catalog.=) o.no)",
-	3, {INT4OID, BYTEAARRAYOID, INT4ARRAYOID}, NULL
+	"AND p.owner OPERATOR(pg_catalog.=) o.no))",
+	4, {INT4OID, BYTEAARRAYOID, INT4ARRAYOID, BOOLOID}, NULL
 };
 static EntQuery pending_query = {
 	"SELECT c.op, c.key, c.columns, c.owner FROM entanglement.change c "
@@ -70,8 +71,7 @@ typedef struct Version
 typedef struct Job
 {
 	EntRelation *rel;
-	Oid			role;
-	const bool *may;
+	const EntExtractFor *whom;
 	EntExtract *items;
 	int			n;
 	Version    *versions;
@@ -196,9 +196,25 @@ read_graves(Job *j)
 }
 
 /*
- * What the peer asks for and nobody has any more died before the peer could
- * take its death: its tombstone is gone. It is told so as of the owner's serial
- * in this snapshot.
+ * Is it not to be had, for all that this peer may know? Who is shown a part of a
+ * table gets one answer whether there is no such object or it may not see it.
+ */
+static bool
+is_gone(Job *j, int i)
+{
+	EntExtract *x = &j->items[i];
+	Version    *v = &j->versions[i];
+
+	if (!x->asked || x->kind != ENT_EXTRACT_NOTHING)
+		return false;
+	if (j->whom->partial && !x->held)
+		return true;
+	return !v->found && v->holder == 0;
+}
+
+/*
+ * What the peer asks for and is not to be had died before the peer could take
+ * its death (its tombstone is gone), or is not for it.
  */
 static void
 tell_gone(Job *j)
@@ -206,15 +222,14 @@ tell_gone(Job *j)
 	Datum	   *keys = palloc(j->n * sizeof(Datum));
 	Datum	   *owners = palloc(j->n * sizeof(Datum));
 	int		   *index = palloc(j->n * sizeof(int));
-	Datum		args[3] = {Int32GetDatum(j->rel->no)};
+	Datum		args[4] = {Int32GetDatum(j->rel->no)};
 	int			n = 0;
 
 	for (int i = 0; i < j->n; i++)
 	{
 		EntExtract *x = &j->items[i];
 
-		if (!x->asked || x->kind != ENT_EXTRACT_NOTHING ||
-			j->versions[i].found || j->versions[i].holder != 0)
+		if (!is_gone(j, i))
 			continue;
 		keys[n] = PointerGetDatum(key_image(x));
 		owners[n] = Int32GetDatum(x->owner);
@@ -224,14 +239,14 @@ tell_gone(Job *j)
 		return;
 	args[1] = ent_query_array(BYTEAOID, keys, NULL, n);
 	args[2] = ent_query_array(INT4OID, owners, NULL, n);
+	args[3] = BoolGetDatum(j->whom->partial);
 	ent_query_run(&gone_query, args, NULL, SPI_OK_SELECT, j->snapshot);
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
 		EntExtract *x = &j->items[index[ent_query_int8(row, 1, NULL) - 1]];
 
-		x->kind = ENT_EXTRACT_DEAD;
+		x->kind = ENT_EXTRACT_WITHDRAWN;
 		x->epoch = ent_query_int4(row, 2, NULL);
-		x->serial = ent_query_int8(row, 3, NULL);
 	}
 	SPI_freetuptable(SPI_tuptable);
 }
@@ -347,10 +362,24 @@ read_pending(Job *j)
 	return true;
 }
 
+/*
+ * What the peer does not hold yet it gets in full; what it may not see is
+ * taken from it, if it holds it.
+ */
+static void
+settle_visible(Job *j, EntExtract *x, bool visible)
+{
+	if (visible && j->whom->partial && !x->held)
+		x->kind = ENT_EXTRACT_FULL;
+	else if (!visible)
+		x->kind = x->held ? ENT_EXTRACT_WITHDRAWN : ENT_EXTRACT_NOTHING;
+}
+
 /* To be called as the peer's role. */
 static void
 read_rows(void *arg)
 {
+	const bool *may = ((Job *) arg)->whom->may;
 	Job		   *j = arg;
 
 	for (int i = 0; i < j->n; i++)
@@ -361,21 +390,40 @@ read_rows(void *arg)
 		if (x->kind != ENT_EXTRACT_DELTA && x->kind != ENT_EXTRACT_FULL)
 			continue;
 		ent_key_values(j->rel, x->key, x->keylen, key);
-		if (!ent_rowquery_read(j->rel, j->may, key, j->snapshot, x->values,
-							   x->nulls))
-			x->kind = ENT_EXTRACT_NOTHING;
+		settle_visible(j, x, !j->whom->nothing &&
+					   ent_rowquery_read(j->rel, may, key, j->snapshot, x->values,
+										 x->nulls));
 		for (int c = 0; c < j->rel->ncolumns; c++)
-			x->set[c] = j->may[c] && !j->rel->columns[c].in_key_only &&
+			x->set[c] = may[c] && !j->rel->columns[c].in_key_only &&
 				(x->kind == ENT_EXTRACT_FULL || x->set[c]);
 	}
 }
 
+/* Of the dead that the peer has not been told of it is not told now. */
+static void
+read_held(Job *j)
+{
+	bool	   *held = palloc0(j->n * sizeof(bool));
+
+	if (!j->whom->partial)
+		return;
+	ent_shown_held(j->whom->peer, j->rel->no, j->keys, held);
+	for (int i = 0; i < j->n; i++)
+	{
+		EntExtract *x = &j->items[i];
+
+		x->held = held[i];
+		if (x->kind == ENT_EXTRACT_DEAD && !x->held)
+			x->kind = ENT_EXTRACT_NOTHING;
+	}
+}
+
 bool
-ent_extract(EntRelation *rel, Oid role, const bool *may, Snapshot snapshot,
+ent_extract(EntRelation *rel, const EntExtractFor *whom, Snapshot snapshot,
 			EntExtract *items, int n)
 {
-	Job			j = {.rel = rel, .role = role, .may = may, .items = items,
-	.n = n, .snapshot = snapshot};
+	Job			j = {.rel = rel, .whom = whom, .items = items, .n = n,
+	.snapshot = snapshot};
 	Datum	   *keys = palloc(n * sizeof(Datum));
 	bool		pending;
 
@@ -389,11 +437,12 @@ ent_extract(EntRelation *rel, Oid role, const bool *may, Snapshot snapshot,
 
 	read_versions(&j);
 	read_graves(&j);
-	tell_gone(&j);
+	read_held(&j);
 	for (int i = 0; i < n; i++)
 		if (j.versions[i].found || items[i].kind == ENT_EXTRACT_FULL)
 			decide(&j, i);
 	pending = read_pending(&j);
-	ent_query_as(role, read_rows, &j);
+	ent_query_as(whom->role, read_rows, &j);
+	tell_gone(&j);
 	return pending;
 }

@@ -21,8 +21,20 @@ typedef enum EntExtractKind
 	ENT_EXTRACT_NOTHING = 0,	/* gone without trace, or not for this role */
 	ENT_EXTRACT_DEAD,			/* tombstone; with an heir it lives on as his */
 	ENT_EXTRACT_DELTA,
-	ENT_EXTRACT_FULL			/* with an heir: what it was last */
+	ENT_EXTRACT_FULL,			/* with an heir: what it was last */
+	ENT_EXTRACT_WITHDRAWN		/* it may live, but not for this role */
 } EntExtractKind;
+
+/* For whom. */
+typedef struct EntExtractFor
+{
+	int32		peer;
+	Oid			role;
+	const bool *may;			/* by column: the role may see it */
+	bool		partial;		/* nothing is told of what the peer does not hold
+								 * (ent_shown_held) and may not see now */
+	bool		nothing;		/* it may see no row */
+} EntExtractFor;
 
 typedef struct EntExtract
 {
@@ -35,6 +47,7 @@ typedef struct EntExtract
 								 * long ago that it has left no trace */
 	/* answered */
 	EntExtractKind kind;
+	bool		held;			/* partial: the peer has been told of it */
 	bool		passed;			/* born again under another owner, not yet folded:
 								 * what the row holds is not this owner's */
 	int32		epoch;
@@ -48,13 +61,12 @@ typedef struct EntExtract
 } EntExtract;
 
 /*
- * Answers n questions about one table. may: columns the role may see (by
- * column). SPI connected; answers live in the SPI procedure's context, and may point
+ * Answers n questions about one table. SPI connected; answers live in the SPI procedure's context, and may point
  * to TOASTed values: the caller keeps the snapshot registered until it is done with them.
  * Returns true when a change not yet folded went in: it may be an asynchronous commit,
  * so nothing may leave before what is visible now is durable.
  */
-extern bool ent_extract(EntRelation *rel, Oid role, const bool *may,
+extern bool ent_extract(EntRelation *rel, const EntExtractFor *whom,
 						Snapshot snapshot, EntExtract *items, int n);
 
 #endif							/* ENT_STEP_EXTRACT_H */

@@ -31,7 +31,7 @@
 	"o.sure, o.told, o.nearest, o.lost, " \
 	"EXISTS (SELECT 1 FROM entanglement.arrears a WHERE a.owner OPERATOR(pg_catalog.=) o.no), " \
 	"(SELECT s.peers FROM entanglement.speaker s WHERE s.owner OPERATOR(pg_catalog.=) o.no), " \
-	"o.gone_as IS NOT NULL " \
+	"o.gone_as IS NOT NULL, o.partial " \
 	"FROM entanglement.owner o "
 
 static EntQuery all_query = {
@@ -61,10 +61,10 @@ static EntQuery count_query = {
 static EntQuery route_query = {
 	"UPDATE entanglement.owner SET "
 	"peer = CASE WHEN $2 OPERATOR(pg_catalog.<>) 0 THEN $2 END, distance = $3, nearest = $4, "
-	"lost = $5, name = $6, "
+	"lost = $5, name = $6, partial = $7, "
 	"serial = CASE WHEN peer OPERATOR(pg_catalog.=) $2 THEN serial ELSE sure END "
 	"WHERE no OPERATOR(pg_catalog.=) $1 AND NOT local",
-	6, {INT4OID, INT4OID, INT4OID, INT4OID, BOOLOID, TEXTOID}, NULL
+	7, {INT4OID, INT4OID, INT4OID, INT4OID, BOOLOID, TEXTOID, BOOLOID}, NULL
 };
 static EntQuery lose_query = {
 	"UPDATE entanglement.owner SET lost = true "
@@ -151,6 +151,7 @@ owner_at(uint64 row, MemoryContext context)
 	o->arrears = ent_query_bool(row, 15);
 	read_speakers(o, row, 16, context);
 	o->gone = ent_query_bool(row, 17);
+	o->partial = ent_query_bool(row, 18);
 	return o;
 }
 
@@ -280,11 +281,11 @@ ent_owner_may_speak(const EntOwner *o, int32 peer)
 
 void
 ent_owner_set_route(int32 no, int32 peer, int32 distance, int32 nearest,
-					bool lost, const char *name)
+					bool lost, bool partial, const char *name)
 {
-	Datum		args[6] = {Int32GetDatum(no), Int32GetDatum(peer),
+	Datum		args[7] = {Int32GetDatum(no), Int32GetDatum(peer),
 		Int32GetDatum(distance), Int32GetDatum(nearest), BoolGetDatum(lost),
-	CStringGetTextDatum(name)};
+	CStringGetTextDatum(name), BoolGetDatum(partial)};
 
 	ent_query_run(&route_query, args, NULL, SPI_OK_UPDATE, NULL);
 }

@@ -26,6 +26,7 @@ typedef struct EntOwner
 	int32		distance;
 	int32		nearest;		/* remote: least distance since told was reached */
 	bool		lost;			/* remote: the route's own route leads nowhere */
+	bool		partial;		/* remote: the route gives some of its objects only */
 	bool		arrears;		/* some table is incomplete: make no claims */
 	bool		pinned;			/* only these peers may speak for it: */
 	int			nspeakers;
@@ -75,7 +76,8 @@ extern void ent_owner_invalidate(void);
 extern int64 ent_owner_count(void);
 /* Route of a remote owner as rule/route.h decided; peer 0: none. */
 extern void ent_owner_set_route(int32 no, int32 peer, int32 distance,
-								int32 nearest, bool lost, const char *name);
+								int32 nearest, bool lost, bool partial,
+								const char *name);
 /*
  * A peer's link is new: routes through it that it does not offer any more (not
  * among the ids, a uuid[]) lead nowhere.

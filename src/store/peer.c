@@ -87,6 +87,10 @@ static EntQuery delete_queries[] = {
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.resend WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.shown WHERE peer OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.holding WHERE peer OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.violation WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	/* what was pinned to it alone stays pinned: to nobody */

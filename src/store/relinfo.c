@@ -53,6 +53,24 @@ mark(Oid relid)
 		}
 }
 
+bool
+ent_relinfo_knows(Oid relid)
+{
+	HASH_SEQ_STATUS seq;
+	Entry	   *e;
+
+	if (entries == NULL)
+		return false;
+	hash_seq_init(&seq, entries);
+	while ((e = hash_seq_search(&seq)) != NULL)
+		if (e->relid == relid)
+		{
+			hash_seq_term(&seq);
+			return true;
+		}
+	return false;
+}
+
 static void
 relation_invalidated(Oid relid)
 {

@@ -92,6 +92,8 @@ extern EntRelation *ent_relinfo_by_name(const char *schema, const char *name);
  */
 extern EntRelation *ent_relinfo_read(int32 no);
 extern EntRelation *ent_relinfo_read_by_oid(Oid relid);
+/* Is it cached here? Touches no catalog: for watchers. */
+extern bool ent_relinfo_knows(Oid relid);
 /* All synchronized tables: List of EntRelation *, in the current context. */
 extern List *ent_relinfo_all(void);
 

@@ -1,0 +1,69 @@
+/*
+ * guard/show.c
+ *	  What a peer is shown of a table, as its role's rights are now.
+ *
+ * A table is shown in part when anything but SELECT decides about its rows. Changes
+ * of what decides are heard of as the catalogs' caches are: a session that changes a
+ * policy keeps the table locked until it has said so, so whoever sees a row that
+ * was written under the new policy has been told of that policy before.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "utils/inval.h"
+#include "utils/rls.h"
+#include "utils/syscache.h"
+
+#include "guard/policy.h"
+#include "guard/show.h"
+#include "store/catalog.h"
+#include "store/shown.h"
+
+static uint64 version = 1;
+
+void
+ent_show_table(EntRelation *rel, int32 peer, Oid role, bool *may,
+			   EntShow *show)
+{
+	memset(show, 0, sizeof(EntShow));
+	show->sees = ent_policy_columns(rel, role, may);
+	if (!show->sees)
+		return;
+	if (check_enable_rls(rel->relid, role, true) == RLS_ENABLED)
+	{
+		show->partial = true;
+		show->digest = ent_shown_policies(rel->relid, role);
+		show->digest = (int64) hash_combine64((uint64) show->digest,
+											  hash_uint32_extended(role, 0));
+	}
+}
+
+static void
+relation_invalidated(Oid relid)
+{
+	if (relid == InvalidOid || ent_relinfo_knows(relid))
+		version++;
+}
+
+static void
+catalog_invalidated(Datum arg, int cacheid, uint32 hash)
+{
+	version++;
+}
+
+uint64
+ent_show_version(void)
+{
+	AcceptInvalidationMessages();
+	return version;
+}
+
+void
+ent_show_init(void)
+{
+	ent_catalog_watch(relation_invalidated);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, catalog_invalidated, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, catalog_invalidated, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMMEMROLE, catalog_invalidated, (Datum) 0);
+}

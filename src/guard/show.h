@@ -1,0 +1,34 @@
+/*
+ * guard/show.h
+ *	  What a peer is shown of a table, as its role's rights are now.
+ */
+#ifndef ENT_GUARD_SHOW_H
+#define ENT_GUARD_SHOW_H
+
+#include "postgres.h"
+
+#include "store/relinfo.h"
+
+typedef struct EntShow
+{
+	bool		sees;			/* the table: its key, and columns as in may */
+	bool		partial;		/* some of its rows, if any */
+	int64		digest;			/* partial: of all that decides which; a row may be
+								 * seen now that could not before only if this is
+								 * another one, or the row was changed */
+} EntShow;
+
+/* may: by column, filled. SPI connected. */
+extern void ent_show_table(EntRelation *rel, int32 peer, Oid role, bool *may,
+						   EntShow *show);
+
+/*
+ * Grows, within this process, when anything that ent_show_table depends on may
+ * have changed: who sees another one than before asks again. Takes in what
+ * other sessions have committed.
+ */
+extern uint64 ent_show_version(void);
+
+extern void ent_show_init(void);	/* registers callbacks, from _PG_init */
+
+#endif							/* ENT_GUARD_SHOW_H */

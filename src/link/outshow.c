@@ -1,0 +1,159 @@
+/*
+ * link/outshow.c
+ *	  The sending end: what the peer may see of each table, and what becomes of
+ *	  what it holds when that changes.
+ *
+ * Rights are looked at before each batch, and before each piece of one: a change is
+ * known before anything that was written after it can be read. When the rules are
+ * other ones than the peer was last shown the table under, all its objects are
+ * looked at again (a review), and what they hide is withdrawn.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/memutils.h"
+
+#include "base/guc.h"
+#include "guard/show.h"
+#include "link/outbound_private.h"
+#include "step/extract.h"
+#include "store/query.h"
+#include "store/shown.h"
+
+bool
+ent_outbound_show_due(const EntOutbound *ob)
+{
+	return TimestampDifferenceExceeds(ob->show_at, GetCurrentTimestamp(),
+									  ent_policy_interval);
+}
+
+void
+ent_outbound_look_at_rights(EntOutbound *ob)
+{
+	uint64		version = ent_show_version();
+
+	ob->show_at = GetCurrentTimestamp();
+	if (ob->show_version == version)
+		return;
+	ob->show_version = version;
+	if (!ob->adverts_due)
+		ob->adverts_position = ob->ring_position;
+	ob->adverts_due = true;
+}
+
+void
+ent_outbound_look_anew(EntOutbound *ob, int32 rel)
+{
+	EntOutTable *t = hash_search(ob->tables, &rel, HASH_FIND, NULL);
+
+	if (t != NULL)
+		t->show_version = 0;
+	ob->show_version = 0;
+}
+
+/* Other rules than it was last shown under: everything is looked at again. */
+static void
+review(EntOutbound *ob, int32 rel, EntShown *shown, const EntShown *now)
+{
+	if (shown->kind == ENT_SHOWN_ALL)
+		ent_shown_fill(ob->peer, rel);
+	shown->kind = ENT_SHOWN_SOME;
+	shown->target = now->target;
+	shown->digest = now->digest;
+	ent_shown_put(ob->peer, rel, shown);
+	ent_shown_review(ob->peer, rel);
+	ob->resend_due = true;
+	if (ent_shown_reviewed(ob->peer, rel))
+		shown->kind = shown->target;
+}
+
+/* What counts from now on, written down if it is news. */
+static EntShownKind
+compare(EntOutbound *ob, int32 rel, const EntShow *show)
+{
+	EntShown	shown;
+	EntShown	now = {.digest = show->digest};
+
+	now.target = !show->sees ? ENT_SHOWN_NOTHING :
+		show->partial ? ENT_SHOWN_SOME : ENT_SHOWN_ALL;
+	now.kind = now.target;
+	if (ent_shown_get(ob->peer, rel, &shown))
+	{
+		if (shown.target != now.target || shown.digest != now.digest)
+			review(ob, rel, &shown, &now);
+		return shown.kind;
+	}
+	if (show->sees)
+		ent_shown_put(ob->peer, rel, &now);
+	return now.kind;
+}
+
+bool
+ent_outbound_show_table(EntOutbound *ob, EntRelation *rel, EntOutTable *t)
+{
+	uint64		version = ent_show_version();
+	EntShow		show;
+	EntShownKind kind;
+
+	if (t->show_version == version && t->generation == rel->generation)
+		return !t->withheld;
+	if (t->ncolumns < rel->ncolumns || t->may == NULL)
+		t->may = MemoryContextAlloc(ob->context, rel->ncolumns * sizeof(bool));
+	ent_show_table(rel, ob->peer, ob->role, t->may, &show);
+	kind = compare(ob, rel->no, &show);
+	t->ncolumns = rel->ncolumns;
+	t->generation = rel->generation;
+	t->show_version = version;
+	t->partial = kind == ENT_SHOWN_SOME;
+	t->nothing = t->partial && !show.sees;
+	/* its name and its key are known to the peer, which holds rows of it */
+	for (int i = 0; t->nothing && i < rel->ncolumns; i++)
+		t->may[i] = rel->columns[i].key > 0;
+	return show.sees || t->nothing;
+}
+
+EntExtractFor
+ent_outbound_whom(const EntOutbound *ob, const EntOutTable *t)
+{
+	EntExtractFor whom = {
+		.peer = ob->peer, .role = ob->role, .may = t->may,
+		.partial = t->partial, .nothing = t->nothing
+	};
+
+	return whom;
+}
+
+Datum
+ent_outbound_key(const uint8 *key, size_t keylen)
+{
+	bytea	   *b = palloc(VARHDRSZ + keylen);
+
+	SET_VARSIZE(b, VARHDRSZ + keylen);
+	memcpy(VARDATA(b), key, keylen);
+	return PointerGetDatum(b);
+}
+
+void
+ent_outbound_settle_forgotten(EntOutbound *ob)
+{
+	int			n = list_length(ob->flight_forgotten);
+	Datum	   *keys = palloc((n + 1) * sizeof(Datum));
+
+	for (int i = 0, m = 0; i < n; i++)
+	{
+		EntOutLate *f = list_nth(ob->flight_forgotten, i);
+		EntOutLate *next = i + 1 < n ? list_nth(ob->flight_forgotten, i + 1) : NULL;
+
+		keys[m++] = PointerGetDatum(f->key);
+		if (next != NULL && next->rel == f->rel)
+			continue;
+		ent_shown_release(ob->peer, f->rel,
+						  ent_query_array(BYTEAOID, keys, NULL, m));
+		m = 0;
+	}
+	for (int i = 0; i < n; i++)
+		pfree(((EntOutLate *) list_nth(ob->flight_forgotten, i))->key);
+	list_free_deep(ob->flight_forgotten);
+	ob->flight_forgotten = NIL;
+	pfree(keys);
+}

@@ -1,0 +1,198 @@
+/*
+ * store/shown.c
+ *	  What peers have been shown of each table: whole, or in part, and then which
+ *	  objects (I5).
+ *
+ * Only the process that sends to a peer writes what is held by it. It is read
+ * as it is now, not under the snapshot of the rows: what was sent a moment ago is held.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+
+#include "store/query.h"
+#include "store/shown.h"
+
+static EntQuery get_query = {
+	"SELECT kind, target, digest FROM entanglement.shown "
+	"WHERE peer OPERATOR(pg_catalog.=) $1 AND rel OPERATOR(pg_catalog.=) $2",
+	2, {INT4OID, INT4OID}, NULL
+};
+static EntQuery put_query = {
+	"INSERT INTO entanglement.shown (peer, rel, kind, target, digest) "
+	"VALUES ($1, $2, $3, $4, $5) ON CONFLICT (peer, rel) DO UPDATE "
+	"SET kind = EXCLUDED.kind, target = EXCLUDED.target, digest = EXCLUDED.digest",
+	5, {INT4OID, INT4OID, CHAROID, CHAROID, INT8OID}, NULL
+};
+/* Also what has died and may not have been told. */
+static EntQuery fill_query = {
+	"INSERT INTO entanglement.holding (peer, rel, key) "
+	"SELECT $1, $2, o.key FROM entanglement.object o WHERE o.rel OPERATOR(pg_catalog.=) $2 "
+	"UNION ALL "
+	"SELECT $1, $2, t.key FROM entanglement.tombstone t WHERE t.rel OPERATOR(pg_catalog.=) $2 "
+	"ON CONFLICT DO NOTHING",
+	2, {INT4OID, INT4OID}, NULL
+};
+static EntQuery review_query = {
+	"INSERT INTO entanglement.resend AS s (peer, owner, rel, compare) "
+	"SELECT $1, o.no, $2, false FROM entanglement.owner o "
+	"WHERE o.local OR o.peer IS NULL OR o.peer OPERATOR(pg_catalog.<>) $1 "
+	"ON CONFLICT (peer, owner, rel) DO UPDATE SET round = s.round OPERATOR(pg_catalog.+) 1",
+	2, {INT4OID, INT4OID}, NULL
+};
+static EntQuery review_all_query = {
+	"INSERT INTO entanglement.resend AS s (peer, owner, rel, compare) "
+	"SELECT $1, o.no, w.rel, false FROM entanglement.shown w, entanglement.owner o "
+	"WHERE w.peer OPERATOR(pg_catalog.=) $1 AND w.kind OPERATOR(pg_catalog.=) 's'::pg_catalog.\"char\" "
+	"AND (o.local OR o.peer IS NULL OR o.peer OPERATOR(pg_catalog.<>) $1) "
+	"ON CONFLICT (peer, owner, rel) DO UPDATE SET round = s.round OPERATOR(pg_catalog.+) 1",
+	1, {INT4OID}, NULL
+};
+static EntQuery reviewed_query = {
+	"UPDATE entanglement.shown w SET kind = w.target "
+	"WHERE w.peer OPERATOR(pg_catalog.=) $1 AND w.rel OPERATOR(pg_catalog.=) $2 "
+	"AND w.kind OPERATOR(pg_catalog.<>) w.target "
+	"AND NOT EXISTS (SELECT 1 FROM entanglement.resend s "
+	"WHERE s.peer OPERATOR(pg_catalog.=) $1 AND s.rel OPERATOR(pg_catalog.=) $2)",
+	2, {INT4OID, INT4OID}, NULL
+};
+static EntQuery forget_query = {
+	"DELETE FROM entanglement.holding WHERE peer OPERATOR(pg_catalog.=) $1 "
+	"AND rel OPERATOR(pg_catalog.=) $2",
+	2, {INT4OID, INT4OID}, NULL
+};
+static EntQuery held_query = {
+	"SELECT u.n FROM pg_catalog.unnest($3) WITH ORDINALITY AS u(key, n), LATERAL ("
+	"SELECT 1 FROM entanglement.holding h WHERE h.peer OPERATOR(pg_catalog.=) $1 "
+	"AND h.rel OPERATOR(pg_catalog.=) $2 AND h.key OPERATOR(pg_catalog.=) u.key "
+	"OFFSET 0) h",
+	3, {INT4OID, INT4OID, BYTEAARRAYOID}, NULL
+};
+static EntQuery hold_query = {
+	"INSERT INTO entanglement.holding (peer, rel, key) "
+	"SELECT $1, $2, u.key FROM pg_catalog.unnest($3) AS u(key) ON CONFLICT DO NOTHING",
+	3, {INT4OID, INT4OID, BYTEAARRAYOID}, NULL
+};
+static EntQuery release_query = {
+	"DELETE FROM entanglement.holding WHERE peer OPERATOR(pg_catalog.=) $1 "
+	"AND rel OPERATOR(pg_catalog.=) $2 AND key OPERATOR(pg_catalog.=) ANY ($3)",
+	3, {INT4OID, INT4OID, BYTEAARRAYOID}, NULL
+};
+static EntQuery policies_query = {
+	"WITH RECURSIVE up(role) AS (SELECT $2 UNION "
+	"SELECT m.roleid FROM pg_catalog.pg_auth_members m "
+	"JOIN up ON m.member OPERATOR(pg_catalog.=) up.role) "
+	"SELECT pg_catalog.hashtextextended(pg_catalog.concat_ws('|', "
+	"(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', p.oid, p.polcmd, "
+	"p.polpermissive, p.polroles, p.polqual), ';' ORDER BY p.oid) "
+	"FROM pg_catalog.pg_policy p WHERE p.polrelid OPERATOR(pg_catalog.=) $1), "
+	"(SELECT pg_catalog.string_agg(m::pg_catalog.text, ';' ORDER BY m.member, m.roleid) "
+	"FROM pg_catalog.pg_auth_members m JOIN up ON m.member OPERATOR(pg_catalog.=) up.role)), 0)",
+	2, {OIDOID, OIDOID}, NULL
+};
+
+bool
+ent_shown_get(int32 peer, int32 rel, EntShown *shown)
+{
+	Datum		args[2] = {Int32GetDatum(peer), Int32GetDatum(rel)};
+	bool		null,
+				found;
+
+	ent_query_run(&get_query, args, NULL, SPI_OK_SELECT, NULL);
+	found = SPI_processed > 0;
+	if (found)
+	{
+		shown->kind = DatumGetChar(ent_query_datum(0, 1, &null));
+		shown->target = DatumGetChar(ent_query_datum(0, 2, &null));
+		shown->digest = ent_query_int8(0, 3, NULL);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return found;
+}
+
+void
+ent_shown_put(int32 peer, int32 rel, const EntShown *shown)
+{
+	Datum		args[5] = {Int32GetDatum(peer), Int32GetDatum(rel),
+		CharGetDatum((char) shown->kind), CharGetDatum((char) shown->target),
+	Int64GetDatum(shown->digest)};
+
+	ent_query_run(&put_query, args, NULL, SPI_OK_INSERT, NULL);
+}
+
+void
+ent_shown_fill(int32 peer, int32 rel)
+{
+	Datum		args[2] = {Int32GetDatum(peer), Int32GetDatum(rel)};
+
+	ent_query_run(&fill_query, args, NULL, SPI_OK_INSERT, NULL);
+}
+
+void
+ent_shown_review(int32 peer, int32 rel)
+{
+	Datum		args[2] = {Int32GetDatum(peer), Int32GetDatum(rel)};
+
+	ent_query_run(&review_query, args, NULL, SPI_OK_INSERT, NULL);
+}
+
+void
+ent_shown_review_all(int32 peer)
+{
+	Datum		args[1] = {Int32GetDatum(peer)};
+
+	ent_query_run(&review_all_query, args, NULL, SPI_OK_INSERT, NULL);
+}
+
+bool
+ent_shown_reviewed(int32 peer, int32 rel)
+{
+	Datum		args[2] = {Int32GetDatum(peer), Int32GetDatum(rel)};
+
+	ent_query_run(&reviewed_query, args, NULL, SPI_OK_UPDATE, NULL);
+	if (SPI_processed == 0)
+		return false;
+	/* nothing is held, or all may be */
+	ent_query_run(&forget_query, args, NULL, SPI_OK_DELETE, NULL);
+	return true;
+}
+
+void
+ent_shown_held(int32 peer, int32 rel, Datum keys, bool *held)
+{
+	Datum		args[3] = {Int32GetDatum(peer), Int32GetDatum(rel), keys};
+
+	ent_query_run(&held_query, args, NULL, SPI_OK_SELECT, NULL);
+	for (uint64 row = 0; row < SPI_processed; row++)
+		held[ent_query_int8(row, 1, NULL) - 1] = true;
+	SPI_freetuptable(SPI_tuptable);
+}
+
+void
+ent_shown_hold(int32 peer, int32 rel, Datum keys)
+{
+	Datum		args[3] = {Int32GetDatum(peer), Int32GetDatum(rel), keys};
+
+	ent_query_run(&hold_query, args, NULL, SPI_OK_INSERT, NULL);
+}
+
+void
+ent_shown_release(int32 peer, int32 rel, Datum keys)
+{
+	Datum		args[3] = {Int32GetDatum(peer), Int32GetDatum(rel), keys};
+
+	ent_query_run(&release_query, args, NULL, SPI_OK_DELETE, NULL);
+}
+
+int64
+ent_shown_policies(Oid relid, Oid role)
+{
+	Datum		args[2] = {ObjectIdGetDatum(relid), ObjectIdGetDatum(role)};
+	int64		digest;
+
+	ent_query_run(&policies_query, args, NULL, SPI_OK_SELECT, NULL);
+	digest = ent_query_int8(0, 1, NULL);
+	SPI_freetuptable(SPI_tuptable);
+	return digest;
+}
