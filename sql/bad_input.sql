@@ -54,10 +54,10 @@ SELECT pg_temp.cases('entanglement.synchronize(regclass, text, integer, regclass
     '''plain'', owner_column => ''missing''', '''plain'', owner_column => ''ctid''', '''plain'', owner_column => ''id''', '');
 SELECT pg_temp.cases('entanglement.desynchronize(regclass)', 'NULL', '''missing''', '''plain''',
     '''item_view''', '''temporary''', '''far''', '''pg_class''', '''entanglement.object''', '1', '');
-SELECT pg_temp.cases('entanglement.add_peer(text, text, regrole, bigint)', 'NULL', '''''',
+SELECT pg_temp.cases('entanglement.add_peer(text, text, regrole, bigint, boolean)', 'NULL', '''''',
     'repeat(''n'', 64)', '''peer'', role => ''regress_peer''', '''x'', ''''', '''x'', ''nonsense''',
     '''x'', role => ''regress_missing''', '''x'', bandwidth => 0', '''x'', bandwidth => -1', '1', '');
-SELECT pg_temp.cases('entanglement.alter_peer(text, text, regrole, bigint, text, text, text[])',
+SELECT pg_temp.cases('entanglement.alter_peer(text, text, regrole, bigint, text, text, text[], boolean)',
     'NULL', '''missing''', '''peer'', ''''', '''peer'', ''nonsense''', '''peer'', bandwidth => 0',
     '''peer'', role => ''regress_missing''', '''peer'', fingerprint => ''''',
     '''peer'', new_name => ''''', '''peer'', reset => ''{x}''', '''peer'', reset => ''{{NULL}}''',
@@ -96,6 +96,7 @@ SELECT pg_temp.cases('entanglement.push(bytea)', 'NULL', '''''', '''garbage''', 
 SELECT pg_temp.cases('entanglement.pull(bytea, bytea)', 'NULL', '''''', '1', '');
 SELECT pg_temp.cases('entanglement.drain(text, interval)', '''missing''', '''''', '''peer'', NULL',
     '''peer'', ''-1 s''', '''peer'', ''soon''', '1', 'NULL, NULL');
+SELECT pg_temp.cases('entanglement.may_see(regrole)', '''regress_missing''', '1, 2');
 SELECT pg_temp.cases('entanglement.key_text(integer, bytea)', '(SELECT no FROM entanglement.relation), ''garbage''', '(SELECT no FROM entanglement.relation), ''''', '''x'', NULL', '');
 SELECT pg_temp.cases('entanglement.start_worker()', '1');
 SELECT pg_temp.cases('entanglement.link_states()', '1');

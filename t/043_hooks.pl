@@ -90,6 +90,17 @@ sub parked
 	return $node->sql("SELECT key, sqlstate, message, detail FROM entanglement.parked_rows ORDER BY key");
 }
 
+# What a peer causes again and again is logged each time, or once in a minute.
+sub quiet
+{
+	my ($node, $interval) = @_;
+
+	$cluster->safe_psql('postgres', "ALTER SYSTEM SET entanglement.log_interval = '$interval'");
+	$cluster->reload;
+	$node->wait_until('SHOW entanglement.log_interval', $interval, 'the setting is there');
+	return;
+}
+
 # What is counted of refusals, and the log's lines about it.
 sub violations
 {
@@ -398,12 +409,13 @@ function($bob, 'no_red', 'should_send', q("row" ->> 'v' <> 'blue'));
 $alice->wait_until("SELECT count(*) FROM item WHERE id > 1000 AND v = 'blue'", '0', 'another function: what it forbids goes');
 $alice->wait_until("SELECT count(*) FROM item WHERE id > 1000 AND v = 'red'", '3', '... what it does not comes');
 
-# an error is a no, and is told (now, since nothing was told a moment ago)
+# an error is a no, and is told
 $bob->sql('DELETE FROM entanglement.violation');
+quiet($bob, 0);
 $mark = $bob->log_mark;
 function($bob, 'no_red', 'should_send', q(1 / (((key ->> 'id')::int) % 2) = 1));
 $alice->wait_until("SELECT string_agg(DISTINCT (id % 2)::text, ' ') FROM item WHERE id > 1000", '1', 'where it fails nothing is sent');
-like($bob->log_since($mark), qr/LOG:  hook "no_red" failed on what was to be sent to the peer of owner "bob", which was held back: 22012: division by zero/, '... and the log says so');
+like($bob->log_since($mark), qr/LOG:  hook "no_red" failed on what was to be sent to the peer of owner "bob", which was refused: 22012: division by zero/, '... and the log says so');
 is($bob->sql("SELECT peer, owner, relation FROM entanglement.violations WHERE kind = 'hook failed' AND owner = 'bob'"), 'alice|bob|item', '... and violations');
 unhook($bob, $n);
 converge([ $alice, $bob ], [ 'item', 'other' ], 'without the hook all comes');

@@ -21,6 +21,7 @@
 #include "store/object.h"
 #include "store/peer.h"
 #include "store/query.h"
+#include "store/refusal.h"
 #include "store/rowjson.h"
 #include "store/value.h"
 
@@ -380,4 +381,23 @@ char *
 ent_hook_refusal_text(const EntHookRefusal *why)
 {
 	return psprintf("refused by hook \"%s\"", why->hook);
+}
+
+void
+ent_hook_note_refusal(const EntHookRefusal *why, int32 owner, int32 rel,
+					  bool sending)
+{
+	char	   *name = ent_object_owner_name(owner);
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfo(&text, "hook \"%s\" %s %s owner \"%s\"", why->hook,
+					 why->failed ? "failed on" : "refused",
+					 sending ? "what was to be sent to the peer of" :
+					 "what the peer sent of", name ? name : "?");
+	if (why->failed)
+		appendStringInfo(&text, ", which was refused: %s: %s", why->sqlstate,
+						 why->message);
+	ent_refusal_note(why->failed ? ENT_REFUSED_HOOK_FAILED : ENT_REFUSED_HOOK,
+					 owner, rel, text.data);
 }

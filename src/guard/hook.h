@@ -81,8 +81,15 @@ extern bool ent_hook_may_construct(EntHooks *hooks, int32 owner,
 								   const EntHookRow *old, const EntHookRow *new,
 								   EntHookRefusal *why);
 
-/* As the requester, and the log, is told. */
+/* As the requester, and who looks at parked rows, is told. */
 extern char *ent_hook_refusal_text(const EntHookRefusal *why);
+
+/*
+ * Notes it among what is refused (store/refusal.h): something of that owner and table
+ * that came from the peer; sending: that was to be sent to it.
+ */
+extern void ent_hook_note_refusal(const EntHookRefusal *why, int32 owner,
+								  int32 rel, bool sending);
 
 /*
  * For people: while tell is set all hooks are asked, also those behind one that

@@ -2,7 +2,8 @@
  * guard/show.c
  *	  What a peer is shown of a table, as its role's rights are now.
  *
- * A table is shown in part when anything but SELECT decides about its rows. Changes
+ * A table is shown in part when anything but SELECT decides about its rows: row-level
+ * security, or a should_send hook. Changes
  * of what decides are heard of as the catalogs' caches are: a session that changes a
  * policy keeps the table locked until it has said so, so whoever sees a row that
  * was written under the new policy has been told of that policy before.

@@ -13,7 +13,6 @@
 #include "utils/memutils.h"
 
 #include "link/inbound_private.h"
-#include "link/violation.h"
 #include "step/apply.h"
 #include "store/life.h"
 #include "store/owner.h"
@@ -148,17 +147,6 @@ apply_to(EntInbound *ib, EntInTable *t, EntInOwner *in, EntRelation *rel,
 	return a;
 }
 
-static void
-note_refusals(EntInbound *ib, EntApply *a)
-{
-	ListCell   *lc;
-
-	foreach(lc, a->refusals)
-		ent_violation_hook(&ib->violations, ib->batch, false, a->owner, a->rel->no,
-						   lfirst(lc));
-	a->refusals = NIL;
-}
-
 /* Applies the next rows of the section; a NULL: only checks them. */
 static void
 take_rows(EntInbound *ib, EntReader *body, EntInTable *t, EntInOwner *in,
@@ -179,7 +167,6 @@ take_rows(EntInbound *ib, EntReader *body, EntInTable *t, EntInOwner *in,
 	for (int i = 0; i < n; i++)
 		if (rows[i].again && list_length(ib->again) < MAX_ASKED)
 			ask_again(ib, t, in, &rows[i]);
-	note_refusals(ib, a);
 	pg_atomic_fetch_add_u64(&ib->slot->objects_received, n);
 }
 
@@ -251,5 +238,4 @@ ent_inbound_take_present(EntInbound *ib, EntReader *body)
 	ent_inbound_check(body, "present");
 	a = apply_to(ib, t, in, rel, in->sender_epoch);
 	ent_apply_present(&a, &here, p.serial);
-	note_refusals(ib, &a);
 }

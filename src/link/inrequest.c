@@ -20,7 +20,6 @@
 
 #include "base/wake.h"
 #include "link/inbound_private.h"
-#include "link/violation.h"
 #include "step/decide.h"
 #include "store/object.h"
 #include "store/owner.h"
@@ -171,12 +170,7 @@ judge(EntInbound *ib, Arrival *a, const char **state)
 		return answer;
 	if (!ent_decide(&a->asked, a->q.op == ENT_REQUEST_OP_CREATE ? &a->q.key : NULL,
 					answer))
-	{
-		if (a->asked.refusal)
-			ent_violation_hook(&ib->violations, ib->batch, false, a->asked.owner,
-							   a->q.rel, a->asked.refusal);
 		return answer;
-	}
 	*state = "applied";
 	ent_wake_collector_at_commit();
 	return NULL;
@@ -216,7 +210,13 @@ take_request(EntInbound *ib, EntReader *body)
 		return;
 	answer = judge(ib, &a, &state);
 	if (answer != NULL)
+	{
 		answer->on_the_way = a.on_the_way;
+		if (a.asked.refusal)
+			ent_hook_note_refusal(a.asked.refusal, a.asked.owner, a.q.rel, false);
+		else if (strcmp(answer->sqlstate, "42501") == 0)
+			ent_refusal_note(ENT_REFUSED_REQUEST, a.q.owner, a.q.rel, answer->message);
+	}
 	ent_request_store(&a.q, state, answer);
 }
 

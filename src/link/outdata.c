@@ -15,8 +15,8 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "base/quiet.h"
 #include "link/outbound_private.h"
-#include "link/violation.h"
 #include "guard/show.h"
 #include "step/extract.h"
 #include "store/object.h"
@@ -230,20 +230,32 @@ write_row(EntWriter *w, EntRelation *rel, EntOutTable *t, Taken *taken,
 		(row.op == ENT_ROW_DELETE && (row.flags & ENT_ROW_HEIR) == 0);
 }
 
+static void
+tell_unsendable(EntOutbound *ob, EntRelation *rel, const char *sqlstate,
+				const char *message)
+{
+	int64		more;
+	char	   *detail;
+
+	if (!ent_quiet_due(ob->peer, psprintf("unsent %s", sqlstate), rel->no, &more))
+		return;
+	detail = ent_quiet_more(more);
+	ent_shmem_set_error(ob->slot, sqlstate, message);
+	ereport(LOG, (errmsg("%s", message), detail ? errdetail("%s", detail) : 0));
+}
+
 /* A row that can never be sent is reported and left out, alone. */
 static bool
 sendable(EntOutbound *ob, EntRelation *rel, EntExtract *x)
 {
 	size_t		size = row_size(rel, x);
-	char	   *message;
 
 	if (size < ENT_WIRE_MAX_BATCH / 2)
 		return true;
-	message = psprintf("object %s of table \"%s.%s\" is too large to be sent: about %zu bytes",
-					   ent_key_text(rel, x->key, x->keylen), rel->schema,
-					   rel->name, size);
-	ent_shmem_set_error(ob->slot, "54000", message);
-	ereport(LOG, (errmsg("%s", message)));
+	tell_unsendable(ob, rel, "54000",
+					psprintf("object %s of table \"%s.%s\" is too large to be sent: about %zu bytes",
+							 ent_key_text(rel, x->key, x->keylen), rel->schema,
+							 rel->name, size));
 	return false;
 }
 
@@ -436,8 +448,7 @@ report_unsendable(Section *s, ErrorData *error)
 				 ent_key_text(s->rel, e->key, e->keylen), s->rel->schema,
 				 s->rel->name, error->message);
 
-	ent_shmem_set_error(s->ob->slot, unpack_sql_state(error->sqlerrcode), message);
-	ereport(LOG, (errmsg("%s", message)));
+	tell_unsendable(s->ob, s->rel, unpack_sql_state(error->sqlerrcode), message);
 	s->taken[0].fate = FATE_DONE;
 }
 
@@ -503,26 +514,11 @@ note_held(Section *s)
 	ForceSyncCommit();			/* precedes sending */
 }
 
-/* What hooks could not decide about was not sent. */
-static void
-note_failures(Section *s)
-{
-	List	   *notes = NIL;
-
-	for (int i = 0; i < s->n; i++)
-		if (s->taken[i].extract && s->taken[i].extract->failure)
-			ent_violation_hook(&notes, CurrentMemoryContext, true,
-							   s->taken[i].entry.owner, s->rel->no,
-							   s->taken[i].extract->failure);
-	ent_violations_record(notes, s->ob->peer, s->ob->slot);
-}
-
 static void
 settle_section(Section *s, size_t bytes)
 {
 	int			sent = 0;
 
-	note_failures(s);
 	for (int i = 0; i < s->n; i++)
 	{
 		if (s->taken[i].fate == FATE_LATER)

@@ -236,7 +236,7 @@ announce_table(EntOutbound *ob, EntWriter *w, EntRelation *rel)
 	else
 	{
 		t->known = true;		/* until the peer says otherwise */
-		t->announced = true;
+		t->announced = t->told = true;
 		t->digest = digest;
 	}
 	if (wire.columns)

@@ -403,7 +403,6 @@ apply_rows(void *section)
 
 		memset(c, 0, sizeof(Copy));
 		s->rows[i].again = false;
-		s->rows[i].refusal = NULL;
 		s->stored[i] = false;
 		c->key = ent_key_from_wire(s->a->rel, s->a->role, s->rows[i].wirekey,
 								   s->rows[i].wirekeylen, c->values);
@@ -576,9 +575,6 @@ ent_apply(EntApply *a, EntApplyRow *rows, int n)
 	if (try_rows(&s) != NULL)
 		apply_one_by_one(&s, n);
 	for (int i = 0; i < n; i++)
-	{
-		if (rows[i].refusal)
-			a->refusals = lappend(a->refusals, rows[i].refusal);
 		if (s.stored[i])
 		{
 			bool		same = rows[i].op == ENT_ROW_FULL && s.copies[i].exists &&
@@ -587,7 +583,6 @@ ent_apply(EntApply *a, EntApplyRow *rows, int n)
 			a->stored++;
 			post(a, &s.copies[i], &rows[i], same ? 0 : rows[i].serial - 1);
 		}
-	}
 }
 
 static int

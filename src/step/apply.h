@@ -34,7 +34,6 @@ typedef struct EntApplyRow
 	EntHand		from;			/* with ENT_ROW_FROM; likewise */
 	/* answered */
 	bool		again;			/* ask the sender for it in full */
-	EntHookRefusal *refusal;	/* a hook keeps it out, and that is news; or NULL */
 } EntApplyRow;
 
 typedef struct EntApply
@@ -54,8 +53,6 @@ typedef struct EntApply
 	EntHooks   *listen;			/* to be asked of each row; NULL: none */
 	EntHooks   *constructed;	/* likewise */
 	int64		stored;			/* counts rows stored (out) */
-	List	   *refusals;		/* of EntHookRefusal *: news of hooks that keep rows
-								 * out (out); in the context of the call */
 	bool		looked;			/* may_read has been found out */
 	bool		may_read;		/* the role may read all columns */
 } EntApply;

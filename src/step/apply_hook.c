@@ -30,10 +30,8 @@ refuse(EntApplyWrite *w, EntHookRefusal *why)
 		detail = psprintf("It failed with %s: %s", why->sqlstate, why->message);
 	ent_apply_note_parked(w->a, w->c, w->r, "42501", ent_hook_refusal_text(why),
 						  detail);
-	if (asked_for)
-		return;
-	w->r->refusal = palloc(sizeof(EntHookRefusal));
-	*w->r->refusal = *why;
+	if (!asked_for)
+		ent_hook_note_refusal(why, w->a->owner, w->a->rel->no, false);
 }
 
 static bool

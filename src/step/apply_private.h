@@ -105,7 +105,7 @@ extern bool ent_apply_late(EntApply *a, EntApplyRow *r);
 extern void ent_apply_note_parked(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
 								  const char *sqlstate, const char *message,
 								  const char *detail);
-/* The same, and tells the log the first time. */
+/* The same, and tells the log the first time, if it is time. */
 extern void ent_apply_park(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
 						   const char *sqlstate, const char *message,
 						   const char *detail);

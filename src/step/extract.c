@@ -386,10 +386,7 @@ hooks_agree(Job *j, EntExtract *x, const Datum *key)
 		ent_hook_may_send(j->hooks, x->owner, key, &row, &why))
 		return true;
 	if (why.failed)
-	{
-		x->failure = palloc(sizeof(EntHookRefusal));
-		*x->failure = why;
-	}
+		ent_hook_note_refusal(&why, x->owner, j->rel->no, true);
 	return false;
 }
 

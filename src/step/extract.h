@@ -49,8 +49,6 @@ typedef struct EntExtract
 	/* answered */
 	EntExtractKind kind;
 	bool		held;			/* partial: the peer has been told of it */
-	EntHookRefusal *failure;	/* a should_send hook failed, so that it is not to be
-								 * seen; or NULL */
 	bool		passed;			/* born again under another owner, not yet folded:
 								 * what the row holds is not this owner's */
 	int32		epoch;
