@@ -16,6 +16,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -28,6 +29,7 @@
 #include "store/hook.h"
 #include "store/peer.h"
 #include "store/query.h"
+#include "store/relinfo.h"
 
 PG_FUNCTION_INFO_V1(ent_sql_add_hook);
 PG_FUNCTION_INFO_V1(ent_sql_remove_hook);
@@ -146,6 +148,23 @@ peer_number(text *name)
 	return peer->no;
 }
 
+/*
+ * As with a policy: whoever writes a row from now on waits until every session has
+ * heard of the hook, so that no link can send that row without asking it.
+ */
+static void
+keep_writers_away(Oid relid)
+{
+	ListCell   *lc;
+
+	if (OidIsValid(relid))
+		LockRelationOid(relid, ShareRowExclusiveLock);
+	else
+		foreach(lc, ent_relinfo_all())
+			LockRelationOid(((EntRelation *) lfirst(lc))->relid,
+							ShareRowExclusiveLock);
+}
+
 /* Links look anew, and ask again for what was refused. */
 static void
 changed(void)
@@ -181,6 +200,8 @@ ent_sql_add_hook(PG_FUNCTION_ARGS)
 		elog(ERROR, "SPI_connect failed");
 	if (!PG_ARGISNULL(3))
 		args[3] = Int32GetDatum(peer_number(PG_GETARG_TEXT_PP(3)));
+	if (kind == ENT_HOOK_SEND)
+		keep_writers_away(PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2));
 	ent_query_run(&add_query, args, nulls, SPI_OK_INSERT_RETURNING, NULL);
 	no = ent_query_int4(0, 1, NULL);
 	changed();

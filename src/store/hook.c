@@ -15,6 +15,7 @@
 #include "executor/spi.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "store/catalog.h"
@@ -191,12 +192,18 @@ load(void)
 												"entanglement hooks",
 												ALLOCSET_SMALL_SIZES);
 
-	/* what is changed while it is read is read once more next time */
+	/*
+	 * What is changed while it is read is read once more next time; what was
+	 * changed before is seen, whatever this transaction sees else.
+	 */
 	(void) ent_catalog_oid(ENT_CATALOG_HOOK);
 	valid = true;
 	PG_TRY();
 	{
-		ent_query_run(&all_query, NULL, NULL, SPI_OK_SELECT, NULL);
+		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+		ent_query_run(&all_query, NULL, NULL, SPI_OK_SELECT, snapshot);
+		UnregisterSnapshot(snapshot);
 		for (uint64 i = 0; i < SPI_processed; i++)
 			add_to_list(read, fresh, i);
 		SPI_freetuptable(SPI_tuptable);
