@@ -88,6 +88,15 @@ SELECT pg_temp.cases('entanglement.explain_listen(text, text, regclass, text, js
     '''peer'', ''here'', 1, ''delete'', ''{}''', '''peer'', ''here'', ''item'', ''x'', ''{}''', '''peer'', ''here'', ''item'', ''delete'', NULL', '''peer'', ''here'', ''item'', ''delete'', ''1''',
     '''peer'', ''here'', ''item'', ''delete'', ''{"v": "x"}''', '''peer'', ''here'', ''item'', ''delete'', ''{"id": null}''',
     '''peer'', ''here'', ''item'', ''update'', ''{"id": 1}'', ''[]''', '''peer'', ''here'', ''item'', ''update'', ''{"id": 1}'', ''{"missing": 1}''', '');
+SELECT pg_temp.cases('entanglement.subscribe(text, regclass, text)', 'NULL, ''item''', '''peer'', NULL',
+    '''missing'', ''item''', '''peer'', ''missing''', '''peer'', ''plain''', '''peer'', ''item_view''',
+    '''peer'', 1', '''peer'', ''item'', ''''', '''peer'', ''item'', ''id =''', '''peer'', ''item'', ''id; id''',
+    '''peer'', ''item'', repeat(''x'', 8193)', '''peer''', '');
+SELECT pg_temp.cases('entanglement.unsubscribe(text, regclass)', 'NULL, ''item''', '''peer'', NULL',
+    '''missing'', ''item''', '''peer'', ''item''', '''peer'', 1', '''peer''', '');
+SELECT pg_temp.cases('entanglement.check_filter(text, regclass, regrole)', 'NULL, ''item''', '''true'', NULL',
+    '''true'', ''missing''', '''true'', ''plain''', '''true'', 1', '''true'', ''item'', 1', '''true'', ''item'', ''regress_missing''',
+    ''''', ''item''', '''id'', ''item''', '''missing'', ''item''', 'repeat(''x'', 8193), ''item''', '');
 SELECT pg_temp.cases('entanglement.verify(text)', 'NULL', '''missing''', '''''', '''peer''', '1', '');
 SELECT pg_temp.cases('entanglement.digest(bytea)', 'NULL', '''''', '''garbage''', '1', '');
 SELECT pg_temp.cases('entanglement.hello(text, bytea)', 'NULL, NULL', '''push'', NULL', '''x'', ''''',

@@ -53,7 +53,7 @@ sub send_to { return explained($bob, "item t, entanglement.explain_send(t, '$_[1
 # ---- explain_send ----
 
 my @rules = split /\n/, $bob->sql("SELECT rule FROM item t, entanglement.explain_send(t, 'alice') WHERE id = 101");
-is("@rules", 'link object route schema columns row-level security should_send decision', 'the rules, in order');
+is("@rules", 'link object route schema columns row-level security subscription should_send decision', 'the rules, in order');
 
 $bob->sql("CREATE FUNCTION guard.hook(text, text, regclass, jsonb, jsonb) RETURNS boolean LANGUAGE sql AS 'SELECT \$4 ->> ''id'' <> ''101'''");
 

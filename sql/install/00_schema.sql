@@ -250,6 +250,31 @@ CREATE TABLE entanglement.parked (
 CREATE INDEX parked_waits_for ON entanglement.parked (waits_for) WHERE waits_for IS NOT NULL;
 COMMENT ON TABLE entanglement.parked IS 'Objects that could not be stored here, and why; asked for again from time to time. foreign_key: the key is as the peer sent it, since it has no equivalent in the encoding of this database. waits_for: digest of a foreign key and the values whose coming or going would help.';
 
+-- What this node wants from a peer. relid, not a number: whoever leaves
+-- synchronization and joins it again still wants the same.
+CREATE TABLE entanglement.subscription (
+    peer integer NOT NULL,
+    relid regclass NOT NULL,
+    filter text,
+    round bigint GENERATED ALWAYS AS IDENTITY,
+    sqlstate text,
+    message text,
+    PRIMARY KEY (peer, relid)
+);
+COMMENT ON TABLE entanglement.subscription IS 'Tables that are wanted from a peer, instead of all, and which of their rows. round: each wish has another one. sqlstate: what the peer said became of it, 00000 it is in force, NULL nothing yet.';
+
+CREATE TABLE entanglement.wanted (
+    peer integer NOT NULL,
+    rel integer NOT NULL,
+    filter text,
+    round bigint NOT NULL,
+    sqlstate text,
+    message text,
+    PRIMARY KEY (peer, rel)
+);
+COMMENT ON TABLE entanglement.wanted IS 'What peers said they want from us: a row with rel 0 says that it is nothing but the others. sqlstate: why the filter is refused, 00000 it is in force, NULL it has not been looked at.';
+
+COMMENT ON SEQUENCE entanglement.subscription_round_seq IS 'Rounds of subscriptions.';
 COMMENT ON SEQUENCE entanglement.handover_no_seq IS 'Order of hand-overs.';
 COMMENT ON SEQUENCE entanglement.owner_no_seq IS 'Local numbers of owners.';
 COMMENT ON SEQUENCE entanglement.relation_no_seq IS 'Local numbers of synchronized tables.';

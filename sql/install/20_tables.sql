@@ -105,6 +105,8 @@ BEGIN
                 HINT = 'End its synchronization first, with entanglement.desynchronize.';
         END IF;
     END IF;
+    DELETE FROM entanglement.subscription s USING pg_event_trigger_dropped_objects() d
+     WHERE d.classid = 'pg_class'::regclass AND d.objid = s.relid::oid AND d.objsubid = 0;
     IF cardinality(gone) = 0 THEN
         RETURN;
     END IF;
@@ -117,6 +119,7 @@ BEGIN
     DELETE FROM entanglement.inherited WHERE rel = ANY (gone);
     DELETE FROM entanglement.arrears WHERE rel = ANY (gone);
     DELETE FROM entanglement.resend WHERE rel = ANY (gone);
+    DELETE FROM entanglement.wanted WHERE rel = ANY (gone);
     DELETE FROM entanglement.shown WHERE rel = ANY (gone);
     DELETE FROM entanglement.holding WHERE rel = ANY (gone);
     DELETE FROM entanglement.owed WHERE rel = ANY (gone);

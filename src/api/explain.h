@@ -12,6 +12,7 @@
 #include "nodes/execnodes.h"
 
 #include "guard/hook.h"
+#include "guard/show.h"
 #include "step/decide.h"
 #include "store/owner.h"
 #include "store/peer.h"
@@ -35,9 +36,10 @@ typedef struct EntExplain
 	EntOwner   *owner;			/* NULL: the row is no object */
 	bool	   *may;			/* by column: the role may SELECT it */
 	bool		readable;		/* ... the key, and use the schema */
-	/* explain_send */
+	EntShow		show;			/* explain_send */
 	Datum		key[ENT_WIRE_MAX_KEYS];
 	bool		visible;
+	bool		wanted;
 	EntHookRow	row;			/* if it is */
 	/* explain_listen */
 	EntAsked	asked;

@@ -177,7 +177,7 @@ read_old(void *arg)
 	Datum	   *values = palloc0((x->rel->ncolumns + 1) * sizeof(Datum));
 	bool	   *nulls = palloc0((x->rel->ncolumns + 1) * sizeof(bool));
 
-	if (ent_rowquery_read(x->rel, x->may, x->asked.key, NULL, values, nulls))
+	if (ent_rowquery_read(x->rel, x->may, NULL, x->asked.key, NULL, values, nulls))
 		x->old = (EntHookRow) {x->may, values, nulls};
 }
 

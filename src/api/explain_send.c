@@ -14,7 +14,6 @@
 
 #include "api/explain.h"
 #include "api/row.h"
-#include "guard/policy.h"
 #include "store/object.h"
 #include "store/query.h"
 #include "store/rowquery.h"
@@ -79,8 +78,54 @@ read_row(void *arg)
 {
 	EntExplain *x = arg;
 
-	x->visible = ent_rowquery_read(x->rel, x->may, x->key, NULL,
+	x->visible = ent_rowquery_read(x->rel, x->may, NULL, x->key, NULL,
 								   (Datum *) x->row.values, (bool *) x->row.nulls);
+}
+
+/* What the filter is about, as the peer's role. */
+static void
+match(void *arg)
+{
+	EntExplain *x = arg;
+
+	x->wanted = ent_rowquery_visible(x->rel, x->show.filter, x->key);
+}
+
+static void
+match_as_role(void *arg)
+{
+	EntExplain *x = arg;
+	int			level = ent_value_enter();
+
+	ent_query_as(x->peer->role, match, x);
+	ent_value_leave(level);
+}
+
+/* The peer's subscription, as it last said. */
+static void
+ask_subscription(EntExplain *x)
+{
+	EntWish    *wish = x->show.wish;
+	ErrorData  *error;
+
+	if (x->show.nothing)
+		ent_explain_say(x, ENT_VERDICT_NO, "%s%s", wish == NULL ?
+						"the peer wants other tables, not this one" :
+						"its filter is refused: ", wish == NULL ? "" : x->show.message);
+	else if (wish == NULL)
+		ent_explain_say(x, ENT_VERDICT_YES, "the peer wants everything");
+	else if (x->show.filter == NULL)
+		ent_explain_say(x, ENT_VERDICT_YES, "the peer wants the whole table");
+	else if (!x->visible)
+		ent_explain_say(x, ENT_VERDICT_NEUTRAL, "not asked: there is nothing to be sent");
+	else
+	{
+		error = ent_query_attempt(match_as_role, x);
+		ent_explain_say(x, x->wanted ? ENT_VERDICT_YES : ENT_VERDICT_NO,
+						"the row %s the peer's filter: %s%s%s",
+						x->wanted ? "matches" : "does not match", wish->filter,
+						error ? ", which fails: " : "", error ? error->message : "");
+	}
 }
 
 static void
@@ -134,6 +179,7 @@ static const EntExplainRule rules[] = {
 	{"schema", ent_explain_schema},
 	{"columns", ask_columns},
 	{"row-level security", ask_security},
+	{"subscription", ask_subscription},
 	{"should_send", ask_hooks},
 };
 
@@ -175,7 +221,8 @@ ent_sql_explain_send(PG_FUNCTION_ARGS)
 	memcpy(x.key, key, sizeof(key));
 	x.owner = owner_of(&x);
 	x.may = palloc0((rel->ncolumns + 1) * sizeof(bool));
-	x.readable = ent_policy_columns(rel, x.peer->role, x.may);
+	ent_show_table(rel, x.peer->no, x.peer->role, x.may, &x.show);
+	x.readable = x.show.sees;
 	level = ent_query_plain_path();
 	ent_explain_ask(&x, rules, lengthof(rules));
 	AtEOXact_GUC(true, level);

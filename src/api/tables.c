@@ -70,6 +70,7 @@ static EntQuery remove_queries[] = {
 	{"DELETE FROM entanglement.tombstone WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.arrears WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.resend WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.wanted WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owed WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.shown WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.holding WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},

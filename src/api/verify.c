@@ -82,7 +82,7 @@ ent_sql_digest(PG_FUNCTION_ARGS)
 		elog(ERROR, "SPI_connect failed");
 	peer = caller();
 	MemoryContextSwitchTo(context);
-	answer = ent_digest_answer(peer->role, VARDATA_ANY(question),
+	answer = ent_digest_answer(peer, VARDATA_ANY(question),
 							   VARSIZE_ANY_EXHDR(question));
 	SPI_finish();
 	PG_RETURN_BYTEA_P(answer);

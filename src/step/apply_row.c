@@ -74,7 +74,7 @@ has_values(EntApplyWrite *w)
 	}
 	/* at least the key, to see whether it is there */
 	set[rel->keys[0]] |= !any;
-	if (!ent_rowquery_read(rel, set, w->c->values, NULL, values, nulls))
+	if (!ent_rowquery_read(rel, set, NULL, w->c->values, NULL, values, nulls))
 		return false;
 	for (int i = 0; i < rel->ncolumns; i++)
 	{
@@ -135,7 +135,7 @@ take_out(EntApplyWrite *w)
 		rest[i] = !w->r->set[i];
 		any |= rest[i];
 	}
-	if (any && !ent_rowquery_read(rel, rest, c->values, NULL, c->old,
+	if (any && !ent_rowquery_read(rel, rest, NULL, c->values, NULL, c->old,
 								  c->old_nulls))
 		return ENT_APPLY_MISSING;
 	c->taken_out = ent_rowquery_delete(rel, c->values) > 0;
@@ -156,8 +156,8 @@ read_row(EntApplyWrite *w)
 {
 	Reading    *r = (Reading *) w;
 
-	return ent_rowquery_read(w->a->rel, r->may, w->c->values, NULL, r->values,
-							 r->nulls) ? ENT_APPLY_SAME : ENT_APPLY_MISSING;
+	return ent_rowquery_read(w->a->rel, r->may, NULL, w->c->values, NULL,
+							 r->values, r->nulls) ? ENT_APPLY_SAME : ENT_APPLY_MISSING;
 }
 
 static EntApplyOutcome

@@ -50,7 +50,7 @@ read_row(EntAsked *asked, EntHooks *hooks, const Datum *key)
 	EntHookRow *row = palloc(sizeof(EntHookRow));
 
 	if (may == NULL ||
-		!ent_rowquery_read(asked->rel, may, key, NULL, values, nulls))
+		!ent_rowquery_read(asked->rel, may, NULL, key, NULL, values, nulls))
 		return NULL;
 	*row = (EntHookRow) {may, values, nulls};
 	return row;

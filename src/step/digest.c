@@ -17,6 +17,7 @@
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
+#include "guard/hook.h"
 #include "step/digest.h"
 #include "store/changelog.h"
 #include "store/keytype.h"
@@ -28,7 +29,7 @@
 #define MAX_OBJECTS	1000		/* read at a time */
 
 static EntQuery objects_query = {
-	"SELECT o.key, o.owner, o.epoch, o.serial, w.id "
+	"SELECT o.key, o.owner, o.epoch, o.serial, w.id, w.peer "
 	"FROM entanglement.object o JOIN entanglement.owner w "
 	"ON w.no OPERATOR(pg_catalog.=) o.owner "
 	"WHERE o.rel OPERATOR(pg_catalog.=) $1 "
@@ -46,6 +47,7 @@ typedef struct Object
 	int32		epoch;
 	int64		serial;
 	pg_uuid_t	id;				/* of the owner */
+	bool		theirs;			/* he comes from the peer */
 } Object;
 
 typedef struct Walk
@@ -54,6 +56,7 @@ typedef struct Walk
 	EntKeySet	unfolded;
 	pg_cryptohash_ctx *hash;
 	bool	   *read;			/* by column: to be read */
+	EntHooks   *hooks;			/* that decide which may be sent; NULL: none */
 	Object	   *objects;		/* of this chunk */
 	int			n;
 	MemoryContext row;
@@ -134,6 +137,64 @@ hash_row(Walk *s, const Object *o, const uint8 *key, size_t keylen,
 
 /* ---- objects ---- */
 
+typedef struct Read
+{
+	Walk	   *walk;
+	const char *filter;
+	Datum	   *key;
+	Datum	   *values;
+	bool	   *nulls;
+	bool		found;
+} Read;
+
+static void
+read_row(void *arg)
+{
+	Read	   *r = arg;
+	EntDigestJob *job = r->walk->job;
+
+	r->found = ent_rowquery_read(job->rel, r->walk->read, r->filter, r->key,
+								 job->snapshot, r->values, r->nulls);
+}
+
+/* They are told all that the role may see, whichever columns are compared. */
+static bool
+hooks_agree(Walk *s, const Object *o, const Datum *key)
+{
+	EntRelation *rel = s->job->rel;
+	const bool *may;
+	Datum	   *values;
+	bool	   *nulls;
+	EntHookRow	row;
+	EntHookRefusal ignored;
+
+	if (s->hooks == NULL)
+		return true;
+	may = ent_hooks_visible(s->hooks);
+	values = palloc0(rel->ncolumns * sizeof(Datum));
+	nulls = palloc0(rel->ncolumns * sizeof(bool));
+	if (may == NULL || !ent_rowquery_read(rel, may, NULL, key, s->job->snapshot,
+										  values, nulls))
+		return false;
+	row = (EntHookRow) {may, values, nulls};
+	return ent_hook_may_send(s->hooks, o->owner, key, &row, &ignored);
+}
+
+/* A row on which the filter fails does not match. */
+static bool
+find_row(Walk *s, const Object *o, Datum *key, Datum *values, bool *nulls)
+{
+	Read		r = {s, o->theirs ? NULL : s->job->filter, key, values, nulls, false};
+
+	if (s->job->nothing && !o->theirs)
+		return false;
+	if (r.filter == NULL)
+		read_row(&r);
+	else if (ent_query_attempt(read_row, &r) != NULL)
+		return false;
+	return r.found && (o->theirs || hooks_agree(s, o, key));
+}
+
 static void
 visit_object(Walk *s, const Object *o)
 {
@@ -146,7 +207,7 @@ visit_object(Walk *s, const Object *o)
 
 	ent_key_values(rel, (uint8 *) VARDATA_ANY(o->key),
 				   VARSIZE_ANY_EXHDR(o->key), key);
-	if (!ent_rowquery_read(rel, s->read, key, job->snapshot, values, nulls))
+	if (!find_row(s, o, key, values, nulls))
 		return;
 	row.unfolded = ent_changelog_has(&s->unfolded, o->key);
 	row.key = ent_key_to_wire(rel, (uint8 *) VARDATA_ANY(o->key),
@@ -197,6 +258,7 @@ read_objects(Walk *s, bytea *after)
 		o->epoch = ent_query_int4(i, 3, NULL);
 		o->serial = ent_query_int8(i, 4, NULL);
 		o->id = *DatumGetUUIDP(ent_query_datum(i, 5, &null));
+		o->theirs = ent_query_int4(i, 6, NULL) == job->peer;
 	}
 	SPI_freetuptable(SPI_tuptable);
 }
@@ -211,6 +273,7 @@ walk_begin(Walk *s, EntDigestJob *job)
 	s->row = AllocSetContextCreate(CurrentMemoryContext, "entanglement row",
 								   ALLOCSET_DEFAULT_SIZES);
 	ent_changelog_keys(rel->no, job->snapshot, &s->unfolded);
+	s->hooks = ent_hooks_for(ENT_HOOK_SEND, rel, job->peer, job->role);
 	s->read = palloc0(rel->ncolumns * sizeof(bool));
 	/* at least the key, to see whether the row is there */
 	s->read[rel->keys[0]] = true;

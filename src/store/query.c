@@ -298,3 +298,21 @@ ent_query_try_and_undo(void (*fn) (void *arg), void *arg)
 {
 	return try(fn, arg, true);
 }
+
+ErrorData *
+ent_query_attempt(void (*fn) (void *arg), void *arg)
+{
+	ErrorData  *error = ent_query_try(fn, arg);
+
+	if (error == NULL)
+		return NULL;
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+			ReThrowError(error);
+	}
+	return error;
+}

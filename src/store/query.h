@@ -69,6 +69,11 @@ extern Oid	ent_query_owner(void);
  * this is the error, in the current context.
  */
 extern ErrorData *ent_query_try(void (*fn) (void *arg), void *arg);
+/*
+ * The same, but what says nothing of what was tried (cancelled, no memory, a
+ * deadlock) is raised.
+ */
+extern ErrorData *ent_query_attempt(void (*fn) (void *arg), void *arg);
 
 /* The same, and all is undone in any case: only what fn found out counts. */
 extern ErrorData *ent_query_try_and_undo(void (*fn) (void *arg), void *arg);

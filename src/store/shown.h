@@ -31,6 +31,8 @@ typedef struct EntShown
 /* False: nothing has been shown yet. */
 extern bool ent_shown_get(int32 peer, int32 rel, EntShown *shown);
 extern void ent_shown_put(int32 peer, int32 rel, const EntShown *shown);
+/* The peer has no such table, and so holds nothing of it. */
+extern void ent_shown_forget(int32 peer, int32 rel);
 /* All objects that are here count as held from now on. */
 extern void ent_shown_fill(int32 peer, int32 rel);
 /*
