@@ -95,6 +95,15 @@ $bob->wait_connected('alice');
 converge([ $alice, $bob ], ['item'], 'in step again');
 $bob->sql('DELETE FROM fired');
 
+# what the peer wants
+$alice->sql(q{SELECT entanglement.subscribe('bob', 'item', $$v <> 'secret'$$)});
+$bob->wait_until("SELECT filter FROM entanglement.subscriptions WHERE direction = 'theirs'", q{v <> 'secret'}, 'the wish has come');
+is(send_to(101, 'alice'), 'should_send: neutral -> yes', 'a row that is wanted');
+is(send_to(102, 'alice'), 'subscription: no should_send: neutral -> no', 'a row that is not');
+$alice->sql("SELECT entanglement.unsubscribe('bob', 'item')");
+converge([ $alice, $bob ], ['item'], 'all is wanted again');
+$bob->sql('DELETE FROM fired');
+
 # ---- explain_listen ----
 
 sub listen_to { return explained($bob, "entanglement.explain_listen('alice', $_[0])"); }

@@ -405,6 +405,7 @@ $bob->sql("UPDATE item SET v = 'blue' WHERE id = 1005; UPDATE item SET v = 'red'
 $bob->drain('alice');
 is(at_alice(), '1001- 1003blue 1005blue 1006blue 1008green', 'a row goes and comes as the hook sees it');
 is($bob->sql("SELECT count(*) FROM entanglement.holding h JOIN entanglement.relation r ON r.no = h.rel WHERE relid = 'item'::regclass AND encode(key, 'hex') LIKE '%' || lpad(to_hex(1007), 8, '0')"), '0', '... one that never was to be seen is never told of');
+is($alice->sql("SELECT relation, difference, lo, hi FROM entanglement.verify('bob')"), '', 'verify knows that');
 function($bob, 'no_red', 'should_send', q("row" ->> 'v' <> 'blue'));
 $alice->wait_until("SELECT count(*) FROM item WHERE id > 1000 AND v = 'blue'", '0', 'another function: what it forbids goes');
 $alice->wait_until("SELECT count(*) FROM item WHERE id > 1000 AND v = 'red'", '3', '... what it does not comes');
