@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
@@ -26,6 +27,7 @@
 #include "base/compat.h"
 #include "base/ent.h"
 #include "base/wake.h"
+#include "guard/show.h"
 #include "store/hook.h"
 #include "store/peer.h"
 #include "store/query.h"
@@ -205,6 +207,12 @@ ent_sql_add_hook(PG_FUNCTION_ARGS)
 	ent_query_run(&add_query, args, nulls, SPI_OK_INSERT_RETURNING, NULL);
 	no = ent_query_int4(0, 1, NULL);
 	changed();
+	if (kind == ENT_HOOK_SEND)
+	{
+		/* which rows peers may have been told of is known before others come */
+		CommandCounterIncrement();
+		ent_show_settle();
+	}
 	SPI_finish();
 	PG_RETURN_INT32(no);
 }

@@ -1,14 +1,19 @@
 /*
  * api/rights.c
- *	  Whether a role may stand for a peer, and what its rights show the peer.
+ *	  Whether a role may stand for a peer, what its rights show the peer, and what
+ *	  happens when they change: refresh, and in the transaction that changes them.
  *
  * Place: api. Nothing is visible by default: add_peer says what is, and names
- * the grants that are missing; the view peers says so at any time.
+ * the grants that are missing; the view peers says so at any time. Links hear of
+ * changed rights by themselves; but which rows a peer may have been told of before
+ * must be known before others are written.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "catalog/pg_authid.h"
+#include "commands/event_trigger.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -20,10 +25,18 @@
 
 #include "api/rights.h"
 #include "base/compat.h"
+#include "base/shmem.h"
+#include "base/wake.h"
 #include "guard/role.h"
+#include "guard/show.h"
+#include "store/peer.h"
+#include "store/query.h"
 #include "store/relinfo.h"
+#include "store/shown.h"
 
 PG_FUNCTION_INFO_V1(ent_sql_may_see);
+PG_FUNCTION_INFO_V1(ent_sql_refresh);
+PG_FUNCTION_INFO_V1(ent_sql_rights_changed);
 
 #define MAX_NAMED	5			/* tables named in a message */
 
@@ -203,4 +216,48 @@ ent_sql_may_see(PG_FUNCTION_ARGS)
 	if (excess != NULL)
 		appendStringInfo(&text, ", as %s", excess);
 	PG_RETURN_TEXT_P(cstring_to_text(text.data));
+}
+
+/* ---- when they change ---- */
+
+/* (peer) */
+Datum
+ent_sql_refresh(PG_FUNCTION_ARGS)
+{
+	EntPeer    *peer;
+	char	   *name;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("peer name must not be NULL")));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	ent_shmem_warn();
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	peer = ent_peer_by_name(name);
+	if (peer == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("peer \"%s\" does not exist", name)));
+	ent_shown_review_all(peer->no);
+	SPI_finish();
+	ent_wake_routes_at_commit();
+	PG_RETURN_VOID();
+}
+
+Datum
+ent_sql_rights_changed(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("entanglement.rights_changed() must be called by an event trigger")));
+	if (!ent_query_installed())
+		PG_RETURN_NULL();
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	ent_show_settle();
+	SPI_finish();
+	PG_RETURN_NULL();
 }
