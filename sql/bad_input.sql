@@ -42,6 +42,8 @@ SELECT pg_temp.cases('entanglement.drop_owner(text)', 'NULL', '''''', '''missing
 SELECT pg_temp.cases('entanglement.adopt(text, uuid)', 'NULL, NULL', '''missing'', NULL',
     '''missing'', gen_random_uuid()', '''here'', gen_random_uuid()',
     '''here'', (SELECT id FROM entanglement.node)', '''here'', ''x''', '1', '');
+SELECT pg_temp.cases('entanglement.become(text)', 'NULL', '''''', '''old''', '''new''', '''replacement''', '1', '');
+SELECT pg_temp.cases('entanglement.place()', '1');
 SELECT pg_temp.cases('entanglement.owner_of(record)', '1', 'ROW(1)', '''(1)''', '(1)::plain',
     '(SELECT v FROM item_view v LIMIT 1)', '(SELECT c FROM pg_class c LIMIT 1)',
     'ROW(1)::temporary', 'ROW(1)::far',
@@ -129,6 +131,8 @@ SELECT pg_temp.cases('entanglement.transfer(record, text)', 'NULL, ''red''', 'RO
 SELECT pg_temp.cases('entanglement.table_dropped()', '', '1');
 SELECT pg_temp.cases('entanglement.partitions_changed()', '', '1');
 SELECT pg_temp.cases('entanglement.foreign_keys_changed()', '', '1');
+SELECT pg_temp.cases('entanglement.names_changed()', '', '1');
+SELECT pg_temp.cases('entanglement.load_trigger()', '', '1');
 
 -- every function has cases
 SELECT oid::regprocedure FROM pg_proc

@@ -364,6 +364,13 @@ is(said($bob, $mark) =~ s/ +$//mgr, join("\n", ('plain pg_catalog, pg_temp ISO, 
 
 # ---- which come and go ----
 
+$bob->sql('ALTER FUNCTION guard.trojan RENAME TO renamed');
+$alice->sql("INSERT INTO item VALUES (403, 'z')");
+$alice->drain('bob');
+is(parked($bob), qq((id)=(403)|42501|refused by hook "$n"|It failed with 42883: the function of hook $n has gone or was changed), 'one that is not found says no');
+$bob->sql('ALTER FUNCTION guard.renamed RENAME TO trojan');
+$bob->wait_until('SELECT v FROM item WHERE id = 403', 'z', 'until it is found');
+
 $bob->fails('DROP FUNCTION guard.trojan', '55006', 'function guard.trojan\(.*\) is a hook of entanglement.*remove_hook\(' . $n . '\)', 'the function of a hook cannot be dropped');
 $bob->fails('DROP FUNCTION guard.trojan CASCADE', '55006', 'is a hook', '... by no means');
 $bob->sql("CREATE TABLE brief (id int PRIMARY KEY)");

@@ -3,7 +3,7 @@
 CREATE TABLE entanglement.hook (
     no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind text NOT NULL CHECK (kind IN ('should_send', 'should_listen', 'should_listen_constructed')),
-    function oid NOT NULL,
+    function text NOT NULL,
     relid regclass,
     peer integer,
     ordinal integer NOT NULL,
@@ -11,7 +11,7 @@ CREATE TABLE entanglement.hook (
 );
 REVOKE ALL ON entanglement.hook FROM PUBLIC;
 COMMENT ON TABLE entanglement.hook IS
-'Functions that are asked before an object is sent to a peer, or stored for one; relid and peer NULL: of every table, of every peer.';
+'Functions that are asked before an object is sent to a peer, or stored for one; relid and peer NULL: of every table, of every peer. function: its full name and arguments, which a dump can carry.';
 COMMENT ON SEQUENCE entanglement.hook_no_seq IS 'Numbers of hooks.';
 
 CREATE FUNCTION entanglement.add_hook(
@@ -37,7 +37,7 @@ COMMENT ON FUNCTION entanglement.remove_hook(integer) IS
 CREATE VIEW entanglement.hooks AS
 SELECT h.no AS number,
     h.kind,
-    h.function::regprocedure AS function,
+    pg_catalog.to_regprocedure(h.function) AS function,
     h.relid AS relation,
     p.name AS peer,
     h.ordinal,
@@ -63,7 +63,7 @@ BEGIN
      WHERE d.classid = 'pg_class'::regclass AND d.objid = h.relid::oid AND d.objsubid = 0;
     SELECT h.no, d.object_identity INTO gone
       FROM entanglement.hook h JOIN pg_event_trigger_dropped_objects() d
-        ON d.classid = 'pg_proc'::regclass AND d.objid = h.function
+        ON d.classid = 'pg_proc'::regclass AND d.object_identity = h.function
      ORDER BY h.no LIMIT 1;
     IF FOUND THEN
         RAISE object_in_use USING

@@ -39,7 +39,7 @@ PG_FUNCTION_INFO_V1(ent_sql_remove_hook);
 static EntQuery add_query = {
 	"INSERT INTO entanglement.hook (kind, function, relid, peer, ordinal, added_by) "
 	"VALUES ($1, $2, $3, $4, $5, $6) RETURNING no",
-	6, {TEXTOID, OIDOID, OIDOID, INT4OID, INT4OID, OIDOID}, NULL
+	6, {TEXTOID, TEXTOID, OIDOID, INT4OID, INT4OID, OIDOID}, NULL
 };
 static EntQuery find_query = {
 	"SELECT added_by::pg_catalog.oid FROM entanglement.hook "
@@ -197,6 +197,7 @@ ent_sql_add_hook(PG_FUNCTION_ARGS)
 		args[i] = PG_GETARG_DATUM(i);
 		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
 	}
+	args[1] = CStringGetTextDatum(format_procedure_qualified(PG_GETARG_OID(1)));
 	args[5] = ObjectIdGetDatum(GetUserId());
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");

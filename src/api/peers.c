@@ -22,6 +22,7 @@
 #include "base/shmem.h"
 #include "base/wake.h"
 #include "rule/wire.h"
+#include "store/identity.h"
 #include "store/peer.h"
 
 PG_FUNCTION_INFO_V1(ent_sql_add_peer);
@@ -234,6 +235,7 @@ add_peer(FunctionCallInfo fcinfo)
 	}
 
 	connect_spi();
+	ent_identity_use();
 	ent_rights_check(peer.role, peer.name, peer.conninfo == NULL, is_true(fcinfo, 4));
 	ent_peer_insert(&peer);
 	ent_peer_grant(peer.role);

@@ -88,6 +88,9 @@ compare(EntOutbound *ob, int32 rel, bool sending, const EntShow *show)
 	{
 		if (shown.target != now.target || shown.digest != now.digest)
 			review(ob, rel, &shown, &now);
+		/* an owner that is no more may have taken the last note along */
+		else if (shown.kind != shown.target && ent_shown_reviewed(ob->peer, rel))
+			return shown.target;
 		return shown.kind;
 	}
 	if (show->sees && sending)

@@ -23,6 +23,7 @@
 #include "link/greet.h"
 #include "link/hello.h"
 #include "link/verify_private.h"
+#include "store/identity.h"
 #include "store/owner.h"
 #include "store/subscription.h"
 #include "store/value.h"

@@ -25,6 +25,7 @@
 #include "step/fold.h"
 #include "step/fold_private.h"
 #include "store/handover.h"
+#include "store/identity.h"
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/relinfo.h"

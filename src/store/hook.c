@@ -5,7 +5,8 @@
  * Read again as a whole whenever a row or any function has changed: there are few.
  * What was read before lives on until the end of the transaction, since
  * somebody up the stack may be asking. A function is looked at each time, so that
- * one that is not what add_hook saw is never called.
+ * one that is not what add_hook saw is never called. It is known by its name, since
+ * that is what a dump can carry.
  */
 #include "postgres.h"
 
@@ -13,6 +14,7 @@
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "utils/fmgrprotos.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -89,6 +91,7 @@ ent_hook_init(void)
 {
 	ent_catalog_watch(relation_invalidated);
 	CacheRegisterSyscacheCallback(PROCOID, function_invalidated, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, function_invalidated, (Datum) 0);
 }
 
 void
@@ -135,6 +138,20 @@ ent_hook_fault(EntHookKind kind, Oid function, bool *arguments)
 	return result;
 }
 
+/* InvalidOid: there is none. */
+static Oid
+function_named(Datum name)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	Datum		oid;
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = name;
+	fcinfo->args[0].isnull = false;
+	oid = to_regprocedure(fcinfo);
+	return fcinfo->isnull ? InvalidOid : DatumGetObjectId(oid);
+}
+
 static void
 look_at_function(EntHook *h)
 {
@@ -173,7 +190,7 @@ add_to_list(List **to, MemoryContext in, uint64 row)
 	h->context = in;
 	h->no = ent_query_int4(row, 1, NULL);
 	h->kind = kind_named(ent_query_text(row, 2));
-	h->function = DatumGetObjectId(ent_query_datum(row, 3, &null));
+	h->function = function_named(ent_query_datum(row, 3, &null));
 	h->relid = DatumGetObjectId(ent_query_datum(row, 4, &null));
 	if (null)
 		h->relid = InvalidOid;
