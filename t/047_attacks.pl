@@ -226,13 +226,15 @@ subtest 'the same batch a thousand times' => sub {
 };
 
 subtest 'too much' => sub {
-	my $s = session('push');
-
+	my $s = session('');
 	my $head = varint(9) . bytes('public') . bytes('wide') . varint(1) . varint(1_000_000);
 	my $column = bytes('c') . bytes('pg_catalog') . bytes('int4') . chr(1) . varint(0);
 
 	$head = batch(1, chr(3) . varint(length($head) + 1_000_000 * length $column) . $head);
-	$s->{psql}->query('SELECT entanglement.push(' . literal($head) . "::bytea || decode(repeat('" . unpack('H*', $column) . "', 1000000), 'hex'))");
+	# made before she says hello: who is silent for long is not waited for
+	$s->{psql}->query_safe('CREATE TEMPORARY TABLE big AS SELECT ' . literal($head) . "::bytea || decode(repeat('" . unpack('H*', $column) . "', 1000000), 'hex') AS batch");
+	$s->{psql}->query_safe(q{SELECT entanglement.hello('push', } . literal(hello($me, 'mallory')) . ')');
+	$s->{psql}->query('SELECT entanglement.push((SELECT batch FROM big))');
 	like($s->{psql}->{stderr}, qr/ERROR:  08P01: malformed batch from peer/, 'a table of a million columns');
 	$s->{psql}->{stderr} = '';
 	quit($s);
