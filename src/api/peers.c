@@ -16,7 +16,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
-#include "api/rights.h"
+#include "api/sight.h"
 #include "base/cert.h"
 #include "base/report.h"
 #include "base/shmem.h"
@@ -236,10 +236,10 @@ add_peer(FunctionCallInfo fcinfo)
 
 	connect_spi();
 	ent_identity_use();
-	ent_rights_check(peer.role, peer.name, peer.conninfo == NULL, is_true(fcinfo, 4));
+	ent_sight_check(peer.role, peer.name, peer.conninfo == NULL, is_true(fcinfo, 4));
 	ent_peer_insert(&peer);
 	ent_peer_grant(peer.role);
-	ent_rights_notice(peer.role);
+	ent_sight_notice(peer.role);
 	SPI_finish();
 	ent_shmem_warn();
 	ent_wake_routes_at_commit();
@@ -376,7 +376,7 @@ alter_peer(FunctionCallInfo fcinfo)
 	if (!PG_ARGISNULL(2))
 	{
 		peer->role = PG_GETARG_OID(2);
-		ent_rights_check(peer->role, peer->name, peer->conninfo == NULL,
+		ent_sight_check(peer->role, peer->name, peer->conninfo == NULL,
 						 is_true(fcinfo, 7));
 	}
 
@@ -385,7 +385,7 @@ alter_peer(FunctionCallInfo fcinfo)
 	{
 		ent_peer_grant(peer->role);
 		ent_peer_revoke(old_role);
-		ent_rights_notice(peer->role);
+		ent_sight_notice(peer->role);
 	}
 	SPI_finish();
 	ent_shmem_warn();

@@ -3,7 +3,8 @@
  *	  What the files of the receiving end share: inbound.c (batches, claims,
  *	  answers), inroute.c (owners), inwant.c (what is asked for),
  *	  inarrears.c (what is fetched anew), intable.c (tables), inobject.c (rows),
- *	  inrequest.c (requests), insubscribe.c (which tables and rows are wanted),
+ *	  inrequest.c (requests),
+ *	  insubscribe.c (which tables and rows are wanted),
  *	  inlife.c (owners that end or move), inconfirm.c (objects handed over),
  *	  inrun.c (state that stands together).
  */

@@ -71,7 +71,7 @@ typedef struct EntOutTable
 	int32		no;				/* hash key */
 	uint32		digest;			/* of the announcement as last sent */
 	bool		announced;
-	bool		named;		/* ... at some time on this connection */
+	bool		named;			/* ... at some time on this connection */
 	bool		withheld;		/* the role may not see it */
 	bool		known;			/* the peer has such a table */
 	int32		priority;
