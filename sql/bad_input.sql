@@ -76,6 +76,7 @@ SELECT pg_temp.cases('entanglement.link_states()', '1');
 SELECT pg_temp.cases('entanglement.is_preloaded()', '1');
 SELECT pg_temp.cases('entanglement.topology()', '1');
 SELECT pg_temp.cases('entanglement.topology_dot()', '1');
+SELECT pg_temp.cases('entanglement.rights_changed()', '', '1');
 SELECT pg_temp.cases('entanglement.capture_trigger()', '', '1');
 SELECT pg_temp.cases('entanglement.truncate_trigger()', '', '1');
 SELECT pg_temp.cases('entanglement.request_trigger()', '', '1');

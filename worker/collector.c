@@ -30,6 +30,7 @@
 #include "base/guc.h"
 #include "base/ring.h"
 #include "base/shmem.h"
+#include "guard/show.h"
 #include "step/clear.h"
 #include "step/fold.h"
 #include "store/peer.h"
@@ -92,6 +93,10 @@ fold_all(Collector *c)
 		bool		wanted;
 		uint64		n;
 
+		/* who may see what is added is known before it is */
+		begin(false);
+		ent_show_settle_if_changed();
+		finish();
 		/* the ticket is read before the snapshot is taken */
 		pg_memory_barrier();
 		begin(true);

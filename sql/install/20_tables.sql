@@ -140,6 +140,17 @@ CREATE EVENT TRIGGER entanglement_foreign_keys_changed ON ddl_command_end
     EXECUTE FUNCTION entanglement.foreign_keys_changed();
 COMMENT ON EVENT TRIGGER entanglement_foreign_keys_changed IS 'Orders tables with integrity by their foreign keys.';
 
+-- Who was shown all of a table, and is not any more.
+CREATE FUNCTION entanglement.rights_changed() RETURNS event_trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'ent_sql_rights_changed';
+REVOKE ALL ON FUNCTION entanglement.rights_changed() FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.rights_changed() IS
+'Notes of tables that a peer was shown whole, and may not see whole any more, which rows it may have been told of.';
+CREATE EVENT TRIGGER entanglement_rights_changed ON ddl_command_end
+    WHEN TAG IN ('ALTER TABLE', 'GRANT', 'REVOKE')
+    EXECUTE FUNCTION entanglement.rights_changed();
+COMMENT ON EVENT TRIGGER entanglement_rights_changed IS 'Notes which rows a peer may have been told of that may not see all any more.';
+
 -- Partitions that are attached, detached, created or dropped.
 CREATE FUNCTION entanglement.partitions_changed() RETURNS event_trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'ent_sql_partitions_changed';

@@ -60,6 +60,39 @@ ent_show_version(void)
 }
 
 void
+ent_show_settle(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, ent_shown_whole())
+	{
+		EntShownWhole *w = lfirst(lc);
+		EntRelation *rel = ent_relinfo_read(w->rel);
+		EntShow		show;
+
+		if (rel == NULL)
+			continue;
+		ent_show_table(rel, w->peer, w->role,
+					   palloc(rel->ncolumns * sizeof(bool)), &show);
+		if (!show.sees || show.partial)
+			(void) ent_shown_narrow(w->peer, w->rel);
+	}
+}
+
+void
+ent_show_settle_if_changed(void)
+{
+	static uint64 settled = 0;
+	uint64		now = ent_show_version();
+
+	if (now == settled)
+		return;
+	list_free(ent_relinfo_all());	/* those are heard of from now on */
+	ent_show_settle();
+	settled = now;
+}
+
+void
 ent_show_init(void)
 {
 	ent_catalog_watch(relation_invalidated);

@@ -29,6 +29,16 @@ extern void ent_show_table(EntRelation *rel, int32 peer, Oid role, bool *may,
  */
 extern uint64 ent_show_version(void);
 
+/*
+ * Tables that peers were shown whole, and are not any more, stop counting as such:
+ * what is here by now they may have been told of, what is written from now on not.
+ * Called in the transaction that changes rights, where we hear of it, and before anything is added, if rights
+ * may have changed since the last call (in a transaction whose failure ends the
+ * process, or the session). SPI connected.
+ */
+extern void ent_show_settle(void);
+extern void ent_show_settle_if_changed(void);
+
 extern void ent_show_init(void);	/* registers callbacks, from _PG_init */
 
 #endif							/* ENT_GUARD_SHOW_H */

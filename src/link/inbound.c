@@ -20,6 +20,7 @@
 #include "base/guc.h"
 #include "base/ring.h"
 #include "base/wake.h"
+#include "guard/show.h"
 #include "link/inbound_private.h"
 #include "store/life.h"
 #include "store/owner.h"
@@ -541,6 +542,7 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 						   (unsigned long long) header.number,
 						   (unsigned long long) ib->number + 1)));
 	ent_relinfo_refresh();
+	ent_show_settle_if_changed();
 	defer_nothing();
 	ib->requests = ib->ends = 0;
 	ib->batch = CurrentMemoryContext;

@@ -56,7 +56,7 @@ static void
 review(EntOutbound *ob, int32 rel, EntShown *shown, const EntShown *now)
 {
 	if (shown->kind == ENT_SHOWN_ALL)
-		ent_shown_fill(ob->peer, rel);
+		(void) ent_shown_narrow(ob->peer, rel);
 	shown->kind = ENT_SHOWN_SOME;
 	shown->target = now->target;
 	shown->digest = now->digest;
