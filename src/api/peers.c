@@ -25,6 +25,7 @@
 #include "base/shmem.h"
 #include "base/wake.h"
 #include "rule/wire.h"
+#include "store/identity.h"
 #include "store/peer.h"
 
 PG_FUNCTION_INFO_V1(ent_sql_add_peer);
@@ -262,6 +263,7 @@ add_peer(FunctionCallInfo fcinfo)
 	check_role(peer.role, peer.name, peer.conninfo == NULL);
 
 	connect_spi();
+	ent_identity_use();
 	ent_peer_insert(&peer);
 	ent_peer_grant(peer.role);
 	SPI_finish();

@@ -61,6 +61,7 @@ ent_inbound_create(int32 peer, Oid role, EntPeerSlot *slot)
 	ib->role = role;
 	ib->slot = slot;
 	ib->arrears_due = true;
+	ib->subscriptions_due = true;
 	ctl.entrysize = sizeof(EntInOwner);
 	ib->owners = hash_create("entanglement owners received", 64, &ctl,
 							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
@@ -329,6 +330,9 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 		case ENT_SECTION_HOMES:
 			ent_inbound_take_homes(ib, body);
 			break;
+		case ENT_SECTION_FILTER_STATE:
+			ent_inbound_take_filter_state(ib, body);
+			break;
 		case ENT_SECTION_NUDGE:
 			ib->slot->called = true;
 			if (ib->slot->sender.latch)
@@ -491,8 +495,11 @@ build_answer(EntInbound *ib, uint64 number, uint64 routes)
 	{
 		ib->routes = routes;
 		ib->tables_version = version;
+		ib->subscriptions_due = true;
 		ent_inbound_reconsider(ib);
 	}
+	/* before an owner is wanted: of what he brings nothing else is to come */
+	ent_inbound_write_subscriptions(ib, &w);
 	ent_inbound_answer_routes(ib, &w);
 	write_again(ib, &w);
 	ask = ib->announced && (changed || ib->ask_all || parked_due(ib));

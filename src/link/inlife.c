@@ -14,6 +14,7 @@
 
 #include "base/report.h"
 #include "link/inbound_private.h"
+#include "store/identity.h"
 #include "store/life.h"
 #include "store/owner.h"
 #include "store/value.h"

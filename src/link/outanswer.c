@@ -17,6 +17,7 @@
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/seek.h"
+#include "store/shown.h"
 #include "store/value.h"
 
 #define MAX_LOST_EPOCHS		100		/* a peer that claims more is not believed */
@@ -91,6 +92,7 @@ take_want(EntOutbound *ob, EntReader *r)
 	if (o == NULL)
 		return;
 	/* what was owed while this was not known can be told from what is not */
+	ent_outbound_wishes_heard(ob);
 	ob->owed_due |= !o->answered || want.wanted != o->wanted;
 	ob->resend_due |= !o->answered;
 	o->answered = true;
@@ -149,6 +151,10 @@ take_table_state(EntOutbound *ob, EntReader *r)
 	{
 		ob->owed_due |= s.known && !t->known;
 		t->known = s.known;
+		t->unknown = !s.known;
+		if (t->unknown)
+			ent_shown_forget(ob->peer, no);
+		ent_outbound_look_anew(ob, no);
 	}
 	ob->requests_due = true;
 }
@@ -373,6 +379,9 @@ take_section(EntOutbound *ob, unsigned type, EntReader *body)
 			break;
 		case ENT_SECTION_SEEK:
 			take_seek(ob, body);
+			break;
+		case ENT_SECTION_SUBSCRIBE:
+			ent_outbound_take_subscribe(ob, body);
 			break;
 		default:
 			if (type & ENT_SECTION_OPTIONAL)

@@ -71,6 +71,11 @@ static EntQuery reviewed_query = {
 	"WHERE s.peer OPERATOR(pg_catalog.=) $1 AND s.rel OPERATOR(pg_catalog.=) $2)",
 	2, {INT4OID, INT4OID}, NULL
 };
+static EntQuery unshow_query = {
+	"DELETE FROM entanglement.shown WHERE peer OPERATOR(pg_catalog.=) $1 "
+	"AND rel OPERATOR(pg_catalog.=) $2",
+	2, {INT4OID, INT4OID}, NULL
+};
 static EntQuery forget_query = {
 	"DELETE FROM entanglement.holding WHERE peer OPERATOR(pg_catalog.=) $1 "
 	"AND rel OPERATOR(pg_catalog.=) $2",
@@ -133,6 +138,16 @@ ent_shown_put(int32 peer, int32 rel, const EntShown *shown)
 	Int64GetDatum(shown->digest)};
 
 	ent_query_run(&put_query, args, NULL, SPI_OK_INSERT, NULL);
+}
+
+void
+ent_shown_forget(int32 peer, int32 rel)
+{
+	Datum		args[2] = {Int32GetDatum(peer), Int32GetDatum(rel)};
+
+	ent_query_run(&unshow_query, args, NULL, SPI_OK_DELETE, NULL);
+	if (SPI_processed > 0)
+		ent_query_run(&forget_query, args, NULL, SPI_OK_DELETE, NULL);
 }
 
 bool

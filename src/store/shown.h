@@ -33,6 +33,8 @@ typedef struct EntShown
 /* False: nothing has been shown yet. */
 extern bool ent_shown_get(int32 peer, int32 rel, EntShown *shown);
 extern void ent_shown_put(int32 peer, int32 rel, const EntShown *shown);
+/* The peer has no such table, and so holds nothing of it. */
+extern void ent_shown_forget(int32 peer, int32 rel);
 /*
  * A table that is shown whole is not, from now on: all objects that are here
  * count as held, and it is to be reviewed. False: somebody else does that.
