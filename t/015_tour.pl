@@ -4,10 +4,7 @@
 # every output is what the tour shows, and each mistake that it explains is
 # met with the message that stands there.
 #
-# A fenced block belongs to the machines that its first line names: ```sql
-# alice, ```sh hub, ```ini hub pg_hba.conf. ```text is what the block before
-# it prints; "..." in it stands for anything. A block that names no machine
-# is for readers only.
+# How blocks are marked: Entanglement::Page.
 
 use strict;
 use warnings;
@@ -21,6 +18,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 use Entanglement::Node;
+use Entanglement::Page;
 
 my $tour = slurp_file("$FindBin::RealBin/../docs/tour.md");
 my $folder = PostgreSQL::Test::Utils::tempdir_short;
@@ -59,10 +57,8 @@ sub here
 sub as_pattern
 {
 	my ($name, $text) = @_;
-	my $pattern = quotemeta here($name, $text);
 
-	$pattern =~ s/(?:\\\.){3}/.*/g;
-	return qr/$pattern/;
+	return pattern_of(here($name, $text));
 }
 
 # ---- a block on a machine; what it prints ----
@@ -103,25 +99,13 @@ sub configure
 	return;
 }
 
-# A block with what it should print (undef: anything but an error). What
-# only looks is looked at again until it is as shown.
 sub follow
 {
 	my ($kind, $name, $text, $shown) = @_;
-	my ($line) = split /\n/, $text;
-	my ($out, $status);
-	my $once = sub {
-		($out, $status) = run_block($kind, $name, $text);
-		return defined $shown ? $out =~ /\A$shown\s*\z/ : $status == 0;
-	};
 
-	if (defined $shown && $text =~ /\A(?:SELECT|TABLE)\b/)
-	{
-		eval { wait_for($text, $once) };
-	}
-	else { $once->(); }
-	return like($out, qr/\A$shown\s*\z/, "$name: $line") if defined $shown;
-	return is($status, 0, "$name: $line") || diag $out;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return follow_block($name, $text, $shown,
+		sub { run_block($kind, $name, $text) });
 }
 
 # ---- the mistakes: how each is made, where its message shows, the mend ----
@@ -247,42 +231,25 @@ sub mistake
 
 # ---- the tour ----
 
-my @blocks;
-while ($tour =~ /^```(\w+)(.*)\n((?:(?!```).*\n)*)```$/mg)
-{
-	my ($kind, $where, $text) = ($1, $2, $3);
-	my ($file) = $where =~ /(\S+\.conf)/;
-
-	push @blocks,
-	  {
-		kind => $kind,
-		text => $text,
-		machines => [ $where =~ /\b(hub|alice)\b/g ],
-		file => $file,
-		mistake => scalar($where =~ /mistake/)
-	  };
-}
+my @blocks = read_page($tour, qw(hub alice));
 cmp_ok(scalar @blocks, '>', 30, 'the tour has blocks');
 
-while (my $block = shift @blocks)
+foreach my $block (@blocks)
 {
-	my $output =
-	  @blocks && $blocks[0]{kind} eq 'text' && !$blocks[0]{mistake}
-	  ? shift(@blocks)->{text} =~ s/\s+\z//r
-	  : undef;
-
-	mistake(as_pattern('alice', $block->{text} =~ s/\s+\z//r))
-	  if $block->{mistake};
+	if ($block->{mistake})
+	{
+		mistake(as_pattern('alice', $block->{text} =~ s/\s+\z//r));
+		next;
+	}
 	foreach my $name (@{ $block->{machines} })
 	{
-		next if $block->{mistake};
 		if ($block->{file})
 		{
 			configure($name, $block->{file}, $block->{text});
 			next;
 		}
 		follow($block->{kind}, $name, $block->{text},
-			defined $output ? as_pattern($name, $output) : undef);
+			defined $block->{shown} ? as_pattern($name, $block->{shown}) : undef);
 	}
 }
 is(scalar @mistakes, 0, 'the tour explains every mistake');
