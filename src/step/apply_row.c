@@ -101,8 +101,11 @@ write_row(EntApplyWrite *w)
 
 	if (r->op == ENT_ROW_DELETE)
 	{
-		ent_rowquery_delete(a->rel, w->c->values);
-		return ENT_APPLY_STORED;
+		if (ent_rowquery_delete(a->rel, w->c->values) > 0 ||
+			!ent_rowquery_exists(a->rel, w->c->values, NULL))
+			return ENT_APPLY_STORED;
+		/* without its object it would be nobody's */
+		return ENT_APPLY_INVISIBLE;
 	}
 	v = decode(a, r);
 	if (w->c->taken_out)
