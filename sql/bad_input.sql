@@ -36,6 +36,8 @@ SELECT pg_temp.cases('entanglement.drop_owner(text)', 'NULL', '''''', '''missing
 SELECT pg_temp.cases('entanglement.adopt(text, uuid)', 'NULL, NULL', '''missing'', NULL',
     '''missing'', gen_random_uuid()', '''here'', gen_random_uuid()',
     '''here'', (SELECT id FROM entanglement.node)', '''here'', ''x''', '1', '');
+SELECT pg_temp.cases('entanglement.become(text)', 'NULL', '''''', '''old''', '''new''', '''replacement''', '1', '');
+SELECT pg_temp.cases('entanglement.place()', '1');
 SELECT pg_temp.cases('entanglement.owner_of(record)', '1', 'ROW(1)', '''(1)''', '(1)::plain',
     '(SELECT v FROM item_view v LIMIT 1)', '(SELECT c FROM pg_class c LIMIT 1)',
     'ROW(1)::temporary', 'ROW(1)::far',
@@ -62,6 +64,15 @@ SELECT pg_temp.cases('entanglement.resume_peer(text)', 'NULL', '''missing''', ''
 SELECT pg_temp.cases('entanglement.refresh(text)', 'NULL', '''missing''', '''''');
 SELECT pg_temp.cases('entanglement.resync(text, text)', 'NULL', '''missing''', '''''', '''peer'', ''missing''',
     '''peer'', ''''', '1', '');
+SELECT pg_temp.cases('entanglement.subscribe(text, regclass, text)', 'NULL, ''item''', '''peer'', NULL',
+    '''missing'', ''item''', '''peer'', ''missing''', '''peer'', ''plain''', '''peer'', ''item_view''',
+    '''peer'', 1', '''peer'', ''item'', ''''', '''peer'', ''item'', ''id =''', '''peer'', ''item'', ''id; id''',
+    '''peer'', ''item'', repeat(''x'', 8193)', '''peer''', '');
+SELECT pg_temp.cases('entanglement.unsubscribe(text, regclass)', 'NULL, ''item''', '''peer'', NULL',
+    '''missing'', ''item''', '''peer'', ''item''', '''peer'', 1', '''peer''', '');
+SELECT pg_temp.cases('entanglement.check_filter(text, regclass, regrole)', 'NULL, ''item''', '''true'', NULL',
+    '''true'', ''missing''', '''true'', ''plain''', '''true'', 1', '''true'', ''item'', 1', '''true'', ''item'', ''regress_missing''',
+    ''''', ''item''', '''id'', ''item''', '''missing'', ''item''', 'repeat(''x'', 8193), ''item''', '');
 SELECT pg_temp.cases('entanglement.verify(text)', 'NULL', '''missing''', '''''', '''peer''', '1', '');
 SELECT pg_temp.cases('entanglement.digest(bytea)', 'NULL', '''''', '''garbage''', '1', '');
 SELECT pg_temp.cases('entanglement.hello(text, bytea)', 'NULL, NULL', '''push'', NULL', '''x'', ''''',
@@ -77,6 +88,7 @@ SELECT pg_temp.cases('entanglement.link_states()', '1');
 SELECT pg_temp.cases('entanglement.is_preloaded()', '1');
 SELECT pg_temp.cases('entanglement.topology()', '1');
 SELECT pg_temp.cases('entanglement.topology_dot()', '1');
+SELECT pg_temp.cases('entanglement.rights_changed()', '', '1');
 SELECT pg_temp.cases('entanglement.capture_trigger()', '', '1');
 SELECT pg_temp.cases('entanglement.truncate_trigger()', '', '1');
 SELECT pg_temp.cases('entanglement.request_trigger()', '', '1');
@@ -93,6 +105,8 @@ SELECT pg_temp.cases('entanglement.transfer(record, text)', 'NULL, ''red''', 'RO
 SELECT pg_temp.cases('entanglement.table_dropped()', '', '1');
 SELECT pg_temp.cases('entanglement.partitions_changed()', '', '1');
 SELECT pg_temp.cases('entanglement.foreign_keys_changed()', '', '1');
+SELECT pg_temp.cases('entanglement.names_changed()', '', '1');
+SELECT pg_temp.cases('entanglement.load_trigger()', '', '1');
 
 -- every function has cases
 SELECT oid::regprocedure FROM pg_proc

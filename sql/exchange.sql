@@ -78,7 +78,7 @@ SELECT entanglement.hello('push', :'hello') IS NOT NULL;
 -- the direction is fixed
 CALL entanglement.pull('\xE7010000');
 \echo :LAST_ERROR_SQLSTATE
-SELECT entanglement.push('\xE7010001') = '\xE7010001';
+SELECT entanglement.push('\xE7010001') = '\xE7010001120100';
 -- the next number is 2; an error ends the session
 SELECT entanglement.push('\xE7010001');
 \echo :LAST_ERROR_SQLSTATE
@@ -105,7 +105,7 @@ SELECT entanglement.push('\xE7010001047F00');
 :greet
 SELECT entanglement.push('\xE70100013F00');
 :greet
-SELECT entanglement.push('\xE70100017F00') = '\xE7010001';
+SELECT entanglement.push('\xE70100017F00') = '\xE7010001120100';
 SELECT entanglement.push('\xE70100020200');
 :greet
 SELECT entanglement.push('\xE70100010403000001');

@@ -10,7 +10,7 @@ SELECT p.proname || '(' || pg_catalog.pg_get_function_arguments(p.oid) || ')' ||
        'desynchronize', 'add_peer', 'alter_peer', 'drop_peer', 'pause_peer',
        'resume_peer', 'resync', 'refresh', 'verify', 'digest', 'drain', 'start_worker', 'hello', 'push', 'pull',
        'last_request', 'wait_for', 'cancel_request', 'transfer', 'bind_owner',
-       'topology', 'topology_dot', 'drop_owner', 'adopt')
+       'subscribe', 'unsubscribe', 'check_filter', 'topology', 'topology_dot', 'drop_owner', 'adopt', 'become')
  ORDER BY p.proname COLLATE "C";
 SELECT c.relname || ': ' || string_agg(a.attname || ' ' ||
            pg_catalog.format_type(a.atttypid, NULL), ', ' ORDER BY a.attnum)

@@ -367,13 +367,16 @@ subtest 'rights that come and go between two pulls' => sub {
 # the caller put in.
 my $request = $hub->sql("SELECT id FROM entanglement.request LIMIT 1");
 my $relation = $hub->sql("SELECT no FROM entanglement.relation WHERE relid = 'closed'::regclass");
+my $place = $hub->sql('SELECT entanglement.place()');
 my %calls = (
 	add_peer => [ q('x', role => 'mallory'), '42501', '42501' ],
 	adopt => [ q('alice', gen_random_uuid()), '42501', '42501' ],
 	alter_peer => [ q('alice', role => 'mallory'), '42501', '42501' ],
+	become => [ q('new'), '42501', '42501' ],
 	bind_owner => [ q('alice', 'mallory'), '42501', '42501' ],
 	cancel_request => [ "'$request'", '42704', '42704' ],
 	capture_trigger => [ '', '42501', '42501' ],
+	check_filter => [ q('id > 0', 'closed', 'alice'), '42501', '42501' ],
 	create_owner => [ q('x'), '42501', '42501' ],
 	desynchronize => [ q('closed'), '42501', '42501' ],
 	digest => [ q('\xE7010000'), '55000', '42501' ],
@@ -387,10 +390,13 @@ my %calls = (
 	key_values => [ "$relation, '\\x0400000065'", '42501', '42501' ],
 	last_request => [ '', 'done: ', 'done: ' ],
 	link_states => [ '', '42501', '42501' ],
+	load_trigger => [ '', '42501', '42501' ],
 	may_see => [ q('alice'), '42501', '42501' ],
+	names_changed => [ '', '42501', '42501' ],
 	owner_of => [ q(ROW(101, 'hub', 'hub')::closed), '42501', '42501' ],
 	partitions_changed => [ '', '42501', '42501' ],
 	pause_peer => [ q('alice'), '42501', '42501' ],
+	place => [ '', ("done: $place") x 2 ],
 	pull => [ q('\xE7010000', NULL), '55000', '42501' ],
 	push => [ q('\xE7010001'), '55000', '42501' ],
 	refresh => [ q('alice'), '42501', '42501' ],
@@ -398,15 +404,18 @@ my %calls = (
 	request_trigger => [ '', '42501', '42501' ],
 	resume_peer => [ q('alice'), '42501', '42501' ],
 	resync => [ q('alice'), '42501', '42501' ],
+	rights_changed => [ '', '42501', '42501' ],
 	row_json => [ q('closed', '{id}', '{101}'), ('done: {"id": 101}') x 2 ],
 	set_node_name => [ q('x'), '42501', '42501' ],
 	start_worker => [ '', '42501', '42501' ],
+	subscribe => [ q('alice', 'closed'), '42501', '42501' ],
 	synchronize => [ q('closed'), '42501', '42501' ],
 	table_dropped => [ '', '42501', '42501' ],
 	topology => [ '', '42501', '42501' ],
 	topology_dot => [ '', '42501', '42501' ],
 	transfer => [ q(ROW(101, 'hub', 'hub')::closed, 'alice'), '42501', '42501' ],
 	truncate_trigger => [ '', '42501', '42501' ],
+	unsubscribe => [ q('alice', 'closed'), '42501', '42501' ],
 	verify => [ q('alice'), '42501', '42501' ],
 	wait_for => [ "'$request', '0 s'", '42704', '42704' ]);
 

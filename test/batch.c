@@ -426,6 +426,48 @@ add_gone(EntWriter *w, Random *r, Shape *shapes)
 }
 
 static void
+add_subscribe(EntWriter *w, Random *r, Shape *shapes)
+{
+	static uint8_t text[ENT_WIRE_MAX_FILTER];
+	EntWireSubscribe s;
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_SUBSCRIBE);
+
+	(void) shapes;
+	s.selective = random_below(r, 2);
+	ent_wire_write_subscribe(w, &s);
+	for (int n = (int) random_below(r, 5); n > 0; n--)
+	{
+		EntWireWish wish;
+
+		wish.table = any_number(r, ENT_WIRE_MAX_TABLES);
+		wish.round = any_serial(r);
+		wish.len = random_below(r, 100) == 0 ? sizeof(text) :
+			random_below(r, 30) + 1;
+		for (size_t i = 0; i < wish.len; i++)
+			text[i] = (uint8_t) (random_below(r, 255) + 1);
+		wish.filter = random_below(r, 3) ? text : NULL;
+		ent_wire_write_wish(w, &wish);
+	}
+	ent_wire_close_section(w, mark);
+}
+
+static void
+add_filter_state(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireFilterState s;
+	EntWireResponse refusal;
+
+	(void) shapes;
+	memset(&s, 0, sizeof(s));
+	s.table = any_number(r, ENT_WIRE_MAX_TABLES);
+	s.round = any_serial(r);
+	any_refusal(r, &refusal);
+	memcpy(s.sqlstate, refusal.sqlstate, 5);
+	any_text(r, s.message);
+	ent_wire_write_filter_state(w, &s);
+}
+
+static void
 add_homes(EntWriter *w, Random *r, Shape *shapes)
 {
 	EntWireHomes h;
@@ -514,8 +556,8 @@ add_unknown(EntWriter *w, Random *r, Shape *shapes)
 	const uint8_t *bytes = any_bytes(r, 300, &len, 0);
 
 	(void) shapes;
-	if (type == ENT_SECTION_SEEK)	/* that one is known */
-		type++;
+	if (type == ENT_SECTION_SEEK || type == ENT_SECTION_FILTER_STATE)
+		type += 8;				/* those are known */
 	mark = ent_wire_open_section(w, (EntSectionType) type);
 	ent_wire_write_raw(w, bytes, len);
 	ent_wire_close_section(w, mark);
@@ -528,7 +570,7 @@ batch_random(EntWriter *w, Random *r, unsigned max_sections)
 		add_hello, add_owner, add_table, add_objects, add_objects, add_claim,
 		add_arrears, add_present, add_want, add_table_state, add_again,
 		add_confirm, add_request, add_response, add_gone, add_homes, add_compare,
-		add_digest, add_unknown,
+		add_digest, add_subscribe, add_filter_state, add_unknown,
 	};
 	Shape		shapes[KNOWN_TABLES];
 	EntWireHeader h = {1, 0, random_any_size(r)};
@@ -738,6 +780,33 @@ echo_gone(Echo *e, EntReader *r)
 }
 
 static void
+echo_subscribe(Echo *e, EntReader *r)
+{
+	EntWireSubscribe s;
+	size_t		mark = ent_wire_open_section(e->out, ENT_SECTION_SUBSCRIBE);
+
+	ent_wire_read_subscribe(r, &s);
+	ent_wire_write_subscribe(e->out, &s);
+	while (!ent_wire_at_end(r))
+	{
+		EntWireWish wish;
+
+		ent_wire_read_wish(r, &wish);
+		ent_wire_write_wish(e->out, &wish);
+	}
+	ent_wire_close_section(e->out, mark);
+}
+
+static void
+echo_filter_state(Echo *e, EntReader *r)
+{
+	EntWireFilterState s;
+
+	ent_wire_read_filter_state(r, &s);
+	ent_wire_write_filter_state(e->out, &s);
+}
+
+static void
 echo_homes(Echo *e, EntReader *r)
 {
 	EntWireHomes h;
@@ -823,6 +892,8 @@ static void (*const echoes[]) (Echo *, EntReader *) = {
 	[ENT_SECTION_CONFIRM] = echo_confirm,
 	[ENT_SECTION_REQUEST] = echo_request,
 	[ENT_SECTION_RESPONSE] = echo_response,
+	[ENT_SECTION_SUBSCRIBE] = echo_subscribe,
+	[ENT_SECTION_FILTER_STATE] = echo_filter_state,
 	[ENT_SECTION_GONE] = echo_gone,
 	[ENT_SECTION_HOMES] = echo_homes,
 	[ENT_SECTION_COMPARE] = echo_compare,

@@ -211,6 +211,29 @@ write_example_gone(EntWriter *w)
 }
 
 static void
+write_example_subscribe(EntWriter *w)
+{
+	EntWireSubscribe s = {true};
+	EntWireWish wishes[2] = {
+		{5, 300, (const uint8_t *) "x > 3", 5}, {6, 1, NULL, 0},
+	};
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_SUBSCRIBE);
+
+	ent_wire_write_subscribe(w, &s);
+	for (int i = 0; i < 2; i++)
+		ent_wire_write_wish(w, &wishes[i]);
+	ent_wire_close_section(w, mark);
+}
+
+static void
+write_example_filter_state(EntWriter *w)
+{
+	EntWireFilterState s = {5, 300, "42703", "no"};
+
+	ent_wire_write_filter_state(w, &s);
+}
+
+static void
 write_example_homes(EntWriter *w)
 {
 	EntWireHomes h = {300};
@@ -319,6 +342,10 @@ static const struct
 	{"seek", write_example_seek, BYTES("\x50\x04\x02\x07\xac\x02")},
 	{"gone", write_example_gone, BYTES("\x18\x22" NODE NODE "\xac\x02")},
 	{"homes", write_example_homes, BYTES("\x19\x12\xac\x02" NODE)},
+	{"subscribe", write_example_subscribe,
+	BYTES("\x12\x0d\x01\x05\xac\x02\x06x > 3\x06\x01\x00")},
+	{"filter state", write_example_filter_state,
+	BYTES("\x53\x0b\x05\xac\x02" "42703\x02no")},
 };
 
 static void
@@ -550,6 +577,34 @@ check_ends(void)
 	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
 }
 
+#define EXAMPLE_SUBSCRIBE		20
+#define EXAMPLE_FILTER_STATE	21
+
+static void
+check_wishes(void)
+{
+	EntReader	r = example_body(EXAMPLE_SUBSCRIBE);
+	EntWireSubscribe s;
+	EntWireWish wish;
+	EntWireFilterState state;
+
+	tap_promise("sections: subscriptions, and what becomes of them, are read as "
+				"written");
+	ent_wire_read_subscribe(&r, &s);
+	CHECK(s.selective);
+	ent_wire_read_wish(&r, &wish);
+	CHECK(wish.table == 5 && wish.round == 300 && wish.len == 5);
+	CHECK(memcmp(wish.filter, "x > 3", 5) == 0);
+	ent_wire_read_wish(&r, &wish);
+	CHECK(wish.table == 6 && wish.round == 1 && wish.filter == NULL);
+	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
+	r = example_body(EXAMPLE_FILTER_STATE);
+	ent_wire_read_filter_state(&r, &state);
+	CHECK(state.table == 5 && state.round == 300);
+	CHECK(strcmp(state.sqlstate, "42703") == 0 && strcmp(state.message, "no") == 0);
+	CHECK(r.error == ENT_WIRE_OK && ent_wire_at_end(&r));
+}
+
 /* ---- what is refused ---- */
 
 static void
@@ -655,6 +710,25 @@ read_homes(EntReader *r)
 	ent_wire_read_homes(r, &h);
 	while (!ent_wire_at_end(r))
 		ent_wire_read_elsewhere(r, &id);
+}
+
+static void
+read_subscribe(EntReader *r)
+{
+	EntWireSubscribe s;
+	EntWireWish wish;
+
+	ent_wire_read_subscribe(r, &s);
+	while (!ent_wire_at_end(r))
+		ent_wire_read_wish(r, &wish);
+}
+
+static void
+read_filter_state(EntReader *r)
+{
+	EntWireFilterState s;
+
+	ent_wire_read_filter_state(r, &s);
 }
 
 static void
@@ -793,6 +867,17 @@ static const struct
 	{"refusal with a detail of 1001 bytes", read_response, BYTES(NODE "\x00" "23505\x00\xe9\x07"), ENT_WIRE_LIMIT},
 	{"refusal with a constraint of 253 bytes", read_response, BYTES(NODE "\x00" "23505\x00\x00\xfd\x01"), ENT_WIRE_LIMIT},
 	{"refusal with a NUL in its message", read_response, BYTES(NODE "\x00" "23505\x01\x00\x00\x00\x00"), ENT_WIRE_MALFORMED},
+	{"subscribe with unknown bits", read_subscribe, BYTES("\x02"), ENT_WIRE_MALFORMED},
+	{"subscribe of nothing", read_subscribe, BYTES(""), ENT_WIRE_TRUNCATED},
+	{"subscribe to a table beyond 100000", read_subscribe, BYTES("\x01\xa1\x8d\x06\x01\x00"), ENT_WIRE_LIMIT},
+	{"subscribe with a round beyond 63 bits", read_subscribe, BYTES("\x01\x05" HUGE "\x00"), ENT_WIRE_OVERFLOW},
+	{"subscribe with a filter of 8193 bytes", read_subscribe, BYTES("\x01\x05\x01\x82\x40"), ENT_WIRE_LIMIT},
+	{"subscribe with an empty filter", read_subscribe, BYTES("\x01\x05\x01\x01"), ENT_WIRE_MALFORMED},
+	{"subscribe with a filter that is cut", read_subscribe, BYTES("\x01\x05\x01\x04" "a"), ENT_WIRE_TRUNCATED},
+	{"subscribe with a NUL in a filter", read_subscribe, BYTES("\x01\x05\x01\x03" "a\x00"), ENT_WIRE_MALFORMED},
+	{"filter state with a small letter", read_filter_state, BYTES("\x05\x01" "42p01\x00"), ENT_WIRE_MALFORMED},
+	{"filter state with a message of 1001 bytes", read_filter_state, BYTES("\x05\x01" "42P01\xe9\x07"), ENT_WIRE_LIMIT},
+	{"filter state of a table beyond 100000", read_filter_state, BYTES("\xa1\x8d\x06\x01" "00000\x00"), ENT_WIRE_LIMIT},
 	{"field without name", read_field, BYTES("\x00\x01"), ENT_WIRE_MALFORMED},
 	{"field with a name of 253 bytes", read_field, BYTES("\xfd\x01"), ENT_WIRE_LIMIT},
 	{"field with a NUL in its name", read_field, BYTES("\x02" "a\x00\x01"), ENT_WIRE_MALFORMED},
@@ -913,6 +998,7 @@ main(void)
 	check_requests();
 	check_digests();
 	check_ends();
+	check_wishes();
 	check_refused();
 	check_no_early_allocation();
 	check_batches();

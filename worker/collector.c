@@ -30,8 +30,10 @@
 #include "base/guc.h"
 #include "base/ring.h"
 #include "base/shmem.h"
+#include "guard/show.h"
 #include "step/clear.h"
 #include "step/fold.h"
+#include "store/identity.h"
 #include "store/peer.h"
 #include "store/query.h"
 #include "worker/collector.h"
@@ -50,6 +52,8 @@ typedef struct Collector
 	uint64		routes;			/* counter when dialers were last started */
 	TimestampTz pruned_at;
 	bool		known;			/* the extension was found */
+	bool		ready;			/* this database is the node, and in use */
+	bool		undecided;		/* ... or a copy, which waits to be told */
 	bool		doubt;			/* of ent_fold */
 	bool		gone;			/* owners that are no more may have rows here */
 	bool		later;			/* ... but one of these is locked */
@@ -92,6 +96,10 @@ fold_all(Collector *c)
 		bool		wanted;
 		uint64		n;
 
+		/* who may see what is added is known before it is */
+		begin(false);
+		ent_show_settle_if_changed();
+		finish();
 		/* the ticket is read before the snapshot is taken */
 		pg_memory_barrier();
 		begin(true);
@@ -150,6 +158,29 @@ installed(void)
 	result = ent_query_installed();
 	finish();
 	return result;
+}
+
+/*
+ * Is there anything to do here yet? A dump that is being restored brings our
+ * tables one by one, into a node that is not in use: they are left alone until
+ * all is there and somebody says what the copy is.
+ */
+static void
+look_who_we_are(Collector *c)
+{
+	EntIdentity *id;
+	bool		was = c->undecided;
+
+	begin(false);
+	id = ent_identity_get();
+	c->ready = id->used && id->here;
+	c->undecided = ent_identity_undecided(id);
+	if (c->undecided && !was)
+		ereport(LOG,
+				(errmsg("the collector found a copy of node \"%s\", which waits to be told what it is",
+						id->name),
+				 errhint("See entanglement.become.")));
+	finish();
 }
 
 /* The extension may have been dropped, or never been there. */
@@ -213,12 +244,26 @@ end_silent_links(void)
 static void
 work(Collector *c)
 {
-	uint64		routes = pg_atomic_read_u64(&c->slot->routes);
+	uint64		asked = pg_atomic_read_u64(&c->slot->fold_asked);
+	uint64		routes;
 	TimestampTz now = GetCurrentTimestamp();
 
+	/* whoever asks after the first table was made is not told of an idle node */
+	pg_memory_barrier();
+	routes = pg_atomic_read_u64(&c->slot->routes);
 	if (!c->known || routes != c->routes)
+	{
 		leave_unless_installed(c);
+		look_who_we_are(c);
+	}
 	c->known = true;
+	if (!c->ready)
+	{
+		c->routes = routes;
+		if (!c->undecided)
+			ent_shmem_folded(c->slot, asked);
+		return;
+	}
 	fold_all(c);
 	if (c->consumed >= VACUUM_EVERY)
 		vacuum_log(c);

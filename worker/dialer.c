@@ -31,7 +31,7 @@
 #include "link/greet.h"
 #include "link/hello.h"
 #include "rule/backoff.h"
-#include "store/owner.h"
+#include "store/identity.h"
 #include "store/query.h"
 #include "worker/dialer.h"
 #include "worker/live.h"

@@ -3,14 +3,25 @@
 
 COMMENT ON SCHEMA entanglement IS 'Rows kept in step with other databases: views and functions of the extension entanglement, and what it keeps in tables.';
 
+CREATE FUNCTION entanglement.place() RETURNS text
+LANGUAGE c STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'ent_sql_place';
+REVOKE ALL ON FUNCTION entanglement.place() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION entanglement.place() TO PUBLIC;
+COMMENT ON FUNCTION entanglement.place() IS
+'Which database of which cluster this is: system identifier and OID. A node whose identity says otherwise is a copy.';
+
 -- This database as a node: exactly one row, written by CREATE EXTENSION.
 CREATE TABLE entanglement.identity (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     id uuid NOT NULL,
     name text NOT NULL,
-    default_owner integer NOT NULL
+    default_owner integer NOT NULL,
+    used boolean NOT NULL DEFAULT false,
+    place text NOT NULL DEFAULT entanglement.place(),
+    encoding name NOT NULL DEFAULT pg_catalog.getdatabaseencoding()
 );
-COMMENT ON TABLE entanglement.identity IS 'This database as a node: its id, name and default owner. One row.';
+COMMENT ON TABLE entanglement.identity IS 'This database as a node: its id, name and default owner. One row. used: somebody else may know of it, by a table, peer or owner that was made; place: where it was at home when that was decided last, empty when it was loaded from a dump; encoding: of keys.';
 
 -- Owners, local and remote. serial: for a local owner the last one given out,
 -- for a remote one our have (complete up to here, as far as we may see).
@@ -29,11 +40,13 @@ CREATE TABLE entanglement.owner (
     distance integer NOT NULL DEFAULT 0,
     nearest integer NOT NULL DEFAULT 2147483647,
     lost boolean NOT NULL DEFAULT false,
-    gone_as oid,
+    gone_as regrole,
+    initial boolean NOT NULL DEFAULT false,
+    held integer,
     partial boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX owner_local_name ON entanglement.owner (name) WHERE local;
-COMMENT ON TABLE entanglement.owner IS 'Authorities for objects; serial is the last allocated (local) or our have (remote), pruned the newest serial of a collected tombstone, peer the route. Of a remote one: sure is the have without gaps, told the greatest have there was in this epoch, nearest the least distance since then, lost what the peer says of its own route, partial that it gives some of the objects only. gone_as: it is no more, and its rows are being deleted with the rights of that role.';
+COMMENT ON TABLE entanglement.owner IS 'Authorities for objects; serial is the last allocated (local) or our have (remote), pruned the newest serial of a collected tombstone, peer the route. Of a remote one: sure is the have without gaps, told the greatest have there was in this epoch, nearest the least distance since then, lost what the peer says of its own route, partial that it gives some of the objects only. gone_as: it is no more, and its rows are being deleted with the rights of that role. initial: made by CREATE EXTENSION, to give way to a dump that is loaded. held: while it has no route because this became another node, whose rows of peer_table say what of its objects is here (0: those of no peer, for owners that were at home here).';
 
 -- Gone after a crash, as are those who asked: they ask again.
 CREATE UNLOGGED TABLE entanglement.seek (
@@ -65,15 +78,16 @@ COMMENT ON TABLE entanglement.violation IS 'What peers sent or asked that they h
 CREATE TABLE entanglement.relation (
     no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     relid regclass NOT NULL UNIQUE,
-    key_index regclass NOT NULL,
+    key_index name NOT NULL,
     capture text NOT NULL,
     priority integer NOT NULL DEFAULT 0,
     keys_from_others boolean NOT NULL DEFAULT false,
     integrity boolean NOT NULL DEFAULT false,
     priority_given boolean NOT NULL DEFAULT false,
-    owner_column smallint
+    owner_column smallint,
+    owner_column_name name
 );
-COMMENT ON TABLE entanglement.relation IS 'Synchronized tables.';
+COMMENT ON TABLE entanglement.relation IS 'Synchronized tables. key_index is in the table''s schema. What a dump carries is found by its name again: numbers of columns are others after it.';
 
 -- Changes with DDL: what came or went since is told by the difference.
 CREATE TABLE entanglement.partition (
@@ -217,7 +231,7 @@ CREATE TABLE entanglement.holding (
     peer integer NOT NULL,
     rel integer NOT NULL,
     key bytea NOT NULL,
-    PRIMARY KEY (peer, rel, key)
+    PRIMARY KEY (rel, key, peer)
 );
 COMMENT ON TABLE entanglement.holding IS 'Objects that a peer which is shown some rows of a table may have been told of. Others are never named to it.';
 
@@ -250,6 +264,31 @@ CREATE TABLE entanglement.parked (
 CREATE INDEX parked_waits_for ON entanglement.parked (waits_for) WHERE waits_for IS NOT NULL;
 COMMENT ON TABLE entanglement.parked IS 'Objects that could not be stored here, and why; asked for again from time to time. foreign_key: the key is as the peer sent it, since it has no equivalent in the encoding of this database. waits_for: digest of a foreign key and the values whose coming or going would help.';
 
+-- What this node wants from a peer. relid, not a number: whoever leaves
+-- synchronization and joins it again still wants the same.
+CREATE TABLE entanglement.subscription (
+    peer integer NOT NULL,
+    relid regclass NOT NULL,
+    filter text,
+    round bigint GENERATED ALWAYS AS IDENTITY,
+    sqlstate text,
+    message text,
+    PRIMARY KEY (peer, relid)
+);
+COMMENT ON TABLE entanglement.subscription IS 'Tables that are wanted from a peer, instead of all, and which of their rows. round: each wish has another one. sqlstate: what the peer said became of it, 00000 it is in force, NULL nothing yet.';
+
+CREATE TABLE entanglement.wanted (
+    peer integer NOT NULL,
+    rel integer NOT NULL,
+    filter text,
+    round bigint NOT NULL,
+    sqlstate text,
+    message text,
+    PRIMARY KEY (peer, rel)
+);
+COMMENT ON TABLE entanglement.wanted IS 'What peers said they want from us: a row with rel 0 says that it is nothing but the others. sqlstate: why the filter is refused, 00000 it is in force, NULL it has not been looked at.';
+
+COMMENT ON SEQUENCE entanglement.subscription_round_seq IS 'Rounds of subscriptions.';
 COMMENT ON SEQUENCE entanglement.handover_no_seq IS 'Order of hand-overs.';
 COMMENT ON SEQUENCE entanglement.owner_no_seq IS 'Local numbers of owners.';
 COMMENT ON SEQUENCE entanglement.relation_no_seq IS 'Local numbers of synchronized tables.';

@@ -49,16 +49,18 @@ SELECT r.relid AS relation,
        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i
                CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::smallint[]) WITH ORDINALITY AS k(attnum, n)
                JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-              WHERE i.indexrelid = coalesce(x.now, r.key_index) AND k.n <= i.indnkeyatts ORDER BY k.n) AS key,
+              WHERE i.indexrelid = coalesce(x.now, (SELECT n.oid FROM pg_catalog.pg_class n JOIN pg_catalog.pg_class t
+                                                      ON t.relnamespace = n.relnamespace
+                                                    WHERE t.oid = r.relid AND n.relname = r.key_index)) AND k.n <= i.indnkeyatts ORDER BY k.n) AS key,
        r.capture, r.priority, r.integrity,
        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
               WHERE a.attrelid = r.relid AND a.attnum > 0 AND NOT a.attisdropped
                 AND a.attgenerated = '' ORDER BY a.attnum) AS columns,
        (SELECT a.attname::text FROM pg_catalog.pg_attribute a
-         WHERE a.attrelid = r.relid AND a.attnum = r.owner_column AND NOT a.attisdropped) AS owner_column
+         WHERE a.attrelid = r.relid AND a.attname = r.owner_column_name AND NOT a.attisdropped) AS owner_column
   FROM entanglement.relation r
   LEFT JOIN LATERAL (
-        -- REINDEX CONCURRENTLY puts another index in its place
+        -- by name only in a copy that has not been told what it is
         SELECT d.refobjid FROM pg_catalog.pg_trigger t
           JOIN pg_catalog.pg_depend d
             ON d.classid = 'pg_catalog.pg_trigger'::regclass AND d.objid = t.oid
@@ -88,7 +90,8 @@ BEGIN
                       ON d.classid = 'pg_class'::regclass AND d.objid = r.relid::oid
                      AND d.objsubid = 0);
     IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects()
-                WHERE classid = 'pg_trigger'::regclass) THEN
+                WHERE classid = 'pg_trigger'::regclass)
+       AND EXISTS (SELECT FROM entanglement.identity WHERE place = entanglement.place()) THEN
         SELECT c.relname INTO bare
           FROM (SELECT r.relid, 3 FROM entanglement.relation r
                 UNION ALL
@@ -105,6 +108,8 @@ BEGIN
                 HINT = 'End its synchronization first, with entanglement.desynchronize.';
         END IF;
     END IF;
+    DELETE FROM entanglement.subscription s USING pg_event_trigger_dropped_objects() d
+     WHERE d.classid = 'pg_class'::regclass AND d.objid = s.relid::oid AND d.objsubid = 0;
     IF cardinality(gone) = 0 THEN
         RETURN;
     END IF;
@@ -117,6 +122,7 @@ BEGIN
     DELETE FROM entanglement.inherited WHERE rel = ANY (gone);
     DELETE FROM entanglement.arrears WHERE rel = ANY (gone);
     DELETE FROM entanglement.resend WHERE rel = ANY (gone);
+    DELETE FROM entanglement.wanted WHERE rel = ANY (gone);
     DELETE FROM entanglement.shown WHERE rel = ANY (gone);
     DELETE FROM entanglement.holding WHERE rel = ANY (gone);
     DELETE FROM entanglement.owed WHERE rel = ANY (gone);
@@ -139,6 +145,17 @@ CREATE EVENT TRIGGER entanglement_foreign_keys_changed ON ddl_command_end
     WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'CREATE SCHEMA')
     EXECUTE FUNCTION entanglement.foreign_keys_changed();
 COMMENT ON EVENT TRIGGER entanglement_foreign_keys_changed IS 'Orders tables with integrity by their foreign keys.';
+
+-- Who was shown all of a table, and is not any more.
+CREATE FUNCTION entanglement.rights_changed() RETURNS event_trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'ent_sql_rights_changed';
+REVOKE ALL ON FUNCTION entanglement.rights_changed() FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.rights_changed() IS
+'Notes of tables that a peer was shown whole, and may not see whole any more, which rows it may have been told of.';
+CREATE EVENT TRIGGER entanglement_rights_changed ON ddl_command_end
+    WHEN TAG IN ('ALTER TABLE', 'GRANT', 'REVOKE')
+    EXECUTE FUNCTION entanglement.rights_changed();
+COMMENT ON EVENT TRIGGER entanglement_rights_changed IS 'Notes which rows a peer may have been told of that may not see all any more.';
 
 -- Partitions that are attached, detached, created or dropped.
 CREATE FUNCTION entanglement.partitions_changed() RETURNS event_trigger

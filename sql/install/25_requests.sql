@@ -15,7 +15,7 @@ CREATE TABLE entanglement.request (
     sent_to integer[] NOT NULL DEFAULT '{}',
     refused_by integer[] NOT NULL DEFAULT '{}',
     on_the_way boolean NOT NULL DEFAULT false,
-    role oid,
+    role regrole,
     carrier uuid,
     joint boolean NOT NULL DEFAULT false,
     alone boolean NOT NULL DEFAULT false,
@@ -93,7 +93,7 @@ SELECT q.id, r.relid AS relation,
        q.sqlstate, q.message, q.detail, q.constraint_name, q.serial,
        (SELECT pg_catalog.string_agg(p.name, ', ' ORDER BY p.name)
           FROM entanglement.peer p WHERE p.no = ANY (q.peers)) AS peer,
-       q.role::regrole AS role, q.made_at, q.decided_at
+       q.role, q.made_at, q.decided_at
   FROM entanglement.request q
   LEFT JOIN entanglement.relation r ON r.no = q.rel
   LEFT JOIN entanglement.owner o ON o.no = q.owner

@@ -47,6 +47,7 @@ SELECT p.name,
     p.conninfo IS NOT NULL AS dialed,
     CASE
         WHEN NOT entanglement.is_preloaded() THEN 'not preloaded'
+        WHEN n.state OPERATOR(pg_catalog.=) 'undecided' THEN n.state
         WHEN p.paused THEN 'paused'
         WHEN s.state IS NULL OR s.state OPERATOR(pg_catalog.=) ANY (ARRAY['idle', 'paused'])
             THEN CASE WHEN p.conninfo IS NULL THEN 'waiting' ELSE 'idle' END
@@ -85,6 +86,7 @@ SELECT p.name,
     COALESCE(s.coalesced, 0) AS coalesced,
     entanglement.may_see(p.role) AS may_see
 FROM entanglement.peer p
+CROSS JOIN entanglement.node n
 LEFT JOIN entanglement.link_states() s ON s.peer OPERATOR(pg_catalog.=) p.no;
 REVOKE ALL ON entanglement.peers FROM PUBLIC;
 GRANT SELECT ON entanglement.peers TO pg_monitor;

@@ -26,6 +26,7 @@
 #include "base/shmem.h"
 #include "link/greet.h"
 #include "link/hello.h"
+#include "store/identity.h"
 
 PG_FUNCTION_INFO_V1(ent_sql_hello);
 PG_FUNCTION_INFO_V1(ent_sql_push);
@@ -110,6 +111,7 @@ ent_sql_hello(PG_FUNCTION_ARGS)
 		direction = parse_direction(name);
 	theirs = PG_GETARG_BYTEA_PP(1);
 	ent_shmem_require("entanglement's exchange");
+	ent_identity_refuse_undecided();
 	ent_hello_read(VARDATA_ANY(theirs), VARSIZE_ANY_EXHDR(theirs), &hello);
 
 	if (SPI_connect() != SPI_OK_CONNECT)

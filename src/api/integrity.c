@@ -18,6 +18,7 @@
 
 #include "api/integrity.h"
 #include "base/compat.h"
+#include "store/identity.h"
 #include "store/query.h"
 #include "store/relinfo.h"
 
@@ -103,7 +104,24 @@ any_with_integrity(void)
 	return any;
 }
 
-/* A foreign key may have been added or dropped. */
+void
+ent_integrity_settle(void)
+{
+	EntForeignKey *bad;
+
+	if (!any_with_integrity())
+		return;
+	bad = ent_foreignkey_settle();
+	if (bad == NULL)
+		return;
+	ent_integrity_refuse_temporal(bad);
+	refuse_reference(bad);
+}
+
+/*
+ * A foreign key may have been added or dropped. While a dump is being restored
+ * what is there is neither complete nor new.
+ */
 Datum
 ent_sql_foreign_keys_changed(PG_FUNCTION_ARGS)
 {
@@ -111,20 +129,11 @@ ent_sql_foreign_keys_changed(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("entanglement.foreign_keys_changed() must be called by an event trigger")));
-	if (!ent_query_installed())
+	if (!ent_query_installed() || !ent_identity_ready())
 		PG_RETURN_NULL();
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (any_with_integrity())
-	{
-		EntForeignKey *bad = ent_foreignkey_settle();
-
-		if (bad)
-		{
-			ent_integrity_refuse_temporal(bad);
-			refuse_reference(bad);
-		}
-	}
+	ent_integrity_settle();
 	SPI_finish();
 	PG_RETURN_NULL();
 }

@@ -21,4 +21,11 @@ extern void ent_integrity_refuse_temporal(const EntForeignKey *fk);
  */
 extern void ent_integrity_refuse_leaving(Oid relid);
 
+/*
+ * Puts tables with integrity in order by their foreign keys; raises
+ * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE for one that references a table that
+ * is not synchronized. SPI must be connected.
+ */
+extern void ent_integrity_settle(void);
+
 #endif							/* ENT_API_INTEGRITY_H */

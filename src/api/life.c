@@ -25,6 +25,7 @@
 #include "utils/uuid.h"
 
 #include "base/shmem.h"
+#include "store/identity.h"
 #include "store/life.h"
 #include "store/owner.h"
 #include "store/peer.h"
@@ -156,6 +157,7 @@ static void
 check_circumstances(void)
 {
 	ent_shmem_require("entanglement.drop_owner()");
+	ent_identity_refuse_undecided();
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
@@ -410,6 +412,7 @@ ent_sql_adopt(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("from_node must not be NULL")));
+	ent_identity_refuse_undecided();
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	no = find_to_adopt(name);

@@ -115,7 +115,7 @@ may_know(EntRelation *rel, const Datum *key)
 	{
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "SPI_connect failed");
-		visible = ent_rowquery_visible(rel, key);
+		visible = ent_rowquery_visible(rel, NULL, key);
 		SPI_finish();
 	}
 	PG_FINALLY();
@@ -177,7 +177,7 @@ look(void *arg)
 {
 	Look	   *l = arg;
 
-	l->visible = ent_rowquery_visible(l->rel, l->values);
+	l->visible = ent_rowquery_visible(l->rel, NULL, l->values);
 }
 
 /*

@@ -12,6 +12,7 @@
 
 #include "base/ring.h"
 #include "base/wake.h"
+#include "store/identity.h"
 #include "store/owner.h"
 #include "store/query.h"
 
@@ -115,6 +116,8 @@ ent_sql_create_owner(PG_FUNCTION_ARGS)
 						errmsg("id must not be NULL")));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	ent_identity_refuse_undecided();
+	ent_identity_use();
 	check_unused(args[0], args[1]);
 	ent_query_run(&add_query, args, NULL, SPI_OK_INSERT_RETURNING, NULL);
 	advertise(ent_query_int4(0, 1, NULL));

@@ -16,12 +16,13 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
-#include "api/rights.h"
+#include "api/sight.h"
 #include "base/cert.h"
 #include "base/report.h"
 #include "base/shmem.h"
 #include "base/wake.h"
 #include "rule/wire.h"
+#include "store/identity.h"
 #include "store/peer.h"
 
 PG_FUNCTION_INFO_V1(ent_sql_add_peer);
@@ -234,10 +235,11 @@ add_peer(FunctionCallInfo fcinfo)
 	}
 
 	connect_spi();
-	ent_rights_check(peer.role, peer.name, peer.conninfo == NULL, is_true(fcinfo, 4));
+	ent_identity_use();
+	ent_sight_check(peer.role, peer.name, peer.conninfo == NULL, is_true(fcinfo, 4));
 	ent_peer_insert(&peer);
 	ent_peer_grant(peer.role);
-	ent_rights_notice(peer.role);
+	ent_sight_notice(peer.role);
 	SPI_finish();
 	ent_shmem_warn();
 	ent_wake_routes_at_commit();
@@ -374,7 +376,7 @@ alter_peer(FunctionCallInfo fcinfo)
 	if (!PG_ARGISNULL(2))
 	{
 		peer->role = PG_GETARG_OID(2);
-		ent_rights_check(peer->role, peer->name, peer->conninfo == NULL,
+		ent_sight_check(peer->role, peer->name, peer->conninfo == NULL,
 						 is_true(fcinfo, 7));
 	}
 
@@ -383,7 +385,7 @@ alter_peer(FunctionCallInfo fcinfo)
 	{
 		ent_peer_grant(peer->role);
 		ent_peer_revoke(old_role);
-		ent_rights_notice(peer->role);
+		ent_sight_notice(peer->role);
 	}
 	SPI_finish();
 	ent_shmem_warn();

@@ -1,7 +1,7 @@
 /*
  * api/resync.c
- *	  SQL functions resync: what a link's two ends hold is compared as a whole,
- *	  and what differs repaired; and refresh: what a peer may see is looked at again.
+ *	  SQL function resync: what a link's two ends hold is compared as a whole,
+ *	  and what differs repaired.
  *
  * Place: api. It notes what is to be compared (entanglement.arrears,
  * entanglement.resend) and leaves the rest to the link, but for what concerns
@@ -22,9 +22,7 @@
 #include "store/peer.h"
 #include "store/query.h"
 #include "store/relinfo.h"
-#include "store/shown.h"
 
-PG_FUNCTION_INFO_V1(ent_sql_refresh);
 PG_FUNCTION_INFO_V1(ent_sql_resync);
 
 static EntQuery owner_query = {
@@ -226,25 +224,5 @@ ent_sql_resync(PG_FUNCTION_ARGS)
 	SPI_finish();
 	ent_wake_routes_at_commit();
 	tell_when(peer);
-	PG_RETURN_VOID();
-}
-
-/* (peer) */
-Datum
-ent_sql_refresh(PG_FUNCTION_ARGS)
-{
-	EntPeer    *peer;
-
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("peer name must not be NULL")));
-	ent_shmem_warn();
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	peer = find_peer(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	ent_shown_review_all(peer->no);
-	SPI_finish();
-	ent_wake_routes_at_commit();
 	PG_RETURN_VOID();
 }

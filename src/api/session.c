@@ -18,6 +18,7 @@
 #include "api/session.h"
 #include "base/wake.h"
 #include "guard/role.h"
+#include "store/identity.h"
 
 static EntSession sessions[2];
 
@@ -238,6 +239,8 @@ ent_session_use(EntDirection direction)
 	EntSession    *s = &sessions[direction];
 
 	ent_shmem_require("entanglement's exchange");
+	if (!s->open)
+		ent_identity_refuse_undecided();
 	if (!s->open)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -23,6 +23,7 @@
 #include "base/ring.h"
 #include "base/shmem.h"
 #include "base/wake.h"
+#include "store/identity.h"
 #include "store/peer.h"
 #include "store/value.h"
 
@@ -262,6 +263,7 @@ ent_sql_drain(PG_FUNCTION_ARGS)
 	bool		done;
 
 	ent_shmem_require("entanglement.drain()");
+	ent_identity_refuse_undecided();
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

@@ -38,6 +38,7 @@
 #include "base/wake.h"
 #include "step/capture.h"
 #include "store/foreignkey.h"
+#include "store/identity.h"
 #include "store/object.h"
 #include "store/owner.h"
 #include "store/query.h"
@@ -50,9 +51,12 @@ PG_FUNCTION_INFO_V1(ent_sql_desynchronize);
 
 static EntQuery add_query = {
 	"INSERT INTO entanglement.relation (relid, key_index, capture, priority, "
-	"keys_from_others, integrity, priority_given, owner_column) "
-	"VALUES ($1, $2, 'trigger', $3, $4, $5, $6, "
-	"CASE WHEN $7 OPERATOR(pg_catalog.<>) 0 THEN $7 END) RETURNING no",
+	"keys_from_others, integrity, priority_given, owner_column, owner_column_name) "
+	"SELECT $1, c.relname, 'trigger', $3, $4, $5, $6, a.attnum, a.attname "
+	"FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_attribute a "
+	"ON a.attrelid OPERATOR(pg_catalog.=) $1 AND a.attnum OPERATOR(pg_catalog.=) $7 "
+	"AND a.attnum OPERATOR(pg_catalog.>) 0 "
+	"WHERE c.oid OPERATOR(pg_catalog.=) $2 RETURNING no",
 	7, {OIDOID, OIDOID, INT4OID, BOOLOID, BOOLOID, BOOLOID, INT2OID}, NULL
 };
 static EntQuery arrears_query = {
@@ -70,6 +74,7 @@ static EntQuery remove_queries[] = {
 	{"DELETE FROM entanglement.tombstone WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.arrears WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.resend WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.wanted WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owed WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.shown WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.holding WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
@@ -374,6 +379,7 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 	check_capture(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	ent_identity_use();
 	synchronize(PG_GETARG_OID(0), &o);
 	if (o.integrity)
 		synchronize_along(PG_GETARG_OID(0), &o);

@@ -20,6 +20,7 @@
 #include "api/verify.h"
 #include "link/digest.h"
 #include "link/verify.h"
+#include "store/identity.h"
 #include "store/peer.h"
 #include "store/query.h"
 #include "store/relinfo.h"
@@ -77,12 +78,13 @@ ent_sql_digest(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("question must not be NULL")));
+	ent_identity_refuse_undecided();
 	question = PG_GETARG_BYTEA_PP(0);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	peer = caller();
 	MemoryContextSwitchTo(context);
-	answer = ent_digest_answer(peer->role, VARDATA_ANY(question),
+	answer = ent_digest_answer(peer, VARDATA_ANY(question),
 							   VARSIZE_ANY_EXHDR(question));
 	SPI_finish();
 	PG_RETURN_BYTEA_P(answer);
@@ -173,6 +175,7 @@ ent_sql_verify(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("peer name must not be NULL")));
+	ent_identity_refuse_undecided();
 	InitMaterializedSRF(fcinfo, 0);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");

@@ -2,7 +2,8 @@
  * guard/show.c
  *	  What a peer is shown of a table, as its role's rights are now.
  *
- * A table is shown in part when anything but SELECT decides about its rows. Changes
+ * A table is shown in part when anything but SELECT decides about its rows: row-level
+ * security, or what the peer has subscribed with. Changes
  * of what decides are heard of as the catalogs' caches are: a session that changes a
  * policy keeps the table locked until it has said so, so whoever sees a row that
  * was written under the new policy has been told of that policy before.
@@ -15,12 +16,48 @@
 #include "utils/rls.h"
 #include "utils/syscache.h"
 
+#include "guard/filter.h"
 #include "guard/policy.h"
 #include "guard/show.h"
 #include "store/catalog.h"
 #include "store/shown.h"
 
 static uint64 version = 1;
+
+static void
+add_to_digest(EntShow *show, const char *text)
+{
+	uint64		hash = DatumGetUInt64(hash_any_extended((const unsigned char *) text,
+														strlen(text), 0));
+
+	show->digest = (int64) hash_combine64((uint64) show->digest, hash);
+}
+
+/* Does it want the table, and which rows? */
+static void
+look_at_wish(EntRelation *rel, int32 peer, Oid role, EntShow *show)
+{
+	ErrorData  *error = NULL;
+
+	show->nothing = !ent_wanted_get(peer, rel->no, &show->wish);
+	if (show->nothing)
+		add_to_digest(show, "");
+	if (show->wish == NULL)
+		return;
+	show->sqlstate = "00000";
+	if (show->wish->filter == NULL)
+		return;
+	show->filter = ent_filter_try(rel, role, show->wish->filter, &error);
+	show->partial = true;
+	add_to_digest(show, show->wish->filter);
+	if (error == NULL)
+		return;
+	show->nothing = true;
+	add_to_digest(show, "");
+	show->sqlstate = pstrdup(unpack_sql_state(error->sqlerrcode));
+	show->message = error->detail == NULL ? error->message :
+		psprintf("%s: %s", error->message, error->detail);
+}
 
 void
 ent_show_table(EntRelation *rel, int32 peer, Oid role, bool *may,
@@ -37,6 +74,7 @@ ent_show_table(EntRelation *rel, int32 peer, Oid role, bool *may,
 		show->digest = (int64) hash_combine64((uint64) show->digest,
 											  hash_uint32_extended(role, 0));
 	}
+	look_at_wish(rel, peer, role, show);
 }
 
 static void
@@ -57,6 +95,39 @@ ent_show_version(void)
 {
 	AcceptInvalidationMessages();
 	return version;
+}
+
+void
+ent_show_settle(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, ent_shown_whole())
+	{
+		EntShownWhole *w = lfirst(lc);
+		EntRelation *rel = ent_relinfo_read(w->rel);
+		EntShow		show;
+
+		if (rel == NULL)
+			continue;
+		ent_show_table(rel, w->peer, w->role,
+					   palloc(rel->ncolumns * sizeof(bool)), &show);
+		if (!show.sees || show.partial)
+			(void) ent_shown_narrow(w->peer, w->rel);
+	}
+}
+
+void
+ent_show_settle_if_changed(void)
+{
+	static uint64 settled = 0;
+	uint64		now = ent_show_version();
+
+	if (now == settled)
+		return;
+	list_free(ent_relinfo_all());	/* those are heard of from now on */
+	ent_show_settle();
+	settled = now;
 }
 
 void

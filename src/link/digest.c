@@ -13,8 +13,8 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-#include "guard/policy.h"
 #include "base/compat.h"
+#include "guard/show.h"
 #include "link/describe.h"
 #include "link/digest.h"
 #include "link/tally.h"
@@ -23,7 +23,7 @@
 
 typedef struct Answer
 {
-	Oid			role;
+	const EntPeer *peer;
 	EntWriter	w;
 	Snapshot	snapshot;
 } Answer;
@@ -32,6 +32,7 @@ typedef struct Answer
 typedef struct Asked
 {
 	EntRelation *rel;
+	EntShow		show;
 	int			ncolumns;
 	int		   *columns;
 } Asked;
@@ -65,7 +66,7 @@ describe_all(Answer *a)
 		bool	   *may = palloc0(rel->ncolumns * sizeof(bool));
 		EntWireTable wire;
 
-		if (ent_describe_table(rel, a->role, may, &wire))
+		if (ent_describe_table(rel, a->peer->role, may, &wire))
 			ent_wire_write_table(&a->w, &wire);
 	}
 	foreach(lc, ent_owner_all())
@@ -76,8 +77,22 @@ describe_all(Answer *a)
 		if (!o->local && o->peer == 0)
 			continue;			/* nobody is told of those either */
 		ent_describe_owner(o, &wire);
+		wire.lost = o->peer == a->peer->no;	/* he comes from who asks */
 		ent_wire_write_owner(&a->w, &wire);
 	}
+}
+
+static EntDigestJob
+digest_job(const Answer *a, const Asked *asked)
+{
+	EntDigestJob job = {
+		.rel = asked->rel, .peer = a->peer->no, .role = a->peer->role,
+		.filter = asked->show.filter, .nothing = asked->show.nothing,
+		.ncolumns = asked->ncolumns, .columns = asked->columns,
+		.snapshot = a->snapshot
+	};
+
+	return job;
 }
 
 /* ---- totals ---- */
@@ -129,14 +144,12 @@ answer_totals(Answer *a, uint32 compare, const Asked *asked)
 	Totals		t = {.context = CurrentMemoryContext};
 	HASHCTL		ctl = {.keysize = sizeof(int32), .entrysize = sizeof(OwnerTally),
 	.hcxt = CurrentMemoryContext};
-	EntDigestJob job = {
-		.rel = asked->rel, .role = a->role, .ncolumns = asked->ncolumns,
-		.columns = asked->columns, .snapshot = a->snapshot,
-		.visit = add_to_owner, .arg = &t
-	};
+	EntDigestJob job = digest_job(a, asked);
 	HASH_SEQ_STATUS seq;
 	OwnerTally *o;
 
+	job.visit = add_to_owner;
+	job.arg = &t;
 	t.owners = hash_create("entanglement totals", 16, &ctl,
 						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	ent_digest_objects(&job);
@@ -196,15 +209,13 @@ answer_range(Answer *a, uint32 compare, uint32 no, const Asked *asked,
 	EntWireDigest head = {.compare = compare, .range = no, .owner = range->owner};
 	Divider		d = {.w = &a->w, .context = CurrentMemoryContext,
 	.each = range->each};
-	EntDigestJob job = {
-		.rel = asked->rel, .role = a->role, .ncolumns = asked->ncolumns,
-		.columns = asked->columns, .snapshot = a->snapshot,
-		.visit = divide, .arg = &d
-	};
+	EntDigestJob job = digest_job(a, asked);
 	pg_uuid_t	id;
 	EntOwner   *o;
 	size_t		mark = ent_wire_open_section(&a->w, ENT_SECTION_DIGEST);
 
+	job.visit = divide;
+	job.arg = &d;
 	memcpy(id.data, range->owner.bytes, UUID_LEN);
 	o = ent_owner_by_id(&id);
 	if (!ent_digest_ordered(asked->rel))
@@ -282,7 +293,8 @@ read_asked(Answer *a, EntReader *body, Asked *asked)
 	if (answerable)
 	{
 		may = palloc0(asked->rel->ncolumns * sizeof(bool));
-		answerable = ent_policy_columns(asked->rel, a->role, may);
+		ent_show_table(asked->rel, a->peer->no, a->peer->role, may, &asked->show);
+		answerable = asked->show.sees;
 	}
 	asked->columns = palloc((c.ncolumns + 1) * sizeof(int));
 	asked->ncolumns = c.ncolumns;
@@ -349,10 +361,10 @@ answer_sections(Answer *a, EntReader *r)
 }
 
 bytea *
-ent_digest_answer(Oid role, const void *data, size_t len)
+ent_digest_answer(const EntPeer *peer, const void *data, size_t len)
 {
 	EntWireAllocator alloc = {writer_grow, CurrentMemoryContext};
-	Answer		a = {.role = role};
+	Answer		a = {.peer = peer};
 	EntReader	r;
 	EntWireHeader header;
 

@@ -16,7 +16,7 @@
 #include "base/report.h"
 #include "base/shmem.h"
 #include "link/greet.h"
-#include "store/owner.h"
+#include "store/identity.h"
 #include "store/value.h"
 
 /* ---- is it the node? ---- */
@@ -43,7 +43,7 @@ check_not_self(const EntWireHello *hello)
 				 errmsg("the node reached is this node itself"),
 				 errdetail("Both ends of the connection are node %s.",
 						   uuid_text(hello->node.bytes)),
-				 errhint("Correct the peer's conninfo with entanglement.alter_peer. A copy of a database is the same node as its original.")));
+				 errhint("Correct the peer's conninfo with entanglement.alter_peer. A physical copy of a node is the same node.")));
 }
 
 /* Who could be another peer's node as well would speak for its owners. */

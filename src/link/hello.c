@@ -11,7 +11,7 @@
 #include "base/compat.h"
 #include "base/ent.h"
 #include "link/hello.h"
-#include "store/owner.h"
+#include "store/identity.h"
 #include "store/value.h"
 
 static void *

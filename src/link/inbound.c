@@ -20,6 +20,7 @@
 #include "base/guc.h"
 #include "base/ring.h"
 #include "base/wake.h"
+#include "guard/show.h"
 #include "link/inbound_private.h"
 #include "store/life.h"
 #include "store/owner.h"
@@ -60,6 +61,7 @@ ent_inbound_create(int32 peer, Oid role, EntPeerSlot *slot)
 	ib->role = role;
 	ib->slot = slot;
 	ib->arrears_due = true;
+	ib->subscriptions_due = true;
 	ctl.entrysize = sizeof(EntInOwner);
 	ib->owners = hash_create("entanglement owners received", 64, &ctl,
 							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
@@ -334,6 +336,9 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 		case ENT_SECTION_HOMES:
 			ent_inbound_take_homes(ib, body);
 			break;
+		case ENT_SECTION_FILTER_STATE:
+			ent_inbound_take_filter_state(ib, body);
+			break;
 		case ENT_SECTION_NUDGE:
 			ib->slot->called = true;
 			if (ib->slot->sender.latch)
@@ -496,8 +501,11 @@ build_answer(EntInbound *ib, uint64 number, uint64 routes)
 	{
 		ib->routes = routes;
 		ib->tables_version = version;
+		ib->subscriptions_due = true;
 		ent_inbound_reconsider(ib);
 	}
+	/* before an owner is wanted: of what he brings nothing else is to come */
+	ent_inbound_write_subscriptions(ib, &w);
 	ent_inbound_answer_routes(ib, &w);
 	write_again(ib, &w);
 	ask = ib->announced && (changed || ib->ask_all || parked_due(ib));
@@ -547,6 +555,7 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 						   (unsigned long long) header.number,
 						   (unsigned long long) ib->number + 1)));
 	ent_relinfo_refresh();
+	ent_show_settle_if_changed();
 	defer_nothing();
 	ib->requests = ib->ends = 0;
 	ib->batch = CurrentMemoryContext;

@@ -3,7 +3,9 @@
  *	  What the files of the receiving end share: inbound.c (batches, claims,
  *	  answers), inroute.c (owners), inwant.c (what is asked for),
  *	  inarrears.c (what is fetched anew), intable.c (tables), inobject.c (rows),
- *	  inrequest.c (requests), inlife.c (owners that end or move), inconfirm.c (objects handed over),
+ *	  inrequest.c (requests),
+ *	  insubscribe.c (which tables and rows are wanted),
+ *	  inlife.c (owners that end or move), inconfirm.c (objects handed over),
  *	  inrun.c (state that stands together).
  */
 #ifndef ENT_LINK_INBOUND_PRIVATE_H
@@ -115,6 +117,9 @@ struct EntInbound
 	bool		announced;		/* a batch with tables has come: what is not
 								 * announced now the sender does not have */
 	bool		arrears_due;	/* arrears are to be asked for */
+	bool		subscriptions_due;	/* look whether the peer knows what is wanted */
+	uint8	   *subscribed;		/* SUBSCRIBE as last said; NULL: never */
+	size_t		subscribed_len;
 	HTAB	   *asked;			/* those asked for (inarrears.c) */
 	MemoryContext batch;		/* lasts until the answer; sections have their
 								 * own */
@@ -184,6 +189,11 @@ extern void ent_inbound_forget_asked(EntInbound *ib, EntInOwner *in);
 /* ARREARS sections that are due. */
 extern void ent_inbound_ask_arrears(EntInbound *ib, EntWriter *w);
 extern void ent_inbound_take_arrears_done(EntInbound *ib, EntReader *body);
+
+/* insubscribe.c */
+/* SUBSCRIBE, if what is wanted is not what was said last. */
+extern void ent_inbound_write_subscriptions(EntInbound *ib, EntWriter *w);
+extern void ent_inbound_take_filter_state(EntInbound *ib, EntReader *body);
 
 /* intable.c */
 extern void ent_inbound_take_table(EntInbound *ib, EntReader *body);

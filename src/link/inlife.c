@@ -15,6 +15,7 @@
 #include "base/quiet.h"
 #include "base/report.h"
 #include "link/inbound_private.h"
+#include "store/identity.h"
 #include "store/life.h"
 #include "store/owner.h"
 #include "store/value.h"

@@ -30,15 +30,16 @@ static EntQuery switch_arrears_query = {
 	"SELECT $1, r.no FROM entanglement.relation r "
 	"JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.relid "
 	"JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace "
-	"JOIN entanglement.peer_table f ON f.peer OPERATOR(pg_catalog.=) $3 AND f.known "
+	"JOIN entanglement.peer_table f ON f.peer OPERATOR(pg_catalog.=) $2 AND f.known "
 	"AND f.schema_name OPERATOR(pg_catalog.=) n.nspname "
 	"AND f.table_name OPERATOR(pg_catalog.=) c.relname "
-	"WHERE $4 OR NOT EXISTS (SELECT 1 FROM entanglement.peer_table p "
-	"WHERE p.peer OPERATOR(pg_catalog.=) $2 AND p.known "
+	"WHERE $3 OR NOT EXISTS (SELECT 1 FROM entanglement.owner o "
+	"JOIN entanglement.peer_table p ON p.peer OPERATOR(pg_catalog.=) COALESCE(o.peer, o.held) "
+	"WHERE o.no OPERATOR(pg_catalog.=) $1 AND p.known "
 	"AND p.schema_name OPERATOR(pg_catalog.=) n.nspname "
 	"AND p.table_name OPERATOR(pg_catalog.=) c.relname "
 	"AND f.mapped OPERATOR(pg_catalog.<@) p.mapped) ON CONFLICT DO NOTHING",
-	4, {INT4OID, INT4OID, INT4OID, BOOLOID}, NULL
+	3, {INT4OID, INT4OID, BOOLOID}, NULL
 };
 
 /* ---- owners ---- */
@@ -60,8 +61,8 @@ take_route(EntInbound *ib, EntInOwner *in, EntOwner *o, const EntRoute *r)
 		 * The new route may offer tables or columns that the old one did not,
 		 * and other objects.
 		 */
-		Datum		args[4] = {Int32GetDatum(o->no), Int32GetDatum(o->peer),
-		Int32GetDatum(ib->peer), BoolGetDatum(o->partial || in->partial)};
+		Datum		args[3] = {Int32GetDatum(o->no), Int32GetDatum(ib->peer),
+		BoolGetDatum(o->partial || in->partial)};
 
 		ent_query_run(&switch_arrears_query, args, NULL, SPI_OK_INSERT, NULL);
 	}

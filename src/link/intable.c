@@ -304,6 +304,7 @@ map_table(EntInbound *ib, EntInTable *t)
 	if (known != t->known)
 		t->answered = false;
 	t->known = known;
+	ib->subscriptions_due = true;
 }
 
 /* ---- taking and looking again ---- */

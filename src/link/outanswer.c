@@ -18,6 +18,7 @@
 #include "store/query.h"
 #include "store/refusal.h"
 #include "store/seek.h"
+#include "store/shown.h"
 #include "store/value.h"
 
 #define MAX_LOST_EPOCHS		100		/* a peer that claims more is not believed */
@@ -92,6 +93,7 @@ take_want(EntOutbound *ob, EntReader *r)
 	if (o == NULL)
 		return;
 	/* what was owed while this was not known can be told from what is not */
+	ent_outbound_wishes_heard(ob);
 	ob->owed_due |= !o->answered || want.wanted != o->wanted;
 	ob->resend_due |= !o->answered;
 	o->answered = true;
@@ -122,7 +124,7 @@ ent_outbound_asked_table(EntOutbound *ob, int32 no)
 {
 	EntOutTable *t = hash_search(ob->tables, &no, HASH_FIND, NULL);
 
-	if (t != NULL && t->told)
+	if (t != NULL && t->named)
 		return t;
 	ent_refusal_note(ENT_REFUSED_ASK, 0, t ? no : 0, psprintf("%d", no));
 	return NULL;
@@ -161,6 +163,10 @@ take_table_state(EntOutbound *ob, EntReader *r)
 	{
 		ob->owed_due |= s.known && !t->known;
 		t->known = s.known;
+		t->unknown = !s.known;
+		if (t->unknown)
+			ent_shown_forget(ob->peer, no);
+		ent_outbound_look_anew(ob, no);
 	}
 	ob->requests_due = true;
 }
@@ -383,6 +389,9 @@ take_section(EntOutbound *ob, unsigned type, EntReader *body)
 			break;
 		case ENT_SECTION_SEEK:
 			take_seek(ob, body);
+			break;
+		case ENT_SECTION_SUBSCRIBE:
+			ent_outbound_take_subscribe(ob, body);
 			break;
 		default:
 			if (type & ENT_SECTION_OPTIONAL)

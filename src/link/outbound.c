@@ -156,6 +156,8 @@ take_object(EntOutbound *ob, const EntEvent *ev)
 		ob->owed_due |= (ev->flags & ENT_ROW_LATE) != 0;
 		return;
 	}
+	if (t->idle)
+		return;
 	if (!o->wanted || !t->known)
 	{
 		ob->owed_due |= (ev->flags & ENT_ROW_LATE) != 0;
@@ -344,6 +346,7 @@ ent_outbound_poll(EntOutbound *ob)
 	if (ob->in_flight)
 		return false;
 	return ent_outbound_queued(ob) > 0 || ob->adverts_due ||
+		(ob->filters_due && ob->wishes_heard) ||
 		((ob->owed_due || ob->resend_due || ob->requests_due) && ob->answered_once) ||
 		ob->scans > 0 || ent_outbound_presents_due(ob) || ob->slot->nudge ||
 		is_asked(ob) || ent_outbound_show_due(ob) ||
@@ -447,6 +450,8 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 		ent_outbound_advertise(ob, &w);
 		ob->requests_due = ob->again_due = true;
 	}
+	if (ob->filters_due)
+		ent_outbound_write_filter_states(ob, &w);
 	if (ob->owed_due && ob->answered_once)
 		load_owed(ob);
 	if (ob->resend_due && ob->answered_once)

@@ -7,7 +7,7 @@
  *	  outshow.c (what the peer may see), outconfirm.c (objects handed over),
  *	  outrequest.c (requests),
  *	  outresponse.c (their answers), outanswer.c (what the receiver answers),
- *	  outlife.c (owners that are no more).
+ *	  outlife.c (owners that are no more), outsubscribe.c (what is wanted).
  */
 #ifndef ENT_LINK_OUTBOUND_PRIVATE_H
 #define ENT_LINK_OUTBOUND_PRIVATE_H
@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "base/shmem.h"
+#include "guard/show.h"
 #include "link/outbound.h"
 #include "rule/queue.h"
 #include "rule/wire.h"
@@ -70,7 +71,7 @@ typedef struct EntOutTable
 	int32		no;				/* hash key */
 	uint32		digest;			/* of the announcement as last sent */
 	bool		announced;
-	bool		told;			/* ... at some time on this connection */
+	bool		named;			/* ... at some time on this connection */
 	bool		withheld;		/* the role may not see it */
 	bool		known;			/* the peer has such a table */
 	int32		priority;
@@ -78,8 +79,16 @@ typedef struct EntOutTable
 	int			ncolumns;
 	bool	   *may;			/* by column: announced */
 	uint64		generation;		/* of the EntRelation may belongs to */
+	int64		told_round;		/* the wish of which the peer was told last ... */
+	char		told_state[6];	/* ... what became of it; round 0: of none */
+	bool		told;			/* it has been, or there is nothing to tell */
+	char	   *told_message;	/* likewise, or is to be; may be NULL */
 	bool		partial;		/* what the peer holds is remembered */
 	bool		nothing;		/* it may see nothing any more, and is told so */
+	bool		idle;			/* it wants nothing of it, and holds nothing */
+	bool		unknown;		/* it has said that it has no such table */
+	char	   *filter;			/* SQL, ANDed to what is read; NULL: none */
+	bool		filter_failed;	/* on some row, which was reported */
 	uint64		show_version;	/* of what all this was derived from */
 } EntOutTable;
 
@@ -146,6 +155,8 @@ struct EntOutbound
 	uint64		adverts_position;	/* ring position at which they became due */
 	bool		owed_due;
 	bool		resend_due;		/* look which tables are to be sent anew or reviewed */
+	bool		filters_due;	/* tell what becomes of what the peer wants */
+	bool		wishes_heard;	/* it has said what, on this connection */
 	bool		looked;			/* at keys that may not be told: there is more */
 	int			scans;			/* owners scanning and arrears not yet queued */
 	uint64		scan_position;	/* least ring position any scan began at */
@@ -246,7 +257,7 @@ extern void ent_outbound_claim(EntOutbound *ob, EntOutOwner *o, int64 serial,
 extern bool ent_outbound_show_due(const EntOutbound *ob);
 /* Looks; what has to be announced or reviewed becomes due. */
 extern void ent_outbound_look_at_rights(EntOutbound *ob);
-/* What is held of this table need not be remembered any more. */
+/* What the peer is shown of this table, or of all (0), may be another thing now. */
 extern void ent_outbound_look_anew(EntOutbound *ob, int32 rel);
 /*
  * What the peer may see of the table now: fills in t, and has the table reviewed
@@ -326,6 +337,16 @@ extern void ent_outbound_send_answers(EntOutbound *ob, EntWriter *w,
 									  size_t max_bytes);
 /* The answers in flight have arrived. */
 extern void ent_outbound_settle_requests(EntOutbound *ob);
+
+/* outsubscribe.c */
+extern void ent_outbound_take_subscribe(EntOutbound *ob, EntReader *r);
+/* The peer wants an owner: it has said all that it is going to say before. */
+extern void ent_outbound_wishes_heard(EntOutbound *ob);
+/* Writes down what becomes of the peer's wish, to be told if that is news. */
+extern void ent_outbound_judge(EntOutbound *ob, EntOutTable *t,
+							   const EntShow *show);
+/* FILTER_STATE for what the peer has not been told yet. */
+extern void ent_outbound_write_filter_states(EntOutbound *ob, EntWriter *w);
 
 /* outlife.c */
 extern void ent_outbound_write_graves(EntOutbound *ob, EntWriter *w);

@@ -63,26 +63,50 @@ static EntQuery bury_query = {
 
 typedef struct Look
 {
+	Oid			role;
 	EntRelation *rel;
+	const char *filter;
 	Datum	   *key;
 	bool		visible;
 } Look;
 
+/* To be called as the role. */
 static void
 look(void *arg)
 {
 	Look	   *l = arg;
 
-	l->visible = ent_rowquery_visible(l->rel, l->key);
+	l->visible = ent_rowquery_visible(l->rel, l->filter, l->key);
+}
+
+static void
+look_as_role(void *arg)
+{
+	int			level = ent_value_enter();
+
+	ent_query_as(((Look *) arg)->role, look, arg);
+	ent_value_leave(level);
+}
+
+/* A row that cannot be read may not be seen. */
+static bool
+may_see(EntOutbound *ob, EntOutTable *t, EntRelation *rel, Datum *key)
+{
+	Look		l = {ob->role, rel, t->filter, key, false};
+
+	if (t->nothing || t->idle ||
+		!ent_policy_columns(rel, ob->role, palloc(rel->ncolumns * sizeof(bool))))
+		return false;
+	return ent_query_attempt(look_as_role, &l) == NULL && l.visible;
 }
 
 /* Should the peer be told, and if somebody else holds the object, whose it is? */
 static bool
 know(EntOutbound *ob, EntOutTable *t, EntRelation *rel, Datum *key, Datum *args)
 {
-	Look		l = {.rel = rel,.key = key};
 	int32		holder = 0;
-	bool		known;
+	bool		known,
+				visible;
 
 	ent_query_run(&holder_query, args, NULL, SPI_OK_SELECT, NULL);
 	known = SPI_processed > 0;
@@ -91,12 +115,11 @@ know(EntOutbound *ob, EntOutTable *t, EntRelation *rel, Datum *key, Datum *args)
 	SPI_freetuptable(SPI_tuptable);
 	if (!known || holder == 0 || holder == DatumGetInt32(args[2]))
 		return known;
-	if (ent_policy_columns(rel, ob->role, palloc(rel->ncolumns * sizeof(bool))))
-		ent_query_as(ob->role, look, &l);
-	if (l.visible)
+	visible = may_see(ob, t, rel, key);
+	if (visible)
 		ent_query_run(&bury_query, args, NULL, SPI_OK_INSERT, NULL);
 	/* what it may not see is answered like what there is not */
-	return l.visible || t->partial;
+	return visible || t->partial || t->idle;
 }
 
 void

@@ -408,37 +408,21 @@ encode_section(void *section)
 		ent_wire_close_section(w, mark);
 }
 
-/* Is this error about some row, so that the others can go without it? */
-static bool
-about_a_row(int sqlstate)
-{
-	switch (ERRCODE_TO_CATEGORY(sqlstate))
-	{
-		case ERRCODE_TRANSACTION_ROLLBACK:
-		case ERRCODE_INSUFFICIENT_RESOURCES:
-		case ERRCODE_OPERATOR_INTERVENTION:
-		case ERRCODE_SYSTEM_ERROR:
-			return false;
-		default:
-			return true;
-	}
-}
-
 ErrorData *
 ent_outbound_try(void (*run) (void *), void *arg, EntWriter *w)
 {
 	size_t		start = w->len;
-	ErrorData  *error = ent_query_try(run, arg);
+	ErrorData  *error = ent_query_attempt(run, arg);
 
-	if (error == NULL)
-		return NULL;
-	w->len = start;
-	if (!about_a_row(error->sqlerrcode))
-		ReThrowError(error);
+	if (error != NULL)
+		w->len = start;
 	return error;
 }
 
-/* A row that cannot be read or encoded is reported and left out, alone. */
+/*
+ * A row that cannot be read or encoded is reported and left out, alone. A filter may
+ * fail on as many rows as its peer likes: that is told once.
+ */
 static void
 report_unsendable(Section *s, ErrorData *error)
 {
@@ -448,8 +432,11 @@ report_unsendable(Section *s, ErrorData *error)
 				 ent_key_text(s->rel, e->key, e->keylen), s->rel->schema,
 				 s->rel->name, error->message);
 
-	tell_unsendable(s->ob, s->rel, unpack_sql_state(error->sqlerrcode), message);
 	s->taken[0].fate = FATE_DONE;
+	if (s->table->filter_failed)
+		return;
+	s->table->filter_failed = s->table->filter != NULL;
+	tell_unsendable(s->ob, s->rel, unpack_sql_state(error->sqlerrcode), message);
 }
 
 /* Back into the queue, once all that is to go has been taken from it. */

@@ -255,7 +255,8 @@ look_at_handed(void *range)
 		if (x->kind != ENT_EXTRACT_DEAD || x->heir.owner == 0)
 			continue;
 		ent_key_values(r->rel, x->key, x->keylen, key);
-		r->visible[i] = ent_rowquery_visible(r->rel, key);
+		r->visible[i] = !r->table->nothing && !r->table->idle &&
+			ent_rowquery_visible(r->rel, r->table->filter, key);
 	}
 }
 

@@ -203,7 +203,7 @@ any_partial(EntOutbound *ob)
 
 	hash_seq_init(&seq, ob->tables);
 	while ((t = hash_seq_search(&seq)) != NULL)
-		any |= t->partial;
+		any |= t->partial || t->idle;
 	return any;
 }
 
@@ -236,7 +236,10 @@ announce_table(EntOutbound *ob, EntWriter *w, EntRelation *rel)
 	else
 	{
 		t->known = true;		/* until the peer says otherwise */
-		t->announced = t->told = true;
+		if (t->unknown)
+			ent_outbound_look_anew(ob, t->no);
+		t->unknown = false;
+		t->announced = t->named = true;
 		t->digest = digest;
 	}
 	if (wire.columns)
@@ -352,7 +355,7 @@ queue_rows(EntOutbound *ob, int32 owner, int64 since, unsigned flags,
 
 		if (ent_query_int8(row, 3, NULL) > upto)
 			break;
-		if (t == NULL || !t->known)
+		if (t == NULL || !t->known || t->idle)
 			continue;
 		ent_outbound_push(ob, t, &e);
 		n++;

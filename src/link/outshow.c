@@ -44,10 +44,13 @@ ent_outbound_look_at_rights(EntOutbound *ob)
 void
 ent_outbound_look_anew(EntOutbound *ob, int32 rel)
 {
-	EntOutTable *t = hash_search(ob->tables, &rel, HASH_FIND, NULL);
+	HASH_SEQ_STATUS seq;
+	EntOutTable *t;
 
-	if (t != NULL)
-		t->show_version = 0;
+	hash_seq_init(&seq, ob->tables);
+	while ((t = hash_seq_search(&seq)) != NULL)
+		if (rel == 0 || t->no == rel)
+			t->show_version = 0;
 	ob->show_version = 0;
 }
 
@@ -56,7 +59,7 @@ static void
 review(EntOutbound *ob, int32 rel, EntShown *shown, const EntShown *now)
 {
 	if (shown->kind == ENT_SHOWN_ALL)
-		ent_shown_fill(ob->peer, rel);
+		(void) ent_shown_narrow(ob->peer, rel);
 	shown->kind = ENT_SHOWN_SOME;
 	shown->target = now->target;
 	shown->digest = now->digest;
@@ -67,25 +70,43 @@ review(EntOutbound *ob, int32 rel, EntShown *shown, const EntShown *now)
 		shown->kind = shown->target;
 }
 
-/* What counts from now on, written down if it is news. */
+/*
+ * What counts from now on, written down if it is news. Before the peer has said
+ * what it wants, and while it has no such table, it is sent nothing, and holds
+ * no more than before.
+ */
 static EntShownKind
-compare(EntOutbound *ob, int32 rel, const EntShow *show)
+compare(EntOutbound *ob, int32 rel, bool sending, const EntShow *show)
 {
 	EntShown	shown;
 	EntShown	now = {.digest = show->digest};
 
-	now.target = !show->sees ? ENT_SHOWN_NOTHING :
+	now.target = !show->sees || show->nothing ? ENT_SHOWN_NOTHING :
 		show->partial ? ENT_SHOWN_SOME : ENT_SHOWN_ALL;
 	now.kind = now.target;
 	if (ent_shown_get(ob->peer, rel, &shown))
 	{
 		if (shown.target != now.target || shown.digest != now.digest)
 			review(ob, rel, &shown, &now);
+		/* an owner that is no more may have taken the last note along */
+		else if (shown.kind != shown.target && ent_shown_reviewed(ob->peer, rel))
+			return shown.target;
 		return shown.kind;
 	}
-	if (show->sees)
+	if (show->sees && sending)
 		ent_shown_put(ob->peer, rel, &now);
 	return now.kind;
+}
+
+static void
+set_filter(EntOutbound *ob, EntOutTable *t, const char *filter)
+{
+	if (t->filter != NULL && filter != NULL && strcmp(t->filter, filter) == 0)
+		return;
+	if (t->filter != NULL)
+		pfree(t->filter);
+	t->filter = filter ? MemoryContextStrdup(ob->context, filter) : NULL;
+	t->filter_failed = false;
 }
 
 bool
@@ -100,14 +121,17 @@ ent_outbound_show_table(EntOutbound *ob, EntRelation *rel, EntOutTable *t)
 	if (t->ncolumns < rel->ncolumns || t->may == NULL)
 		t->may = MemoryContextAlloc(ob->context, rel->ncolumns * sizeof(bool));
 	ent_show_table(rel, ob->peer, ob->role, t->may, &show);
-	kind = compare(ob, rel->no, &show);
+	ent_outbound_judge(ob, t, &show);
+	kind = compare(ob, rel->no, ob->wishes_heard && !t->unknown, &show);
 	t->ncolumns = rel->ncolumns;
 	t->generation = rel->generation;
 	t->show_version = version;
 	t->partial = kind == ENT_SHOWN_SOME;
-	t->nothing = t->partial && !show.sees;
+	t->nothing = t->partial && (!show.sees || show.nothing);
+	t->idle = !t->partial && show.nothing;
+	set_filter(ob, t, show.nothing ? NULL : show.filter);
 	/* its name and its key are known to the peer, which holds rows of it */
-	for (int i = 0; t->nothing && i < rel->ncolumns; i++)
+	for (int i = 0; !show.sees && i < rel->ncolumns; i++)
 		t->may[i] = rel->columns[i].key > 0;
 	return show.sees || t->nothing;
 }
@@ -116,8 +140,8 @@ EntExtractFor
 ent_outbound_whom(const EntOutbound *ob, const EntOutTable *t)
 {
 	EntExtractFor whom = {
-		.peer = ob->peer, .role = ob->role, .may = t->may,
-		.partial = t->partial, .nothing = t->nothing
+		.peer = ob->peer, .role = ob->role, .may = t->may, .filter = t->filter,
+		.partial = t->partial || t->idle, .nothing = t->nothing || t->idle
 	};
 
 	return whom;

@@ -23,7 +23,9 @@
 #include "link/greet.h"
 #include "link/hello.h"
 #include "link/verify_private.h"
+#include "store/identity.h"
 #include "store/owner.h"
+#include "store/subscription.h"
 #include "store/value.h"
 
 #define STATEMENT		"SELECT entanglement.digest($1)"
@@ -69,6 +71,7 @@ ent_verify_owner(EntVerify *v, const uint8 *id)
 		o->name = ours ? ours->name : "?";
 		o->epoch = 0;
 		o->serial = 0;
+		o->from_us = false;
 		MemoryContextSwitchTo(old);
 	}
 	return o;
@@ -444,12 +447,24 @@ count_row_findings(EntVerify *v)
 	return n;
 }
 
+static bool
+is_selective(const EntPeer *peer)
+{
+	bool		ours,
+				theirs;
+
+	(void) ent_subscription_all(peer->no, &ours);
+	(void) ent_wanted_all(peer->no, &theirs);
+	return ours || theirs;
+}
+
 static void
 compare(EntVerify *v, EntConnection *c)
 {
 	int			found,
 				before = -1;
 
+	v->selective = is_selective(v->peer);
 	ask_description(v, c);
 	ask_totals(v, c);
 	divide_ranges(v, c);

@@ -135,15 +135,26 @@ add_ours(void *arg, const EntDigestRow *row)
 	ent_tally_add(&total->ours, row, t->context);
 }
 
+EntDigestJob
+ent_verify_job(EntVerify *v, EntVerifyTable *table)
+{
+	EntDigestJob job = {
+		.rel = table->rel, .peer = v->peer->no, .role = v->peer->role,
+		.filter = table->show.filter, .nothing = table->show.nothing,
+		.ncolumns = table->ncolumns, .columns = table->columns
+	};
+
+	return job;
+}
+
 static void
 tally_ours(EntVerify *v, EntVerifyTable *table, Totals *t)
 {
-	EntDigestJob job = {
-		.rel = table->rel, .role = v->peer->role, .ncolumns = table->ncolumns,
-		.columns = table->columns, .visit = add_ours, .arg = t,
-		.snapshot = RegisterSnapshot(GetLatestSnapshot())
-	};
+	EntDigestJob job = ent_verify_job(v, table);
 
+	job.visit = add_ours;
+	job.arg = t;
+	job.snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ent_digest_objects(&job);
 	ent_digest_strangers(&job);
 	UnregisterSnapshot(job.snapshot);
@@ -191,6 +202,19 @@ judge_nobody(EntVerify *v, EntVerifyTable *table, Total *t)
 								   t->theirs.count), &t->theirs);
 }
 
+/*
+ * Of what one of us does not have from the other, each has what it wants from
+ * somebody else, if one of us is selective.
+ */
+static bool
+comparable(EntVerify *v, EntVerifyOwner *owner)
+{
+	EntOwner   *o = owner->no == 0 ? NULL : ent_owner_get(owner->no);
+
+	return !v->selective || owner->from_us ||
+		(o != NULL && o->peer == v->peer->no);
+}
+
 static void
 judge_total(EntVerify *v, EntVerifyTable *table, Total *t)
 {
@@ -206,6 +230,8 @@ judge_total(EntVerify *v, EntVerifyTable *table, Total *t)
 	owner = ent_verify_owner(v, t->id.data);
 	if (owner->no == 0)
 		owner->no = t->no;
+	if (!comparable(v, owner))
+		return;
 	ent_verify_add_task(v, table, owner, NULL, NULL, t->theirs.count);
 }
 
@@ -359,13 +385,13 @@ static void
 read_ours(Parts *p)
 {
 	EntVerifyTask *t = p->task;
-	EntDigestJob job = {
-		.rel = t->table->rel, .role = p->v->peer->role,
-		.ncolumns = t->table->ncolumns, .columns = t->table->columns,
-		.owner = t->owner->no, .lo = t->lo, .hi = t->hi,
-		.visit = add_to_part, .arg = p
-	};
+	EntDigestJob job = ent_verify_job(p->v, t->table);
 
+	job.owner = t->owner->no;
+	job.lo = t->lo;
+	job.hi = t->hi;
+	job.visit = add_to_part;
+	job.arg = p;
 	p->slots = palloc0(p->n * sizeof(Slot));
 	if (t->owner->no == 0)
 		return;					/* nothing of his is here */

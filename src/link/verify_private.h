@@ -12,6 +12,7 @@
 #include "utils/uuid.h"
 
 #include "base/compat.h"
+#include "guard/show.h"
 #include "link/tally.h"
 #include "link/verify.h"
 #include "rule/wire.h"
@@ -26,6 +27,7 @@ typedef struct EntVerifyTable
 	int			ncolumns;
 	int		   *columns;		/* indexes into rel->columns */
 	bool		ordered;		/* ranges of keys mean the same at any node */
+	EntShow		show;			/* what the peer is shown of it */
 } EntVerifyTable;
 
 /* An owner as the peer knows it. */
@@ -36,6 +38,7 @@ typedef struct EntVerifyOwner
 	const char *name;
 	int32		epoch;			/* of what the peer has: up to here */
 	int64		serial;
+	bool		from_us;		/* the peer has him from us */
 } EntVerifyOwner;
 
 /* Keys lo < k <= hi of one owner in one table, in which something differs. */
@@ -64,6 +67,7 @@ typedef struct EntVerify
 {
 	const EntPeer *peer;
 	MemoryContext context;
+	bool		selective;		/* one of us wants from the other not everything */
 	List	   *tables;			/* of EntVerifyTable * */
 	HTAB	   *owners;			/* EntVerifyOwner */
 	List	   *tasks;			/* to be asked */
@@ -93,6 +97,8 @@ extern void ent_verify_take_description(EntVerify *v, EntReader *r);
 extern void ent_verify_totals(EntVerify *v, EntReader *r, int first, int n);
 /* Our rows against the parts that the peer divides a task's range into. */
 extern void ent_verify_parts(EntVerify *v, EntVerifyTask *task, EntReader *body);
+/* Our rows of the table, as the peer is shown them. */
+extern EntDigestJob ent_verify_job(EntVerify *v, EntVerifyTable *table);
 /* A range of which the peer has about count rows is to be divided. */
 extern void ent_verify_add_task(EntVerify *v, EntVerifyTable *table,
 								EntVerifyOwner *owner, bytea *lo, bytea *hi,

@@ -84,6 +84,8 @@ add_table(EntVerify *v, EntRelation *rel, const EntWireTable *ours,
 	t->ordered = ent_digest_ordered(rel);
 	strlcpy(t->wire.schema, ours->schema, sizeof(t->wire.schema));
 	strlcpy(t->wire.table, ours->name, sizeof(t->wire.table));
+	ent_show_table(rel, v->peer->no, v->peer->role,
+				   palloc(rel->ncolumns * sizeof(bool)), &t->show);
 	t->columns = palloc(rel->ncolumns * sizeof(int));
 	for (int i = 0; i < rel->ncolumns; i++)
 	{
@@ -157,6 +159,7 @@ take_owner(EntVerify *v, EntReader *body)
 	o->name = ours ? ours->name : ent_name_from_wire(wire.name);
 	o->epoch = wire.epoch;
 	o->serial = wire.serial;
+	o->from_us = wire.lost;
 }
 
 void

@@ -34,6 +34,7 @@
 #define ENT_WIRE_MAX_SET		((ENT_WIRE_MAX_COLUMNS + 7) / 8)
 #define ENT_WIRE_MAX_REQUESTS	1000	/* in a batch */
 #define ENT_WIRE_MAX_GONE		1000	/* likewise */
+#define ENT_WIRE_MAX_FILTER		8192	/* bytes of a filter */
 #define ENT_WIRE_MAX_RANGES		256		/* of all COMPAREs of a message, which are at
 										 * most as many */
 #define ENT_WIRE_MAX_PARTS		32		/* of a DIGEST */
@@ -69,6 +70,9 @@ typedef enum EntSectionType
 								 * died since? */
 	ENT_SECTION_SEEK = 16 | ENT_SECTION_OPTIONAL,	/* receiver: offer me that
 													 * owner when you have more */
+	ENT_SECTION_SUBSCRIBE = 18, /* receiver: of your tables I want these */
+	ENT_SECTION_FILTER_STATE = 19 | ENT_SECTION_OPTIONAL,	/* sender: what became
+															 * of such a wish */
 	ENT_SECTION_GONE = 24,		/* sender: that owner is no more */
 	ENT_SECTION_HOMES = 25,		/* sender: these were all at home with me */
 	ENT_SECTION_COMPARE = 32,	/* who verifies: what do you have of this table? */
@@ -205,7 +209,7 @@ extern void ent_wire_read_header(EntReader *r, EntWireHeader *h);
  *
  * ent_wire_write_<section> writes a whole section, type and length included.
  * Some are open-ended instead, because more follows: ent_wire_write_objects,
- * _present, _homes, _request and _response write the fields at the start of a
+ * _present, _homes, _request, _response and _subscribe write the fields at the start of a
  * section that the caller opened and will close, after the rows, keys, ids or
  * columns.
  * NUDGE has no payload. ent_wire_read_<section> reads the fields from the body
@@ -459,6 +463,42 @@ typedef struct EntWireConfirm
 
 extern void ent_wire_write_confirm(EntWriter *w, const EntWireConfirm *c);
 extern void ent_wire_read_confirm(EntReader *r, EntWireConfirm *c);
+
+/*
+ * SUBSCRIBE: all that the receiver wishes, instead of what it wished before.
+ * Wishes follow to the section's end, one for a table at most.
+ */
+typedef struct EntWireSubscribe
+{
+	bool		selective;		/* no other tables than those that follow */
+} EntWireSubscribe;
+
+extern void ent_wire_write_subscribe(EntWriter *w, const EntWireSubscribe *s);
+extern void ent_wire_read_subscribe(EntReader *r, EntWireSubscribe *s);
+
+typedef struct EntWireWish
+{
+	uint32_t	table;			/* the number the sender gave it */
+	int64_t		round;			/* of the wish, for FILTER_STATE; any serial */
+	const uint8_t *filter;		/* UTF-8, no NUL; NULL: every row. Reading: points
+								 * into the batch */
+	size_t		len;
+} EntWireWish;
+
+extern void ent_wire_write_wish(EntWriter *w, const EntWireWish *wish);
+extern void ent_wire_read_wish(EntReader *r, EntWireWish *wish);
+
+typedef struct EntWireFilterState
+{
+	uint32_t	table;
+	int64_t		round;
+	char		sqlstate[6];	/* five of 0-9 and A-Z; 00000: it is in force */
+	char		message[ENT_WIRE_MAX_TEXT + 1];
+} EntWireFilterState;
+
+extern void ent_wire_write_filter_state(EntWriter *w,
+										const EntWireFilterState *s);
+extern void ent_wire_read_filter_state(EntReader *r, EntWireFilterState *s);
 
 /*
  * REQUEST: a change asked of an owner. The fields are followed by the key's

@@ -98,8 +98,8 @@ ent_wire_write_response(EntWriter *w, const EntWireResponse *s)
 	ent_wire_write_varint(w, s->nkeys);
 }
 
-static void
-read_sqlstate(EntReader *r, char *sqlstate)
+void
+ent_wire_read_sqlstate(EntReader *r, char *sqlstate)
 {
 	const uint8_t *p = ent_wire_read_raw(r, 5);
 
@@ -138,7 +138,7 @@ ent_wire_read_response(EntReader *r, EntWireResponse *s)
 	}
 	else
 	{
-		read_sqlstate(r, s->sqlstate);
+		ent_wire_read_sqlstate(r, s->sqlstate);
 		ent_wire_read_string(r, s->message, ENT_WIRE_MAX_TEXT);
 		ent_wire_read_string(r, s->detail, ENT_WIRE_MAX_TEXT);
 		ent_wire_read_string(r, s->constraint, ENT_WIRE_MAX_NAME);

@@ -76,7 +76,7 @@ has_values(EntApplyWrite *w, Values v)
 	}
 	/* at least the key, to see whether it is there */
 	set[rel->keys[0]] |= !any;
-	if (!ent_rowquery_read(rel, set, w->c->values, NULL, values, nulls))
+	if (!ent_rowquery_read(rel, set, NULL, w->c->values, NULL, values, nulls))
 		return false;
 	for (int i = 0; i < rel->ncolumns; i++)
 	{
@@ -141,7 +141,7 @@ take_out(EntApplyWrite *w)
 		rest[i] = !w->r->set[i];
 		any |= rest[i];
 	}
-	if (any && !ent_rowquery_read(rel, rest, c->values, NULL, c->old,
+	if (any && !ent_rowquery_read(rel, rest, NULL, c->values, NULL, c->old,
 								  c->old_nulls))
 		return ENT_APPLY_MISSING;
 	c->taken_out = ent_rowquery_delete(rel, c->values) > 0;

@@ -80,9 +80,11 @@ static EntQuery doomed_query = {
 	3, {INT4OID, INT8OID, INT8OID}, NULL
 };
 static EntQuery forget_query = {
-	"DELETE FROM entanglement.object o USING unnest($2, $3) AS u(rel, key) "
+	"WITH gone AS (DELETE FROM entanglement.object o USING unnest($2, $3) AS u(rel, key) "
 	"WHERE o.rel OPERATOR(pg_catalog.=) u.rel AND o.key OPERATOR(pg_catalog.=) u.key "
-	"AND o.owner OPERATOR(pg_catalog.=) $1",
+	"AND o.owner OPERATOR(pg_catalog.=) $1 RETURNING o.rel, o.key) "
+	"DELETE FROM entanglement.holding h USING gone g "
+	"WHERE h.rel OPERATOR(pg_catalog.=) g.rel AND h.key OPERATOR(pg_catalog.=) g.key",
 	3, {INT4OID, INT4ARRAYOID, BYTEAARRAYOID}, NULL
 };
 

@@ -207,7 +207,7 @@ typedef struct Deed
 static void
 fail_not_done(EntAsked *asked)
 {
-	if (!ent_rowquery_visible(asked->rel, asked->key))
+	if (!ent_rowquery_visible(asked->rel, NULL, asked->key))
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),
 				 errmsg("not found: no such row in table \"%s\"", asked->rel->name)));

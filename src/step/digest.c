@@ -28,7 +28,7 @@
 #define MAX_OBJECTS	1000		/* read at a time */
 
 static EntQuery objects_query = {
-	"SELECT o.key, o.owner, o.epoch, o.serial, w.id "
+	"SELECT o.key, o.owner, o.epoch, o.serial, w.id, w.peer "
 	"FROM entanglement.object o JOIN entanglement.owner w "
 	"ON w.no OPERATOR(pg_catalog.=) o.owner "
 	"WHERE o.rel OPERATOR(pg_catalog.=) $1 "
@@ -46,6 +46,7 @@ typedef struct Object
 	int32		epoch;
 	int64		serial;
 	pg_uuid_t	id;				/* of the owner */
+	bool		theirs;			/* he comes from the peer */
 } Object;
 
 typedef struct Walk
@@ -134,6 +135,41 @@ hash_row(Walk *s, const Object *o, const uint8 *key, size_t keylen,
 
 /* ---- objects ---- */
 
+typedef struct Read
+{
+	Walk	   *walk;
+	const char *filter;
+	Datum	   *key;
+	Datum	   *values;
+	bool	   *nulls;
+	bool		found;
+} Read;
+
+static void
+read_row(void *arg)
+{
+	Read	   *r = arg;
+	EntDigestJob *job = r->walk->job;
+
+	r->found = ent_rowquery_read(job->rel, r->walk->read, r->filter, r->key,
+								 job->snapshot, r->values, r->nulls);
+}
+
+/* A row on which the filter fails does not match. */
+static bool
+find_row(Walk *s, const Object *o, Datum *key, Datum *values, bool *nulls)
+{
+	Read		r = {s, o->theirs ? NULL : s->job->filter, key, values, nulls, false};
+
+	if (s->job->nothing && !o->theirs)
+		return false;
+	if (r.filter == NULL)
+		read_row(&r);
+	else if (ent_query_attempt(read_row, &r) != NULL)
+		return false;
+	return r.found;
+}
+
 static void
 visit_object(Walk *s, const Object *o)
 {
@@ -146,7 +182,7 @@ visit_object(Walk *s, const Object *o)
 
 	ent_key_values(rel, (uint8 *) VARDATA_ANY(o->key),
 				   VARSIZE_ANY_EXHDR(o->key), key);
-	if (!ent_rowquery_read(rel, s->read, key, job->snapshot, values, nulls))
+	if (!find_row(s, o, key, values, nulls))
 		return;
 	row.unfolded = ent_changelog_has(&s->unfolded, o->key);
 	row.key = ent_key_to_wire(rel, (uint8 *) VARDATA_ANY(o->key),
@@ -197,6 +233,7 @@ read_objects(Walk *s, bytea *after)
 		o->epoch = ent_query_int4(i, 3, NULL);
 		o->serial = ent_query_int8(i, 4, NULL);
 		o->id = *DatumGetUUIDP(ent_query_datum(i, 5, &null));
+		o->theirs = ent_query_int4(i, 6, NULL) == job->peer;
 	}
 	SPI_freetuptable(SPI_tuptable);
 }

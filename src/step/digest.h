@@ -3,7 +3,8 @@
  *	  The rows of a table in the order of their keys, each as a hash: what two
  *	  nodes compare.
  *
- * Rows are read as a role, and those it does not see do not count. A hash is
+ * Rows are read as a role, and those it does not see do not count, nor those that the
+ * peer does not want, unless they come from itself. A hash is
  * 128 bits of SHA-256 over the key image, the owner's id and the values in
  * wire form, so it is the same at both nodes if the rows are. Everything of one
  * call belongs to one snapshot.
@@ -32,7 +33,11 @@ typedef struct EntDigestRow
 typedef struct EntDigestJob
 {
 	EntRelation *rel;
+	int32		peer;
 	Oid			role;
+	const char *filter;			/* of rows of owners that do not come from the peer,
+								 * as ent_filter_sql made it, or NULL */
+	bool		nothing;		/* none of these rows */
 	int			ncolumns;
 	const int  *columns;		/* indexes into rel->columns; hashed in this order */
 	int32		owner;			/* 0: of all owners */

@@ -391,8 +391,8 @@ read_rows(void *arg)
 			continue;
 		ent_key_values(j->rel, x->key, x->keylen, key);
 		settle_visible(j, x, !j->whom->nothing &&
-					   ent_rowquery_read(j->rel, may, key, j->snapshot, x->values,
-										 x->nulls));
+					   ent_rowquery_read(j->rel, may, j->whom->filter, key,
+										 j->snapshot, x->values, x->nulls));
 		for (int c = 0; c < j->rel->ncolumns; c++)
 			x->set[c] = may[c] && !j->rel->columns[c].in_key_only &&
 				(x->kind == ENT_EXTRACT_FULL || x->set[c]);

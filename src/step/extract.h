@@ -31,6 +31,8 @@ typedef struct EntExtractFor
 	int32		peer;
 	Oid			role;
 	const bool *may;			/* by column: the role may see it */
+	const char *filter;			/* of rows, as ent_filter_sql made it, or NULL; with
+								 * it this needs ent_value_enter */
 	bool		partial;		/* nothing is told of what the peer does not hold
 								 * (ent_shown_held) and may not see now */
 	bool		nothing;		/* it may see no row */

@@ -25,6 +25,7 @@
 #include "step/fold.h"
 #include "step/fold_private.h"
 #include "store/handover.h"
+#include "store/identity.h"
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/relinfo.h"
@@ -34,8 +35,17 @@
 #include "store/value.h"
 #include "store/version.h"
 
+/*
+ * A peer that may not see what was changed sees the serials that it took. While
+ * any peer is shown a part of a table some are left out at random, so that they
+ * do not count the changes: 0 to 63, or up to as many as there were.
+ */
 static EntQuery allocate_query = {
 	"UPDATE entanglement.owner SET serial = serial OPERATOR(pg_catalog.+) $2 "
+	"OPERATOR(pg_catalog.+) CASE WHEN EXISTS (SELECT 1 FROM entanglement.shown w "
+	"WHERE w.kind OPERATOR(pg_catalog.=) 's'::pg_catalog.\"char\") "
+	"THEN pg_catalog.floor(pg_catalog.random() OPERATOR(pg_catalog.*) "
+	"GREATEST(64, $2)::pg_catalog.float8)::pg_catalog.int8 ELSE 0 END "
 	"WHERE no OPERATOR(pg_catalog.=) $1 AND local RETURNING serial, epoch",
 	2, {INT4OID, INT8OID}, NULL
 };

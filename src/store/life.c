@@ -90,6 +90,10 @@ static EntQuery forget_queries[] = {
 		"WHERE b.owner OPERATOR(pg_catalog.=) $1 AND i.rel OPERATOR(pg_catalog.=) b.rel "
 		"AND i.key OPERATOR(pg_catalog.=) b.key",
 	1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.holding h USING entanglement.object b "
+		"WHERE b.owner OPERATOR(pg_catalog.=) $1 AND h.rel OPERATOR(pg_catalog.=) b.rel "
+		"AND h.key OPERATOR(pg_catalog.=) b.key",
+	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.object WHERE owner OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owner WHERE no OPERATOR(pg_catalog.=) $1",
@@ -105,6 +109,10 @@ static EntQuery sweep_queries[] = {
 	0, {0}, NULL},
 	{"DELETE FROM entanglement.seek s WHERE NOT EXISTS "
 		"(SELECT 1 FROM entanglement.owner o WHERE o.no OPERATOR(pg_catalog.=) s.owner)",
+	0, {0}, NULL},
+	{"DELETE FROM entanglement.peer_table t WHERE NOT EXISTS "
+		"(SELECT 1 FROM entanglement.peer p WHERE p.no OPERATOR(pg_catalog.=) t.peer) AND NOT EXISTS "
+		"(SELECT 1 FROM entanglement.owner o WHERE o.held OPERATOR(pg_catalog.=) t.peer)",
 	0, {0}, NULL},
 };
 static EntQuery prune_query = {

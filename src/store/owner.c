@@ -1,6 +1,6 @@
 /*
  * store/owner.c
- *	  entanglement.owner and entanglement.identity.
+ *	  entanglement.owner.
  *
  * Our have of a remote owner only ever rises within an epoch; the SQL that
  * raises it says so itself (invariant I2).
@@ -23,6 +23,7 @@
 #include "base/ring.h"
 #include "base/shmem.h"
 #include "base/wake.h"
+#include "store/identity.h"
 #include "store/owner.h"
 #include "store/query.h"
 
@@ -45,9 +46,6 @@ static EntQuery by_id_query = {
 	"SELECT " OWNER_COLUMNS "WHERE o.id OPERATOR(pg_catalog.=) $1",
 	1, {UUIDOID}, NULL
 };
-static EntQuery identity_query = {
-	"SELECT id, name, default_owner FROM entanglement.identity", 0, {0}, NULL
-};
 static EntQuery learn_query = {
 	"INSERT INTO entanglement.owner (id, home, name, local, epoch) "
 	"VALUES ($1, $2, $3, false, $4) RETURNING no",
@@ -61,7 +59,7 @@ static EntQuery count_query = {
 static EntQuery route_query = {
 	"UPDATE entanglement.owner SET "
 	"peer = CASE WHEN $2 OPERATOR(pg_catalog.<>) 0 THEN $2 END, distance = $3, nearest = $4, "
-	"lost = $5, name = $6, partial = $7, "
+	"lost = $5, name = $6, partial = $7, held = CASE WHEN $2 OPERATOR(pg_catalog.=) 0 THEN held END, "
 	"serial = CASE WHEN peer OPERATOR(pg_catalog.=) $2 THEN serial ELSE sure END "
 	"WHERE no OPERATOR(pg_catalog.=) $1 AND NOT local",
 	7, {INT4OID, INT4OID, INT4OID, INT4OID, BOOLOID, TEXTOID, BOOLOID}, NULL
@@ -163,26 +161,6 @@ only_owner(MemoryContext context)
 
 	SPI_freetuptable(SPI_tuptable);
 	return o;
-}
-
-EntIdentity *
-ent_identity_get(void)
-{
-	MemoryContext context = CurrentMemoryContext;
-	EntIdentity *id;
-
-	ent_query_run(&identity_query, NULL, NULL, SPI_OK_SELECT, NULL);
-	if (SPI_processed != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this database has no node identity"),
-				 errdetail("Table entanglement.identity has %llu rows, not 1.",
-						   (unsigned long long) SPI_processed)));
-	id = MemoryContextAllocZero(context, sizeof(EntIdentity));
-	id->id = uuid_at(0, 1);
-	id->name = MemoryContextStrdup(context, ent_query_text(0, 2));
-	id->default_owner = ent_query_int4(0, 3, NULL);
-	return id;
 }
 
 List *

@@ -1,6 +1,6 @@
 /*
  * store/owner.h
- *	  entanglement.owner and entanglement.identity.
+ *	  entanglement.owner.
  */
 #ifndef ENT_STORE_OWNER_H
 #define ENT_STORE_OWNER_H
@@ -49,15 +49,7 @@ extern bool ent_owner_up(const EntOwner *o);
 /* Is the peer one of those it is pinned to, if it is? */
 extern bool ent_owner_may_speak(const EntOwner *o, int32 peer);
 
-typedef struct EntIdentity
-{
-	pg_uuid_t	id;
-	char	   *name;
-	int32		default_owner;
-} EntIdentity;
-
 /* All need a transaction and SPI; results in the caller's memory context. */
-extern EntIdentity *ent_identity_get(void);
 extern List *ent_owner_all(void);	/* of EntOwner * */
 extern EntOwner *ent_owner_get(int32 no);	/* NULL when gone */
 extern EntOwner *ent_owner_by_id(const pg_uuid_t *id);

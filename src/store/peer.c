@@ -81,11 +81,17 @@ static EntQuery delete_queries[] = {
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.peer_owner WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
-	{"DELETE FROM entanglement.peer_table WHERE peer OPERATOR(pg_catalog.=) $1",
+	/* but for what tells of owners until they have another route */
+	{"DELETE FROM entanglement.peer_table WHERE peer OPERATOR(pg_catalog.=) $1 "
+		"AND NOT EXISTS (SELECT 1 FROM entanglement.owner WHERE held OPERATOR(pg_catalog.=) $1)",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.resend WHERE peer OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.subscription WHERE peer OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.wanted WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.shown WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},

@@ -283,3 +283,21 @@ ent_query_try(void (*fn) (void *arg), void *arg)
 	CurrentResourceOwner = owner;
 	return error;
 }
+
+ErrorData *
+ent_query_attempt(void (*fn) (void *arg), void *arg)
+{
+	ErrorData  *error = ent_query_try(fn, arg);
+
+	if (error == NULL)
+		return NULL;
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+			ReThrowError(error);
+	}
+	return error;
+}

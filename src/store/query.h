@@ -69,6 +69,11 @@ extern Oid	ent_query_owner(void);
  * this is the error, in the current context.
  */
 extern ErrorData *ent_query_try(void (*fn) (void *arg), void *arg);
+/*
+ * The same, but what says nothing of what was tried (cancelled, no memory, a
+ * deadlock) is raised.
+ */
+extern ErrorData *ent_query_attempt(void (*fn) (void *arg), void *arg);
 
 /* Does this database have the extension (at this moment)? */
 extern bool ent_query_installed(void);

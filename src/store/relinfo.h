@@ -128,6 +128,9 @@ typedef struct EntIndexKey
 
 extern bool ent_relinfo_index_key(Oid index, EntIndexKey *key);
 
+/* The index of that name in the table's schema, where its own are. */
+extern Oid	ent_relinfo_index_named(Oid relid, const char *name);
+
 /*
  * The index that the table's capture trigger depends on: the key, also after
  * REINDEX CONCURRENTLY gave it another oid. InvalidOid: none.

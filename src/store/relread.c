@@ -37,11 +37,12 @@ typedef struct Row
 {
 	int32		no;
 	Oid			relid;
-	Oid			key_index;
+	NameData	key_index;
 	int32		priority;
 	bool		keys_from_others;
 	bool		integrity;
 	AttrNumber	owner_column;	/* 0: none */
+	NameData	owner_column_name;
 } Row;
 
 static uint64 generations = 0;
@@ -74,9 +75,8 @@ find_row(EntCatalog by, AttrNumber attnum, RegProcedure equals, Datum value,
 		row->no = DatumGetInt32(heap_getattr(tup, ENT_RELATION_NO, desc, &null));
 		row->relid = DatumGetObjectId(heap_getattr(tup, ENT_RELATION_RELID,
 												   desc, &null));
-		row->key_index = DatumGetObjectId(heap_getattr(tup,
-													   ENT_RELATION_KEY_INDEX,
-													   desc, &null));
+		row->key_index = *DatumGetName(heap_getattr(tup, ENT_RELATION_KEY_INDEX,
+													desc, &null));
 		row->priority = DatumGetInt32(heap_getattr(tup, ENT_RELATION_PRIORITY,
 												   desc, &null));
 		row->keys_from_others =
@@ -88,6 +88,10 @@ find_row(EntCatalog by, AttrNumber attnum, RegProcedure equals, Datum value,
 													   desc, &null));
 		if (null)
 			row->owner_column = 0;
+		else
+			row->owner_column_name =
+				*DatumGetName(heap_getattr(tup, ENT_RELATION_OWNER_COLUMN_NAME,
+										   desc, &null));
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -212,18 +216,33 @@ ent_relinfo_protected_index(Oid relid)
 	return index_needed_by(TriggerRelationId, trigger);
 }
 
-/* Fills in key_index and the keys; false when there is no usable key. */
+Oid
+ent_relinfo_index_named(Oid relid, const char *name)
+{
+	return get_relname_relid(name, get_rel_namespace(relid));
+}
+
 static bool
-read_key(EntRelation *rel, Oid key_index)
+is_key(Oid index, Oid table, EntIndexKey *key)
+{
+	return OidIsValid(index) && ent_relinfo_index_key(index, key) &&
+		key->relid == table && key->usable;
+}
+
+/*
+ * Fills in key_index and the keys; false when there is no usable key. In a
+ * copy that has not been told what it is the trigger holds on to none.
+ */
+static bool
+read_key(EntRelation *rel, const char *name)
 {
 	EntIndexKey key;
+	Oid			key_index = ent_relinfo_protected_index(rel->relid);
 
-	if (!ent_relinfo_index_key(key_index, &key) || key.relid != rel->relid ||
-		!key.usable)
+	if (!is_key(key_index, rel->relid, &key))
 	{
-		key_index = ent_relinfo_protected_index(rel->relid);
-		if (!OidIsValid(key_index) || !ent_relinfo_index_key(key_index, &key) ||
-			key.relid != rel->relid || !key.usable)
+		key_index = ent_relinfo_index_named(rel->relid, name);
+		if (!is_key(key_index, rel->relid, &key))
 			return false;
 	}
 	rel->key_index = key_index;
@@ -346,13 +365,21 @@ read_relation(const Row *row)
 	rel->keys_from_others = row->keys_from_others;
 	rel->integrity = row->integrity;
 	rel->owner_column = row->owner_column;
+	if (row->owner_column != 0)
+	{
+		AttrNumber	named = get_attnum(row->relid, NameStr(row->owner_column_name));
+
+		/* a dump leaves out dropped columns: those behind have other numbers */
+		if (named != InvalidAttrNumber)
+			rel->owner_column = named;
+	}
 	rel->context = context;
 	rel->generation = ++generations;
 	complete = read_table(rel);
 	if (complete)
 	{
 		read_columns(rel);
-		complete = read_key(rel, row->key_index);
+		complete = read_key(rel, NameStr(row->key_index));
 	}
 	MemoryContextSwitchTo(old);
 	if (!complete)

@@ -54,6 +54,7 @@ typedef struct Statement
 	int			nargs;			/* key first, then these columns */
 	int		   *columns;		/* argument nkeys + i is column columns[i] */
 	bool	   *set;			/* the set asked for, rel->ncolumns of them */
+	char	   *filter;			/* ANDed to the key; NULL: none */
 } Statement;
 
 typedef struct Statements
@@ -80,6 +81,8 @@ forget_last(Statements *s)
 		SPI_freeplan(st->plan);
 	pfree(st->columns);
 	pfree(st->set);
+	if (st->filter)
+		pfree(st->filter);
 	pfree(st);
 }
 
@@ -187,6 +190,13 @@ append_read(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
 	ent_rowquery_where(sql, rel);
 }
 
+static void
+append_filter(StringInfo sql, const char *filter)
+{
+	if (filter != NULL)
+		appendStringInfo(sql, " AND (%s)", filter);
+}
+
 /*
  * No UPDATE can set a column that is GENERATED ALWAYS AS IDENTITY: the row is
  * taken out and put in again, with what is not set as it was.
@@ -275,7 +285,8 @@ append_insert(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
 }
 
 static Statement *
-prepare(EntRelation *rel, Statements *s, StatementKind kind, const bool *set)
+prepare(EntRelation *rel, Statements *s, StatementKind kind, const bool *set,
+		const char *filter)
 {
 	MemoryContext old = MemoryContextSwitchTo(s->context);
 	Statement  *st = palloc0(sizeof(Statement));
@@ -288,6 +299,8 @@ prepare(EntRelation *rel, Statements *s, StatementKind kind, const bool *set)
 	st->set = palloc0(rel->ncolumns * sizeof(bool));
 	if (set)
 		memcpy(st->set, set, rel->ncolumns * sizeof(bool));
+	if (filter)
+		st->filter = pstrdup(filter);
 	MemoryContextSwitchTo(old);
 
 	initStringInfo(&sql);
@@ -296,6 +309,7 @@ prepare(EntRelation *rel, Statements *s, StatementKind kind, const bool *set)
 		case LOOK:
 			appendStringInfo(&sql, "SELECT 1 FROM %s%s t", only(rel), table_name(rel));
 			ent_rowquery_where(&sql, rel);
+			append_filter(&sql, filter);
 			break;
 		case LOCK_ROW:
 			appendStringInfo(&sql, "SELECT 1 FROM %s%s t", only(rel), table_name(rel));
@@ -304,6 +318,7 @@ prepare(EntRelation *rel, Statements *s, StatementKind kind, const bool *set)
 			break;
 		case READ:
 			append_read(&sql, rel, st, set);
+			append_filter(&sql, filter);
 			break;
 		case UPDATE:
 			useful = append_update(&sql, rel, st, set);
@@ -340,8 +355,15 @@ prepare(EntRelation *rel, Statements *s, StatementKind kind, const bool *set)
 	return st;
 }
 
+static bool
+same_filter(const char *a, const char *b)
+{
+	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
 static Statement *
-statement(EntRelation *rel, StatementKind kind, const bool *set)
+statement(EntRelation *rel, StatementKind kind, const bool *set,
+		  const char *filter)
 {
 	Statements *s = statements_of(rel);
 	dlist_iter	iter;
@@ -350,14 +372,14 @@ statement(EntRelation *rel, StatementKind kind, const bool *set)
 	{
 		Statement  *st = dlist_container(Statement, node, iter.cur);
 
-		if (st->kind != kind ||
+		if (st->kind != kind || !same_filter(st->filter, filter) ||
 			(set != NULL &&
 			 memcmp(st->set, set, rel->ncolumns * sizeof(bool)) != 0))
 			continue;
 		dlist_move_head(&s->list, &st->node);
 		return st;
 	}
-	return prepare(rel, s, kind, set);
+	return prepare(rel, s, kind, set, filter);
 }
 
 /* What AFTER triggers do is done at once, or when the caller says so. */
@@ -478,10 +500,11 @@ ent_rowquery_exists(EntRelation *rel, const Datum *key, Snapshot snapshot)
 }
 
 bool
-ent_rowquery_read(EntRelation *rel, const bool *may, const Datum *key,
-				  Snapshot snapshot, Datum *values, bool *nulls)
+ent_rowquery_read(EntRelation *rel, const bool *may, const char *filter,
+				  const Datum *key, Snapshot snapshot, Datum *values,
+				  bool *nulls)
 {
-	Statement  *st = statement(rel, READ, may);
+	Statement  *st = statement(rel, READ, may, filter);
 	uint64		n = execute(rel, st, key, NULL, NULL, snapshot);
 
 	for (int i = 0; n > 0 && i < st->nargs; i++)
@@ -499,9 +522,10 @@ ent_rowquery_read(EntRelation *rel, const bool *may, const Datum *key,
 }
 
 bool
-ent_rowquery_visible(EntRelation *rel, const Datum *key)
+ent_rowquery_visible(EntRelation *rel, const char *filter, const Datum *key)
 {
-	uint64		n = execute(rel, statement(rel, LOOK, NULL), key, NULL, NULL, NULL);
+	uint64		n = execute(rel, statement(rel, LOOK, NULL, filter), key, NULL,
+							NULL, NULL);
 
 	SPI_freetuptable(SPI_tuptable);
 	return n > 0;
@@ -510,7 +534,7 @@ ent_rowquery_visible(EntRelation *rel, const Datum *key)
 bool
 ent_rowquery_lock(EntRelation *rel, const Datum *key)
 {
-	uint64		n = execute(rel, statement(rel, LOCK_ROW, NULL), key, NULL, NULL, NULL);
+	uint64		n = execute(rel, statement(rel, LOCK_ROW, NULL, NULL), key, NULL, NULL, NULL);
 
 	SPI_freetuptable(SPI_tuptable);
 	return n > 0;
@@ -520,24 +544,24 @@ uint64
 ent_rowquery_update(EntRelation *rel, const bool *set, const Datum *key,
 					const Datum *values, const bool *nulls)
 {
-	Statement  *st = statement(rel, UPDATE, set);
+	Statement  *st = statement(rel, UPDATE, set, NULL);
 
 	if (st->plan != NULL)
 		return execute(rel, st, key, values, nulls, NULL);
-	return ent_rowquery_visible(rel, key) ? 1 : 0;
+	return ent_rowquery_visible(rel, NULL, key) ? 1 : 0;
 }
 
 uint64
 ent_rowquery_insert(EntRelation *rel, const bool *set, const Datum *key,
 					const Datum *values, const bool *nulls)
 {
-	return execute(rel, statement(rel, INSERT, set), key, values, nulls, NULL);
+	return execute(rel, statement(rel, INSERT, set, NULL), key, values, nulls, NULL);
 }
 
 uint64
 ent_rowquery_delete(EntRelation *rel, const Datum *key)
 {
-	return execute(rel, statement(rel, DELETE, NULL), key, NULL, NULL, NULL);
+	return execute(rel, statement(rel, DELETE, NULL, NULL), key, NULL, NULL, NULL);
 }
 
 uint64

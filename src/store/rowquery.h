@@ -40,11 +40,13 @@ extern void ent_rowquery_where(StringInfo sql, EntRelation *rel);
 /*
  * Reads the columns with may[i] set of the row with that key under snapshot,
  * read-only. Fills values/nulls by column index (others are left alone), in
- * the current memory context. false: no such row for this user.
+ * the current memory context. false: no such row for this user, or the filter is
+ * not true of it. filter: what ent_filter_sql made (then this needs
+ * ent_value_enter, and raises what the filter raises on that row), or NULL.
  */
 extern bool ent_rowquery_read(EntRelation *rel, const bool *may,
-							  const Datum *key, Snapshot snapshot,
-							  Datum *values, bool *nulls);
+							  const char *filter, const Datum *key,
+							  Snapshot snapshot, Datum *values, bool *nulls);
 
 /*
  * Calls fn with the key of each row that the current user sees, under the
@@ -56,8 +58,10 @@ extern void ent_rowquery_keys(EntRelation *rel,
 /*
  * May the current user see the row with that key? Raises
  * ERRCODE_INSUFFICIENT_PRIVILEGE without the right to read the key columns.
+ * filter: as of ent_rowquery_read.
  */
-extern bool ent_rowquery_visible(EntRelation *rel, const Datum *key);
+extern bool ent_rowquery_visible(EntRelation *rel, const char *filter,
+								 const Datum *key);
 
 /*
  * The same, and locks the row against changes until the transaction ends;

@@ -3,7 +3,8 @@
  *	  What peers have been shown of each table: whole, or in part, and then which
  *	  objects (I5).
  *
- * Only the process that sends to a peer writes what is held by it. It is read
+ * Only the process that sends to a peer writes what is held by it, but for the moment in
+ * which a table stops being shown whole. It is read
  * as it is now, not under the snapshot of the rows: what was sent a moment ago is held.
  */
 #include "postgres.h"
@@ -24,6 +25,19 @@ static EntQuery put_query = {
 	"VALUES ($1, $2, $3, $4, $5) ON CONFLICT (peer, rel) DO UPDATE "
 	"SET kind = EXCLUDED.kind, target = EXCLUDED.target, digest = EXCLUDED.digest",
 	5, {INT4OID, INT4OID, CHAROID, CHAROID, INT8OID}, NULL
+};
+static EntQuery whole_query = {
+	"SELECT w.peer, p.role::pg_catalog.oid, w.rel FROM entanglement.shown w "
+	"JOIN entanglement.peer p ON p.no OPERATOR(pg_catalog.=) w.peer "
+	"WHERE w.kind OPERATOR(pg_catalog.=) 'a'::pg_catalog.\"char\"",
+	0, {0}, NULL
+};
+static EntQuery narrow_query = {
+	"UPDATE entanglement.shown SET kind = 's', target = 's', digest = 0 "
+	"WHERE (peer, rel) OPERATOR(pg_catalog.=) (SELECT w.peer, w.rel FROM entanglement.shown w "
+	"WHERE w.peer OPERATOR(pg_catalog.=) $1 AND w.rel OPERATOR(pg_catalog.=) $2 "
+	"AND w.kind OPERATOR(pg_catalog.=) 'a'::pg_catalog.\"char\" FOR UPDATE SKIP LOCKED)",
+	2, {INT4OID, INT4OID}, NULL
 };
 /* Also what has died and may not have been told. */
 static EntQuery fill_query = {
@@ -55,6 +69,11 @@ static EntQuery reviewed_query = {
 	"AND w.kind OPERATOR(pg_catalog.<>) w.target "
 	"AND NOT EXISTS (SELECT 1 FROM entanglement.resend s "
 	"WHERE s.peer OPERATOR(pg_catalog.=) $1 AND s.rel OPERATOR(pg_catalog.=) $2)",
+	2, {INT4OID, INT4OID}, NULL
+};
+static EntQuery unshow_query = {
+	"DELETE FROM entanglement.shown WHERE peer OPERATOR(pg_catalog.=) $1 "
+	"AND rel OPERATOR(pg_catalog.=) $2",
 	2, {INT4OID, INT4OID}, NULL
 };
 static EntQuery forget_query = {
@@ -122,11 +141,47 @@ ent_shown_put(int32 peer, int32 rel, const EntShown *shown)
 }
 
 void
-ent_shown_fill(int32 peer, int32 rel)
+ent_shown_forget(int32 peer, int32 rel)
 {
 	Datum		args[2] = {Int32GetDatum(peer), Int32GetDatum(rel)};
 
+	ent_query_run(&unshow_query, args, NULL, SPI_OK_DELETE, NULL);
+	if (SPI_processed > 0)
+		ent_query_run(&forget_query, args, NULL, SPI_OK_DELETE, NULL);
+}
+
+bool
+ent_shown_narrow(int32 peer, int32 rel)
+{
+	Datum		args[2] = {Int32GetDatum(peer), Int32GetDatum(rel)};
+
+	ent_query_run(&narrow_query, args, NULL, SPI_OK_UPDATE, NULL);
+	if (SPI_processed == 0)
+		return false;
 	ent_query_run(&fill_query, args, NULL, SPI_OK_INSERT, NULL);
+	return true;
+}
+
+List *
+ent_shown_whole(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *result = NIL;
+
+	ent_query_run(&whole_query, NULL, NULL, SPI_OK_SELECT, NULL);
+	MemoryContextSwitchTo(context);
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		EntShownWhole *w = palloc(sizeof(EntShownWhole));
+		bool		null;
+
+		w->peer = ent_query_int4(row, 1, NULL);
+		w->role = DatumGetObjectId(ent_query_datum(row, 2, &null));
+		w->rel = ent_query_int4(row, 3, NULL);
+		result = lappend(result, w);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return result;
 }
 
 void

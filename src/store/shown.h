@@ -13,6 +13,8 @@
 
 #include "postgres.h"
 
+#include "nodes/pg_list.h"
+
 typedef enum EntShownKind
 {
 	ENT_SHOWN_NOTHING = 'n',	/* not any more */
@@ -31,8 +33,22 @@ typedef struct EntShown
 /* False: nothing has been shown yet. */
 extern bool ent_shown_get(int32 peer, int32 rel, EntShown *shown);
 extern void ent_shown_put(int32 peer, int32 rel, const EntShown *shown);
-/* All objects that are here count as held from now on. */
-extern void ent_shown_fill(int32 peer, int32 rel);
+/* The peer has no such table, and so holds nothing of it. */
+extern void ent_shown_forget(int32 peer, int32 rel);
+/*
+ * A table that is shown whole is not, from now on: all objects that are here
+ * count as held, and it is to be reviewed. False: somebody else does that.
+ */
+extern bool ent_shown_narrow(int32 peer, int32 rel);
+/* Tables that are shown whole to a peer: List of EntShownWhole *. */
+typedef struct EntShownWhole
+{
+	int32		peer;
+	Oid			role;
+	int32		rel;
+} EntShownWhole;
+
+extern List *ent_shown_whole(void);
 /*
  * All objects of the table that the peer may have from us are to be looked at
  * again; kept until it has acknowledged the last of them.

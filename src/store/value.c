@@ -38,6 +38,9 @@ static const struct
 	{"xmloption", "content"},
 	{"array_nulls", "on"},
 	{"lc_monetary", "C"},
+	/* ... and what the parser listens to */
+	{"standard_conforming_strings", "on"},
+	{"transform_null_equals", "off"},
 };
 
 int

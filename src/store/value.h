@@ -4,7 +4,8 @@
  *
  * Between enter and leave the settings that influence input and output
  * functions are pinned (client_encoding UTF8, DateStyle ISO, IntervalStyle postgres,
- * extra_float_digits 3, bytea_output hex, search_path pg_catalog, xmloption content ...);
+ * extra_float_digits 3, bytea_output hex, search_path pg_catalog, xmloption content ...),
+ * and so are those of the parser;
  * an error in between restores them with the (sub)transaction.
  */
 #ifndef ENT_STORE_VALUE_H

@@ -1,6 +1,7 @@
 # Entanglement::Proxy
 #	  A TCP relay on loopback, in a process of its own, that can do to a link
-#	  what networks do: cut it after so many bytes, freeze it, refuse it.
+#	  what networks do: cut it after so many bytes, freeze it, refuse it; and
+#	  write down what passes.
 #
 # Each command is answered, so that its effect is there when the method
 # returns. Core Perl only. "up" is from who connects to the proxy towards the
@@ -22,7 +23,8 @@ use Socket qw(:DEFAULT IPPROTO_TCP TCP_NODELAY);
 # link holds little.
 use constant CHUNK => 16 * 1024;
 
-# new(host => , port => ): a relay to that address
+# new(host => , port => ): a relay to that address. record => a folder: for what
+# passes, a file for each connection and direction.
 sub new
 {
 	my ($class, %o) = @_;
@@ -50,6 +52,7 @@ sub new
 					control => $theirs,
 					host => $o{host} // '127.0.0.1',
 					port => $o{port},
+					record => $o{record},
 					mode => 'open',
 					pairs => [],
 					bytes => { up => 0, down => 0 },
@@ -105,6 +108,8 @@ sub stop
 	my ($self) = @_;
 
 	return if !$self->{pid} || $self->{parent} != $$;
+	# another proxy's process may hold a copy of the socket: closing is not enough
+	$self->_command('stop');
 	close $self->{control};
 	waitpid $self->{pid}, 0;
 	$self->{pid} = 0;
@@ -191,6 +196,7 @@ sub _obey
 	elsif ($verb eq 'open') { $p->{mode} = 'open'; $p->{budget} = {}; }
 	elsif ($verb eq 'freeze') { $p->{mode} = 'frozen'; }
 	elsif ($verb eq 'after') { $p->{budget} = { $args[0] => $args[1] }; }
+	elsif ($verb eq 'stop') { }
 	elsif ($verb eq 'stats')
 	{
 		$answer .= ' '
@@ -199,7 +205,7 @@ sub _obey
 	}
 	else { $answer = "unknown command $verb"; }
 	syswrite $p->{control}, "$answer\n";
-	return 1;
+	return $verb ne 'stop';
 }
 
 sub _reset_socket
@@ -256,6 +262,15 @@ sub _accept
 		up => { from => $client, to => $server, buf => '', eof => 0 },
 		down => { from => $server, to => $client, buf => '', eof => 0 }
 	  };
+	return unless defined $p->{record};
+	foreach my $dir (qw(up down))
+	{
+		my $file = "$p->{record}/$p->{conns}.$dir";
+
+		CORE::open(my $fh, '>:raw', $file) or die "$file: $!";
+		$fh->autoflush(1);
+		$p->{pairs}[-1]{$dir}{copy} = $fh;
+	}
 	return;
 }
 
@@ -290,7 +305,9 @@ sub _move
 		{
 			return $! == EAGAIN || $! == EWOULDBLOCK || $! == EINTR;
 		}
-		substr($way->{buf}, 0, $n) = '';
+		my $sent = substr $way->{buf}, 0, $n, '';
+
+		print { $way->{copy} } $sent if $way->{copy};
 		$p->{bytes}{$dir} += $n;
 		if (defined $budget)
 		{

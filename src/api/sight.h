@@ -1,9 +1,9 @@
 /*
- * api/rights.h
+ * api/sight.h
  *	  Whether a role may stand for a peer, and what its rights show the peer.
  */
-#ifndef ENT_API_RIGHTS_H
-#define ENT_API_RIGHTS_H
+#ifndef ENT_API_SIGHT_H
+#define ENT_API_SIGHT_H
 
 #include "postgres.h"
 
@@ -13,10 +13,10 @@
  * has an attribute that is above all grants. Warns where it could become one
  * that has, or lacks what it needs. SPI.
  */
-extern void ent_rights_check(Oid role, const char *peer, bool dials,
+extern void ent_sight_check(Oid role, const char *peer, bool dials,
 							 bool privileged);
 
 /* Tells the caller which synchronized tables the role can see. */
-extern void ent_rights_notice(Oid role);
+extern void ent_sight_notice(Oid role);
 
-#endif							/* ENT_API_RIGHTS_H */
+#endif							/* ENT_API_SIGHT_H */
