@@ -21,6 +21,7 @@
 #include "base/report.h"
 #include "base/shmem.h"
 #include "base/wake.h"
+#include "guard/show.h"
 #include "rule/wire.h"
 #include "store/identity.h"
 #include "store/peer.h"
@@ -385,6 +386,7 @@ alter_peer(FunctionCallInfo fcinfo)
 	{
 		ent_peer_grant(peer->role);
 		ent_peer_revoke(old_role);
+		ent_show_settle();
 		ent_sight_notice(peer->role);
 	}
 	SPI_finish();
