@@ -81,7 +81,7 @@ END
     ent_as_user "$ENT_BINDIR/pg_ctl" start -s -w -D "$data" \
         -l "$ENT_WORK/$side/server.log" </dev/null >/dev/null 2>&1 ||
         { cat "$ENT_WORK/$side/server.log"; ent_die "$side does not start"; }
-    BENCH_DB=postgres on "$side" -c "CREATE ROLE peer LOGIN REPLICATION"
+    BENCH_DB=postgres on "$side" -c "CREATE ROLE peer LOGIN"
 }
 
 make_clusters() {

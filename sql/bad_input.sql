@@ -15,6 +15,12 @@ CREATE FOREIGN DATA WRAPPER regress_wrapper;
 CREATE SERVER regress_server FOREIGN DATA WRAPPER regress_wrapper;
 CREATE FOREIGN TABLE far (id integer) SERVER regress_server;
 SELECT entanglement.set_node_name('here');
+CREATE FUNCTION fits(text, text, regclass, jsonb, jsonb) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+CREATE FUNCTION text_back(text, text, regclass, jsonb, jsonb) RETURNS text LANGUAGE sql AS 'SELECT ''true''';
+CREATE FUNCTION set_back(text, text, regclass, jsonb, jsonb) RETURNS SETOF boolean LANGUAGE sql AS 'SELECT true';
+CREATE PROCEDURE no_function(text, text, regclass, jsonb, jsonb) LANGUAGE sql AS 'SELECT true';
+CREATE TABLE parts (id integer PRIMARY KEY) PARTITION BY RANGE (id);
+CREATE TABLE part PARTITION OF parts DEFAULT;
 SELECT entanglement.synchronize('item');
 SELECT entanglement.add_peer('peer', role => 'regress_peer');
 -- Each function with its cases: arguments as in a call.
@@ -50,10 +56,10 @@ SELECT pg_temp.cases('entanglement.synchronize(regclass, text, integer, regclass
     '''plain'', owner_column => ''missing''', '''plain'', owner_column => ''ctid''', '''plain'', owner_column => ''id''', '');
 SELECT pg_temp.cases('entanglement.desynchronize(regclass)', 'NULL', '''missing''', '''plain''',
     '''item_view''', '''temporary''', '''far''', '''pg_class''', '''entanglement.object''', '1', '');
-SELECT pg_temp.cases('entanglement.add_peer(text, text, regrole, bigint)', 'NULL', '''''',
+SELECT pg_temp.cases('entanglement.add_peer(text, text, regrole, bigint, boolean)', 'NULL', '''''',
     'repeat(''n'', 64)', '''peer'', role => ''regress_peer''', '''x'', ''''', '''x'', ''nonsense''',
     '''x'', role => ''regress_missing''', '''x'', bandwidth => 0', '''x'', bandwidth => -1', '1', '');
-SELECT pg_temp.cases('entanglement.alter_peer(text, text, regrole, bigint, text, text, text[])',
+SELECT pg_temp.cases('entanglement.alter_peer(text, text, regrole, bigint, text, text, text[], boolean)',
     'NULL', '''missing''', '''peer'', ''''', '''peer'', ''nonsense''', '''peer'', bandwidth => 0',
     '''peer'', role => ''regress_missing''', '''peer'', fingerprint => ''''',
     '''peer'', new_name => ''''', '''peer'', reset => ''{x}''', '''peer'', reset => ''{{NULL}}''',
@@ -64,6 +70,26 @@ SELECT pg_temp.cases('entanglement.resume_peer(text)', 'NULL', '''missing''', ''
 SELECT pg_temp.cases('entanglement.refresh(text)', 'NULL', '''missing''', '''''');
 SELECT pg_temp.cases('entanglement.resync(text, text)', 'NULL', '''missing''', '''''', '''peer'', ''missing''',
     '''peer'', ''''', '1', '');
+SELECT pg_temp.cases('entanglement.add_hook(text, regprocedure, regclass, text, integer)',
+    'NULL, ''fits''', '''should_send'', NULL', '''x'', ''fits(text,text,regclass,jsonb,jsonb)''', '''should_send'', ''missing()''',
+    '''should_send'', 0', '''should_send'', ''fits(text,text,regclass,jsonb,jsonb)'', ordinal => NULL',
+    '''should_listen'', ''fits(text,text,regclass,jsonb,jsonb)''', '''should_send'', ''pg_catalog.lower(text)''',
+    '''should_listen_constructed'', ''set_back(text,text,regclass,jsonb,jsonb)''', '''should_send'', ''text_back(text,text,regclass,jsonb,jsonb)''',
+    '''should_send'', ''no_function(text,text,regclass,jsonb,jsonb)''', '''should_send'', ''pg_catalog.bool_and(boolean)''',
+    '''should_send'', ''fits(text,text,regclass,jsonb,jsonb)'', ''missing''', '''should_send'', ''fits(text,text,regclass,jsonb,jsonb)'', ''item_view''',
+    '''should_send'', ''fits(text,text,regclass,jsonb,jsonb)'', ''entanglement.object''', '''should_send'', ''fits(text,text,regclass,jsonb,jsonb)'', ''part''',
+    '''should_send'', ''fits(text,text,regclass,jsonb,jsonb)'', 1', '''should_send'', ''fits(text,text,regclass,jsonb,jsonb)'', peer => ''missing''', '1', '');
+SELECT pg_temp.cases('entanglement.remove_hook(integer)', 'NULL', '0', '''x''', '');
+SELECT pg_temp.cases('entanglement.hooks_dropped()', '', '1');
+SELECT pg_temp.cases('entanglement.explain_send(record, text)', 'NULL, ''peer''', 'ROW(1), ''peer''', 'ROW(1)::plain, ''peer''',
+    'jsonb_populate_record(NULL::item, ''{"id": 1}''), NULL', 'jsonb_populate_record(NULL::item, ''{"id": 1}''), ''missing''',
+    'jsonb_populate_record(NULL::item, ''{}''), ''peer''', '');
+SELECT pg_temp.cases('entanglement.explain_listen(text, text, regclass, text, jsonb, jsonb)', 'NULL, ''here'', ''item'', ''delete'', ''{}''',
+    '''peer'', NULL, ''item'', ''delete'', ''{}''', '''peer'', ''here'', NULL, ''delete'', ''{}''', '''peer'', ''here'', ''item'', NULL, ''{}''',
+    '''missing'', ''here'', ''item'', ''delete'', ''{}''', '''peer'', ''missing'', ''item'', ''delete'', ''{}''', '''peer'', ''here'', ''plain'', ''delete'', ''{}''',
+    '''peer'', ''here'', 1, ''delete'', ''{}''', '''peer'', ''here'', ''item'', ''x'', ''{}''', '''peer'', ''here'', ''item'', ''delete'', NULL', '''peer'', ''here'', ''item'', ''delete'', ''1''',
+    '''peer'', ''here'', ''item'', ''delete'', ''{"v": "x"}''', '''peer'', ''here'', ''item'', ''delete'', ''{"id": null}''',
+    '''peer'', ''here'', ''item'', ''update'', ''{"id": 1}'', ''[]''', '''peer'', ''here'', ''item'', ''update'', ''{"id": 1}'', ''{"missing": 1}''', '');
 SELECT pg_temp.cases('entanglement.subscribe(text, regclass, text)', 'NULL, ''item''', '''peer'', NULL',
     '''missing'', ''item''', '''peer'', ''missing''', '''peer'', ''plain''', '''peer'', ''item_view''',
     '''peer'', 1', '''peer'', ''item'', ''''', '''peer'', ''item'', ''id =''', '''peer'', ''item'', ''id; id''',
@@ -81,6 +107,7 @@ SELECT pg_temp.cases('entanglement.push(bytea)', 'NULL', '''''', '''garbage''', 
 SELECT pg_temp.cases('entanglement.pull(bytea, bytea)', 'NULL', '''''', '1', '');
 SELECT pg_temp.cases('entanglement.drain(text, interval)', '''missing''', '''''', '''peer'', NULL',
     '''peer'', ''-1 s''', '''peer'', ''soon''', '1', 'NULL, NULL');
+SELECT pg_temp.cases('entanglement.may_see(regrole)', '''regress_missing''', '1, 2');
 SELECT pg_temp.cases('entanglement.key_text(integer, bytea)', '(SELECT no FROM entanglement.relation), ''garbage''', '(SELECT no FROM entanglement.relation), ''''', '''x'', NULL', '');
 SELECT pg_temp.cases('entanglement.start_worker()', '1');
 SELECT pg_temp.cases('entanglement.link_states()', '1');
@@ -154,6 +181,8 @@ SELECT * FROM pg_temp.counts() EXCEPT SELECT * FROM before;
 SELECT entanglement.drop_peer('peer');
 DROP FOREIGN DATA WRAPPER regress_wrapper CASCADE;
 DROP VIEW item_view;
-DROP TABLE item, plain;
+DROP TABLE item, plain, parts;
+DROP FUNCTION fits, text_back, set_back;
+DROP PROCEDURE no_function;
 DROP ROLE regress_plain, regress_peer;
 SELECT entanglement.set_node_name(current_database());

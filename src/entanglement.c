@@ -17,6 +17,7 @@
 #include "guard/show.h"
 #include "step/propose.h"
 #include "store/foreignkey.h"
+#include "store/hook.h"
 #include "store/relinfo.h"
 #include "worker/launcher.h"
 
@@ -32,6 +33,7 @@ _PG_init(void)
 	ent_relinfo_init();
 	ent_show_init();
 	ent_foreignkey_init();
+	ent_hook_init();
 	ent_propose_init();
 
 	if (!process_shared_preload_libraries_in_progress)

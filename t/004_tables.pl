@@ -616,6 +616,33 @@ SQL
 	converge(\@all, [qw(bulk tardy)], 'its rows come, here and further on');
 };
 
+# The sender has read of the rows, and of the serial they end with, before it
+# announces their table: the claim comes along with the announcement.
+subtest 'a table that appears together with the first rows of an owner' => sub {
+	my $first = 'CREATE TABLE first (id int PRIMARY KEY, v text)';
+	my $blocker = $bob->session;
+
+	$_->define($first, 'first') foreach $bob, $carol;
+	$alice->sql("SELECT entanglement.create_owner('newcomer')");
+	$bob->wait_until("SELECT have, peer FROM entanglement.owners WHERE name = 'newcomer'", '0|alice', 'a new owner');
+	$alice->drain('bob');
+	$blocker->query_safe('BEGIN; LOCK TABLE bulk');
+	$alice->sql("INSERT INTO bulk VALUES (3000, 'waits')");
+	$bob->wait_until("SELECT count(*) > 0 FROM pg_locks WHERE relation = 'bulk'::regclass AND NOT granted", 't', 'a batch is on its way');
+	$alice->sql(<<"SQL");
+BEGIN;
+SET LOCAL entanglement.owner = 'newcomer';
+$first;
+INSERT INTO first SELECT i, 'first ' || i FROM generate_series(1, 10) i;
+SELECT entanglement.synchronize('first');
+COMMIT;
+SQL
+	$alice->wait_until("SELECT count(*) FROM entanglement.object o JOIN entanglement.relation r ON r.no = o.rel WHERE r.relid = 'first'::regclass", 10, 'they have serials');
+	$blocker->query_safe('COMMIT');
+	$blocker->quit;
+	converge(\@all, [qw(bulk first)], 'they come, here and further on');
+};
+
 subtest 'nothing is left over' => sub {
 	foreach my $node (@all)
 	{

@@ -142,7 +142,7 @@ subtest 'a server without the library preloaded' => sub {
 		[ "SELECT entanglement.hello('push', '')", $needs ],
 		[ "SELECT entanglement.push('')", $needs ],
 		[ "CALL entanglement.pull('')", $needs ],
-		[ "SELECT entanglement.add_peer('new')", $later ],
+		[ "SELECT entanglement.add_peer('new', privileged => true)", $later ],
 		[ "SELECT entanglement.alter_peer('new', bandwidth => 1)", $later ],
 		[ "SELECT entanglement.resume_peer('new')", $later ],
 		[ 'SELECT entanglement.start_worker()', $later ])

@@ -517,6 +517,16 @@ subtest 'answers that are none' => sub {
 	$try->('cut off', '08P01: malformed answer', 0, "\x08\x07\x01");
 	$try->('a key that is none', '(22P03|08P01): ', 0, sub { again($_[1], $_[0], 'rubbish') });
 	$try->('owners and tables that do not exist', '', 0, want(999, 1, 1, 1), want(2**19, 1, 1, 1), arrears(999, 999), table_state(999, 1), again(999, 999, 'x'));
+	my $wish = sub {
+		my ($table, $filter) = @_;
+
+		return varint($table) . varint(1) . (defined $filter ? varint(1 + length $filter) . $filter : "\0");
+	};
+	$try->('wishes for tables that do not exist', '', 0, section(0x12, "\1" . $wish->(999) . $wish->(1000, 'true')));
+	$try->('two wishes for one table', '08P01: malformed answer', 0, sub { section(0x12, "\1" . $wish->($_[1]) . $wish->($_[1], 'true')) });
+	$try->('a filter that is no UTF-8', '22021: invalid byte sequence', 0, sub { section(0x12, "\1" . $wish->($_[1], "\xff")) });
+	$try->('a filter that is too long', '08P01: malformed answer', 0, sub { section(0x12, "\1" . $wish->($_[1], 'x' x 8193)) });
+	$try->('a filter that is refused', '', 0, sub { section(0x12, "\1" . $wish->($_[1], 'EXISTS (SELECT 1')) });
 	$try->('an absurd have', '', 0, sub { want($_[0], 1, 2**31 - 1, 2**62) });
 	$try->('nothing wanted', '', 0, sub { want($_[0], 0, 1, 1) });
 	is(others($hub), $before, "nothing of others' was touched");

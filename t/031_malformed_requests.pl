@@ -14,6 +14,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 use Entanglement::Node;
+use Entanglement::Wire;
 
 my $cluster = Entanglement::Node->cluster('malformed');
 my $home = Entanglement::Node->database($cluster, 'home');
@@ -24,53 +25,26 @@ CREATE TABLE pair (a int, b text, v text, w text, PRIMARY KEY (a, b));
 INSERT INTO pair VALUES (1, 'x', 'as it was');
 SQL
 $home->sql("SELECT entanglement.add_peer('mallory', NULL, 'mallory')");
-my $owner = $home->sql("SELECT replace(id::text, '-', '') FROM entanglement.owner WHERE name = 'home'");
-
-# ---- bytes: docs/protocol.md ----
-
-sub varint
-{
-	my ($v) = @_;
-	my $bytes = '';
-
-	for (; $v >= 128; $v >>= 7)
-	{
-		$bytes .= chr($v & 127 | 128);
-	}
-	return $bytes . chr $v;
-}
-
-sub bytes { return varint(length $_[0]) . $_[0]; }
-sub value { return defined $_[0] ? varint(1 + length $_[0]) . $_[0] : "\0"; }
-sub section { return chr($_[0]) . bytes($_[1]); }
+my $owner = $home->sql("SELECT id FROM entanglement.owner WHERE name = 'home'");
 
 my $requests = 0;
 
 # A REQUEST of table pair: operation, columns of the key, names and values.
-sub request
+sub ask
 {
 	my ($op, $nkeys, @fields) = @_;
-	my $body = pack('x12 N', ++$requests) . pack('H*', $owner) . chr($op)
-	  . varint(60_000) . bytes('public') . bytes('pair') . varint($nkeys)
-	  . varint(@fields / 2 - $nkeys);
+	my @pairs;
 
-	while (my ($name, $value) = splice @fields, 0, 2)
-	{
-		$body .= bytes($name) . value($value);
-	}
-	return section(13, $body);
+	push @pairs, [ splice @fields, 0, 2 ] while @fields;
+	return request(number => ++$requests, owner => $owner, op => $op, table => 'pair', key => $nkeys, fields => \@pairs);
 }
 
 # mallory says hello and pushes one batch.
 sub push_batch
 {
-	my $hello = "\xE7\1\0\0"
-	  . section(1, "\1\1" . 'M' x 16 . bytes('mallory') . bytes('by hand'));
-	my $batch = "\xE7\1\0\1" . join '', @_;
-
-	return $home->try(
-		sprintf "SET SESSION AUTHORIZATION mallory;\nSELECT entanglement.hello('push', '\\x%s') IS NULL;\nSELECT entanglement.push('\\x%s') IS NULL;\n",
-		unpack('H*', $hello), unpack('H*', $batch));
+	return $home->try("SET SESSION AUTHORIZATION mallory;\n"
+		  . "SELECT entanglement.hello('push', " . literal(hello('66600000-0000-4000-8000-000000000001', 'mallory')) . ") IS NULL;\n"
+		  . 'SELECT entanglement.push(' . literal(batch(1, @_)) . ") IS NULL;\n");
 }
 
 my ($create, $forward, $delete) = (0, 1, 2);
@@ -91,7 +65,7 @@ my @cases = (
 	[ '0A000', $forward, 2, a => 1, b => 'x', a => 2 ],
 	[ 'P0002', $forward, 2, a => 2, b => 'x', v => 'bad' ]);
 
-my ($rc, $out, $err) = push_batch(map { request(@{$_}[ 1 .. $#$_ ]) } @cases);
+my ($rc, $out, $err) = push_batch(map { ask(@{$_}[ 1 .. $#$_ ]) } @cases);
 is($out, "f\nf", 'a batch of requests that name things wrongly is answered');
 is($err, '', 'without an error');
 is( $home->sql("SELECT string_agg(state || ' ' || sqlstate, E'\\n' ORDER BY no) FROM entanglement.request"),
@@ -99,7 +73,7 @@ is( $home->sql("SELECT string_agg(state || ' ' || sqlstate, E'\\n' ORDER BY no) 
 	'each of them is refused for the right reason');
 is($home->sql('SELECT * FROM pair'), '1|x|as it was|', 'nothing changed');
 
-push_batch(request($forward, 2, b => 'x', a => 1, v => 'good'));
+push_batch(ask($forward, 2, b => 'x', a => 1, v => 'good'));
 is($home->sql('SELECT * FROM pair'), '1|x|good|', 'the key in another order is as good');
 
 done_testing();

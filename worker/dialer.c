@@ -27,6 +27,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/report.h"
+#include "guard/role.h"
 #include "link/greet.h"
 #include "link/hello.h"
 #include "rule/backoff.h"
@@ -254,7 +255,11 @@ greet(Dialer *d, Side *side)
 	ent_live_begin();
 	peer = ent_peer_get(d->no); /* the other side may just have bound it */
 	if (peer != NULL)
+	{
 		ent_greet_check(peer, &hello, fingerprint);
+		if (side == &d->sides[0])
+			ent_role_log_excess(peer->role, peer->name);	/* once */
+	}
 	ent_live_commit();
 }
 

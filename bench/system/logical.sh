@@ -3,7 +3,8 @@
 #   shellcheck shell=bash
 
 logical_attach() {
-    on a -c "GRANT SELECT ON item TO peer" \
+    on a -c "ALTER ROLE peer REPLICATION" \
+        -c "GRANT SELECT ON item TO peer" \
         -c "CREATE PUBLICATION bench FOR TABLE item"
     on b -c "CREATE SUBSCRIPTION bench CONNECTION '$(to_a)'
         PUBLICATION bench" 2>/dev/null
@@ -28,4 +29,5 @@ logical_detach() {
         -c "ALTER SUBSCRIPTION bench SET (slot_name = NONE)" \
         -c "DROP SUBSCRIPTION bench"
     until_true 60 slots_dropped
+    on a -c "ALTER ROLE peer NOREPLICATION"
 }

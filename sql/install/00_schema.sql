@@ -73,7 +73,7 @@ CREATE TABLE entanglement.violation (
     latest timestamptz NOT NULL,
     PRIMARY KEY (peer, kind, owner, rel)
 );
-COMMENT ON TABLE entanglement.violation IS 'What peers sent that they had no right to say, and how often; owner and rel are 0 where it is about none, or about more than are kept of one peer.';
+COMMENT ON TABLE entanglement.violation IS 'What peers sent or asked that they had no right to, and how often; owner and rel are 0 where it is about none, or about more than are kept of one peer.';
 
 CREATE TABLE entanglement.relation (
     no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -4,13 +4,14 @@ CREATE FUNCTION entanglement.add_peer(
     name text,
     conninfo text DEFAULT NULL,
     role regrole DEFAULT NULL,
-    bandwidth bigint DEFAULT NULL
+    bandwidth bigint DEFAULT NULL,
+    privileged boolean DEFAULT false
 ) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'ent_sql_add_peer';
-REVOKE ALL ON FUNCTION entanglement.add_peer(text, text, regrole, bigint) FROM PUBLIC;
-COMMENT ON FUNCTION entanglement.add_peer(text, text, regrole, bigint) IS
-'Makes another node known. conninfo: how to dial it, NULL when it dials us. role: whose rights it has here, and the role it logs in as when it dials; default: the current user. bandwidth: bytes per second that we may send to it. Takes effect at commit.';
+REVOKE ALL ON FUNCTION entanglement.add_peer(text, text, regrole, bigint, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.add_peer(text, text, regrole, bigint, boolean) IS
+'Makes another node known. conninfo: how to dial it, NULL when it dials us. role: whose rights it has here, and the role it logs in as when it dials; default: the current user. bandwidth: bytes per second that we may send to it. privileged: the role may be one with SUPERUSER, REPLICATION or BYPASSRLS. Takes effect at commit.';
 
 CREATE FUNCTION entanglement.alter_peer(
     name text,
@@ -19,13 +20,14 @@ CREATE FUNCTION entanglement.alter_peer(
     bandwidth bigint DEFAULT NULL,
     fingerprint text DEFAULT NULL,
     new_name text DEFAULT NULL,
-    reset text[] DEFAULT NULL
+    reset text[] DEFAULT NULL,
+    privileged boolean DEFAULT false
 ) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'ent_sql_alter_peer';
-REVOKE ALL ON FUNCTION entanglement.alter_peer(text, text, regrole, bigint, text, text, text[]) FROM PUBLIC;
-COMMENT ON FUNCTION entanglement.alter_peer(text, text, regrole, bigint, text, text, text[]) IS
-'Changes what is given, leaves what is NULL. fingerprint accepts a new certificate (SHA-256, hexadecimal). reset names properties to take away: conninfo (it dials us), bandwidth (no limit), fingerprint (pin the next certificate met), node (bind the next node met). Takes effect at commit.';
+REVOKE ALL ON FUNCTION entanglement.alter_peer(text, text, regrole, bigint, text, text, text[], boolean) FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.alter_peer(text, text, regrole, bigint, text, text, text[], boolean) IS
+'Changes what is given, leaves what is NULL. fingerprint accepts a new certificate (SHA-256, hexadecimal). reset names properties to take away: conninfo (it dials us), bandwidth (no limit), fingerprint (pin the next certificate met), node (bind the next node met). privileged: as in add_peer, for a new role. Takes effect at commit.';
 
 CREATE FUNCTION entanglement.drop_peer(name text) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE

@@ -33,6 +33,14 @@ GRANT EXECUTE ON FUNCTION entanglement.is_preloaded() TO pg_monitor;
 COMMENT ON FUNCTION entanglement.is_preloaded() IS
 'Is the library in shared_preload_libraries, as the worker and the links need?';
 
+CREATE FUNCTION entanglement.may_see(role regrole) RETURNS text
+LANGUAGE c STRICT STABLE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'ent_sql_may_see';
+REVOKE ALL ON FUNCTION entanglement.may_see(regrole) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION entanglement.may_see(regrole) TO pg_monitor;
+COMMENT ON FUNCTION entanglement.may_see(regrole) IS
+'How many of the synchronized tables a role''s rights let it see, how many of them in part, and what it has above all grants; NULL when there is no such role.';
+
 CREATE VIEW entanglement.peers AS
 SELECT p.name,
     p.role,
@@ -75,14 +83,15 @@ SELECT p.name,
     COALESCE(s.batches_received, 0) AS batches_received,
     COALESCE(s.objects_sent, 0) AS objects_sent,
     COALESCE(s.objects_received, 0) AS objects_received,
-    COALESCE(s.coalesced, 0) AS coalesced
+    COALESCE(s.coalesced, 0) AS coalesced,
+    entanglement.may_see(p.role) AS may_see
 FROM entanglement.peer p
 CROSS JOIN entanglement.node n
 LEFT JOIN entanglement.link_states() s ON s.peer OPERATOR(pg_catalog.=) p.no;
 REVOKE ALL ON entanglement.peers FROM PUBLIC;
 GRANT SELECT ON entanglement.peers TO pg_monitor;
 COMMENT ON VIEW entanglement.peers IS
-'The peers and their links: state, last error, what they send that we lack, speed, what is queued for them, counters since the server started.';
+'The peers and their links: state, last error, what they send that we lack, speed, what is queued for them, counters since the server started, what their roles let them see.';
 
 CREATE FUNCTION entanglement.key_text(relation_no integer, key bytea) RETURNS text
 LANGUAGE c STRICT STABLE PARALLEL UNSAFE

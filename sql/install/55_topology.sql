@@ -14,7 +14,7 @@ LEFT JOIN entanglement.relation r ON r.no OPERATOR(pg_catalog.=) v.rel;
 REVOKE ALL ON entanglement.violations FROM PUBLIC;
 GRANT SELECT ON entanglement.violations TO pg_monitor;
 COMMENT ON VIEW entanglement.violations IS
-'What peers sent that they had no right to say, and that was refused: latest time and count by peer, kind (home, local, speaker, epoch), owner and table.';
+'What peers sent or asked that they had no right to, and what hooks refused: latest time and count by peer, kind (home, local, speaker, epoch, write, request, ask, hook refused, hook failed), owner and table.';
 
 CREATE FUNCTION entanglement.topology(
     OUT node uuid,

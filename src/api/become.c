@@ -85,11 +85,11 @@ static const char *const captured_load =
 
 static const char *const replacement[] = {
 	"UPDATE entanglement.identity SET place = $1",
-	"UPDATE entanglement.change c SET op = pg_catalog.upper(c.op::pg_catalog.text)::pg_catalog.\"char\" "
-	"WHERE " OP_IN("{i,u,d,t,h}"),
+	("UPDATE entanglement.change c SET op = pg_catalog.upper(c.op::pg_catalog.text)::pg_catalog.\"char\" "
+	 "WHERE " OP_IN("{i,u,d,t,h}")),
 	/* what peers owed us was acknowledged since, perhaps, and forgotten */
-	"UPDATE entanglement.owner SET serial = sure "
-	"WHERE NOT local AND sure OPERATOR(pg_catalog.<) serial",
+	("UPDATE entanglement.owner SET serial = sure "
+	 "WHERE NOT local AND sure OPERATOR(pg_catalog.<) serial"),
 };
 
 /*

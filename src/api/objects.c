@@ -6,7 +6,6 @@
 
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
-#include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -16,8 +15,8 @@
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
-#include "utils/typcache.h"
 
+#include "api/row.h"
 #include "base/compat.h"
 #include "guard/policy.h"
 #include "store/handover.h"
@@ -38,34 +37,6 @@ static EntQuery pending_query = {
 	"AND c.key OPERATOR(pg_catalog.=) $2 AND c.op OPERATOR(pg_catalog.=) 'I'::pg_catalog.\"char\"",
 	2, {INT4OID, BYTEAOID}, NULL
 };
-
-/* ---- a row, given as its table's row type ---- */
-
-/*
- * Its table, which is synchronized, and its key; false: the key has a NULL,
- * so it is no row of that table.
- */
-static bool
-read_row(HeapTupleHeader row, const char *usage, EntRelation **rel,
-		 Datum *values)
-{
-	TupleDesc	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(row),
-											  HeapTupleHeaderGetTypMod(row));
-	Oid			relid = get_typ_typrelid(HeapTupleHeaderGetTypeId(row));
-	bool		null = false;
-
-	*rel = OidIsValid(relid) ? ent_relinfo_read_by_oid(relid) : NULL;
-	if (*rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("the row is not of a synchronized table"),
-				 errhint("Use it as: %s", usage)));
-	for (int i = 0; i < (*rel)->nkeys && !null; i++)
-		values[i] = GetAttributeByName(row, (*rel)->columns[(*rel)->keys[i]].name,
-									   &null);
-	ReleaseTupleDesc(desc);
-	return !null;
-}
 
 /* ---- owner_of ---- */
 
@@ -137,7 +108,7 @@ ent_sql_owner_of(PG_FUNCTION_ARGS)
 	char	   *name = NULL;
 	int32		owner;
 
-	if (!read_row(PG_GETARG_HEAPTUPLEHEADER(0),
+	if (!ent_row_read(PG_GETARG_HEAPTUPLEHEADER(0),
 				  "SELECT entanglement.owner_of(t) FROM synchronized_table t.",
 				  &rel, values) || !may_know(rel, values))
 		PG_RETURN_NULL();
@@ -245,7 +216,7 @@ ent_sql_transfer(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 						errmsg("%s must not be NULL",
 							   PG_ARGISNULL(0) ? "row" : "owner")));
-	if (!read_row(PG_GETARG_HEAPTUPLEHEADER(0),
+	if (!ent_row_read(PG_GETARG_HEAPTUPLEHEADER(0),
 				  "SELECT entanglement.transfer(t, 'red') FROM synchronized_table t.",
 				  &rel, values))
 		ereport(ERROR,

@@ -7,20 +7,17 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "libpq-fe.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/syscache.h"
 
+#include "api/sight.h"
 #include "base/cert.h"
-#include "base/compat.h"
 #include "base/report.h"
 #include "base/shmem.h"
 #include "base/wake.h"
@@ -54,6 +51,12 @@ name_argument(FunctionCallInfo fcinfo, int i)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("peer name must not be NULL")));
 	return name;
+}
+
+static bool
+is_true(FunctionCallInfo fcinfo, int i)
+{
+	return !PG_ARGISNULL(i) && PG_GETARG_BOOL(i);
 }
 
 static void
@@ -192,36 +195,6 @@ run_hidden(FunctionCallInfo fcinfo, void (*run) (FunctionCallInfo fcinfo))
 	error_context_stack = callback.previous;
 }
 
-/*
- * May the caller let this role stand for a peer? Warns where the role has
- * more rights than a peer should, or lacks one that it needs.
- */
-static void
-check_role(Oid role, const char *peer, bool dials)
-{
-	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
-	Form_pg_authid form;
-
-	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role with OID %u does not exist", role)));
-	form = (Form_pg_authid) GETSTRUCT(tuple);
-	ent_compat_check_can_set_role(GetUserId(), role);
-	if (form->rolsuper || form->rolbypassrls)
-		ereport(WARNING,
-				(errmsg("role \"%s\" gives peer \"%s\" all rights on all rows",
-						NameStr(form->rolname), peer),
-				 errhint("Make a role with the rights that the peer should have and name it: role => '...'.")));
-	if (dials && !form->rolcanlogin)
-		ereport(WARNING,
-				(errmsg("role \"%s\" of peer \"%s\" cannot log in",
-						NameStr(form->rolname), peer),
-				 errhint("A peer that dials this node logs in as its role: ALTER ROLE %s LOGIN.",
-						 quote_identifier(NameStr(form->rolname)))));
-	ReleaseSysCache(tuple);
-}
-
 static void
 connect_spi(void)
 {
@@ -260,12 +233,13 @@ add_peer(FunctionCallInfo fcinfo)
 		peer.bandwidth = PG_GETARG_INT64(3);
 		check_bandwidth(peer.bandwidth);
 	}
-	check_role(peer.role, peer.name, peer.conninfo == NULL);
 
 	connect_spi();
 	ent_identity_use();
+	ent_sight_check(peer.role, peer.name, peer.conninfo == NULL, is_true(fcinfo, 4));
 	ent_peer_insert(&peer);
 	ent_peer_grant(peer.role);
+	ent_sight_notice(peer.role);
 	SPI_finish();
 	ent_shmem_warn();
 	ent_wake_routes_at_commit();
@@ -369,7 +343,7 @@ reset_all(FunctionCallInfo fcinfo, EntPeer *peer, ArrayType *what)
 	}
 }
 
-/* (name, conninfo, role, bandwidth, fingerprint, new_name, reset) */
+/* (name, conninfo, role, bandwidth, fingerprint, new_name, reset, privileged) */
 static void
 alter_peer(FunctionCallInfo fcinfo)
 {
@@ -402,7 +376,8 @@ alter_peer(FunctionCallInfo fcinfo)
 	if (!PG_ARGISNULL(2))
 	{
 		peer->role = PG_GETARG_OID(2);
-		check_role(peer->role, peer->name, peer->conninfo == NULL);
+		ent_sight_check(peer->role, peer->name, peer->conninfo == NULL,
+						 is_true(fcinfo, 7));
 	}
 
 	ent_peer_update(peer);
@@ -410,6 +385,7 @@ alter_peer(FunctionCallInfo fcinfo)
 	{
 		ent_peer_grant(peer->role);
 		ent_peer_revoke(old_role);
+		ent_sight_notice(peer->role);
 	}
 	SPI_finish();
 	ent_shmem_warn();

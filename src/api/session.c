@@ -17,6 +17,7 @@
 
 #include "api/session.h"
 #include "base/wake.h"
+#include "guard/role.h"
 #include "store/identity.h"
 
 static EntSession sessions[2];
@@ -162,6 +163,7 @@ ent_session_open(EntDirection direction, int32 no)
 	{
 		s->in = ent_inbound_create(peer->no, peer->role, s->slot);
 		ent_inbound_begin(s->in);
+		ent_role_log_excess(peer->role, peer->name);
 	}
 	else
 		s->out = ent_outbound_create(peer->no, peer->role, s->slot);

@@ -29,6 +29,7 @@ int			ent_fold_fallback;
 int			ent_scan_chunk;
 int			ent_retry_parked;
 int			ent_prune_interval;
+int			ent_log_interval;
 int			ent_request_retention;
 int			ent_max_owners;
 
@@ -98,6 +99,10 @@ static const NumberSetting numbers[] = {
 		24 * 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 		"Sets how often tombstones that every peer has heard of are removed.",
 	NULL},
+	{ENT_NAME ".log_interval", &ent_log_interval, 60000, 0,
+		24 * 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+		"Sets how often the same kind of refusal to a peer is logged.",
+	"Of a peer, kind and table; all are counted or listed in views."},
 	{ENT_NAME ".request_retention", &ent_request_retention, 7 * 24 * 3600, 1,
 		365 * 24 * 3600, PGC_SIGHUP, GUC_UNIT_S,
 		"Sets when requests without an answer expire, and how long answered ones are kept.",

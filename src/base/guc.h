@@ -29,6 +29,8 @@ extern int	ent_scan_chunk;		/* SIGHUP, 5000: objects queued at a time when a
 								 * peer catches up */
 extern int	ent_retry_parked;	/* SIGHUP, ms, 60000: parked objects are asked for
 								 * again this often */
+extern int	ent_log_interval;	/* SIGHUP, ms, 60000: between two lines of one
+								 * kind that a peer causes */
 extern int	ent_prune_interval; /* SIGHUP, ms, 30000: tombstones are collected
 								 * this often */
 extern int	ent_request_retention;	/* SIGHUP, s, 604800: undecided requests

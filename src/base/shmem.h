@@ -45,6 +45,16 @@ typedef struct EntEnd
 									 * while a call runs */
 } EntEnd;
 
+/* Something that the peer caused and that was logged. */
+#define ENT_QUIET_KINDS 32
+
+typedef struct EntQuiet
+{
+	uint32		kind;			/* hash */
+	int64		more;			/* that were not logged since */
+	TimestampTz at;				/* when it was; 0: entry is free */
+} EntQuiet;
+
 typedef struct EntPeerSlot
 {
 	Oid			database;		/* InvalidOid: slot is free */
@@ -82,6 +92,7 @@ typedef struct EntPeerSlot
 	pg_atomic_uint64 objects_sent;
 	pg_atomic_uint64 objects_received;
 	pg_atomic_uint64 coalesced;
+	EntQuiet	quiet[ENT_QUIET_KINDS];
 } EntPeerSlot;
 
 typedef struct EntDatabaseSlot

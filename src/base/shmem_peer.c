@@ -109,6 +109,7 @@ create_peer(Oid database, int32 peer)
 		slot->alter = false;
 		slot->nudge = false;
 		slot->called = false;
+		memset(slot->quiet, 0, sizeof(slot->quiet));
 		visit_counters(slot, write_counter);
 		slot->database = database;
 		return slot;

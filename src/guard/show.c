@@ -3,7 +3,7 @@
  *	  What a peer is shown of a table, as its role's rights are now.
  *
  * A table is shown in part when anything but SELECT decides about its rows: row-level
- * security, or what the peer has subscribed with. Changes
+ * security, a should_send hook, or what the peer has subscribed with. Changes
  * of what decides are heard of as the catalogs' caches are: a session that changes a
  * policy keeps the table locked until it has said so, so whoever sees a row that
  * was written under the new policy has been told of that policy before.
@@ -17,6 +17,7 @@
 #include "utils/syscache.h"
 
 #include "guard/filter.h"
+#include "guard/hook.h"
 #include "guard/policy.h"
 #include "guard/show.h"
 #include "store/catalog.h"
@@ -67,10 +68,13 @@ ent_show_table(EntRelation *rel, int32 peer, Oid role, bool *may,
 	show->sees = ent_policy_columns(rel, role, may);
 	if (!show->sees)
 		return;
+	show->digest = (int64) ent_hooks_digest(rel, peer);
+	show->partial = show->digest != 0;
 	if (check_enable_rls(rel->relid, role, true) == RLS_ENABLED)
 	{
 		show->partial = true;
-		show->digest = ent_shown_policies(rel->relid, role);
+		show->digest = (int64) hash_combine64((uint64) show->digest,
+											  (uint64) ent_shown_policies(rel->relid, role));
 		show->digest = (int64) hash_combine64((uint64) show->digest,
 											  hash_uint32_extended(role, 0));
 	}
@@ -94,7 +98,7 @@ uint64
 ent_show_version(void)
 {
 	AcceptInvalidationMessages();
-	return version;
+	return version + ent_hook_version();
 }
 
 void
@@ -112,7 +116,7 @@ ent_show_settle(void)
 			continue;
 		ent_show_table(rel, w->peer, w->role,
 					   palloc(rel->ncolumns * sizeof(bool)), &show);
-		if (!show.sees || show.partial)
+		if (!show.sees || show.partial || show.nothing)
 			(void) ent_shown_narrow(w->peer, w->rel);
 	}
 }

@@ -90,6 +90,12 @@ ent_inbound_check(EntReader *r, const char *what)
 
 /* ---- authorization ---- */
 
+void
+ent_inbound_violation(EntRefusal kind, EntInOwner *in, int32 rel)
+{
+	ent_refusal_note(kind, in->known, rel, ent_name_from_wire(in->name));
+}
+
 /*
  * Two peers may speak for an owner while its route changes. What one of them
  * claims and what the other one stores must come one after the other, else an
@@ -198,9 +204,9 @@ ent_inbound_authorized_owner(EntInbound *ib, uint32 number, int32 rel)
 	if (in->no != 0 && in->wanted)
 		return in;
 	if (!in->told_wanted)
-		ent_inbound_violation(ib, in->local ? ENT_IN_WRONG_LOCAL :
+		ent_inbound_violation(in->local ? ENT_REFUSED_LOCAL :
 							  in->sender_epoch < in->epoch ?
-							  ENT_IN_WRONG_EPOCH : ENT_IN_WRONG_SPEAKER, in, rel);
+							  ENT_REFUSED_EPOCH : ENT_REFUSED_SPEAKER, in, rel);
 	return NULL;
 }
 
@@ -215,7 +221,7 @@ ent_inbound_epoch_counts(EntInbound *ib, EntInOwner *in, uint32 epoch,
 	if (epoch <= PG_INT32_MAX && (int32) epoch >= in->epoch)
 		return true;
 	if (in->distance == 0 || rel == 0)
-		ent_inbound_violation(ib, ENT_IN_WRONG_EPOCH, in, rel);
+		ent_inbound_violation(ENT_REFUSED_EPOCH, in, rel);
 	return false;
 }
 
@@ -553,7 +559,7 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	defer_nothing();
 	ib->requests = ib->ends = 0;
 	ib->batch = CurrentMemoryContext;
-	ib->again = ib->violations = ib->helped = NIL;
+	ib->again = ib->helped = NIL;
 	ib->ask_all = false;
 	section = AllocSetContextCreate(ib->batch, "entanglement section",
 									ALLOCSET_DEFAULT_SIZES);
@@ -575,7 +581,7 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	ent_inbound_check(&r, "sections");
 	if (header.number == 1)
 		ent_inbound_first_offers(ib);
-	ent_inbound_record_violations(ib);
+	ent_refusal_write(ib->peer, ib->slot);
 	ib->number = header.number;
 	pg_atomic_fetch_add_u64(&ib->slot->batches_received, 1);
 	pg_atomic_fetch_add_u64(&ib->slot->bytes_received, len);

@@ -3,7 +3,7 @@
  *	  What the files of the receiving end share: inbound.c (batches, claims,
  *	  answers), inroute.c (owners), inwant.c (what is asked for),
  *	  inarrears.c (what is fetched anew), intable.c (tables), inobject.c (rows),
- *	  inrequest.c (requests), inviolation.c (what the peer has no right to say),
+ *	  inrequest.c (requests),
  *	  insubscribe.c (which tables and rows are wanted),
  *	  inlife.c (owners that end or move), inconfirm.c (objects handed over),
  *	  inrun.c (state that stands together).
@@ -21,6 +21,7 @@
 #include "link/inbound.h"
 #include "rule/wire.h"
 #include "store/owner.h"
+#include "store/refusal.h"
 #include "store/relinfo.h"
 
 typedef enum EntInSeek
@@ -123,7 +124,6 @@ struct EntInbound
 	MemoryContext batch;		/* lasts until the answer; sections have their
 								 * own */
 	List	   *again;			/* of EntInAgain *, current batch only */
-	List	   *violations;		/* of EntInViolation *, current batch only */
 	List	   *helped;			/* of bigint[]: what parked rows may have waited
 								 * for; current batch only */
 	bool		ask_all;		/* for all that is parked; current batch only */
@@ -152,6 +152,8 @@ extern void ent_inbound_check(EntReader *r, const char *what);
  */
 extern EntInOwner *ent_inbound_authorized_owner(EntInbound *ib, uint32 number,
 												int32 rel);
+/* Once more in this batch, the peer had no right to say that. */
+extern void ent_inbound_violation(EntRefusal kind, EntInOwner *in, int32 rel);
 /* Is it not an older epoch? Else a violation, unless the peer cannot help it. */
 extern bool ent_inbound_epoch_counts(EntInbound *ib, EntInOwner *in,
 									 uint32 epoch, int32 rel);
@@ -203,22 +205,6 @@ extern void ent_inbound_reconsider_tables(EntInbound *ib);
 /* inobject.c */
 extern void ent_inbound_take_objects(EntInbound *ib, EntReader *body);
 extern void ent_inbound_take_present(EntInbound *ib, EntReader *body);
-
-/* inviolation.c */
-typedef enum EntInWrong
-{
-	ENT_IN_WRONG_HOME,			/* offers as its own what is at home elsewhere */
-	ENT_IN_WRONG_LOCAL,			/* state of a local owner */
-	ENT_IN_WRONG_SPEAKER,		/* state of an owner that it may not speak for */
-	ENT_IN_WRONG_EPOCH,			/* state of an older epoch */
-	ENT_IN_WRONGS
-} EntInWrong;
-
-/* Once more in this batch. */
-extern void ent_inbound_violation(EntInbound *ib, EntInWrong wrong,
-								  EntInOwner *in, int32 rel);
-/* At the batch's end: into the table, and the log if it is news. */
-extern void ent_inbound_record_violations(EntInbound *ib);
 
 /* inconfirm.c */
 /* CONFIRM sections for what is unconfirmed here. */

@@ -12,6 +12,7 @@
 
 #include "utils/builtins.h"
 
+#include "base/quiet.h"
 #include "base/report.h"
 #include "link/inbound_private.h"
 #include "store/identity.h"
@@ -32,8 +33,15 @@ static void
 report(EntInbound *ib, const char *sqlstate, const char *message,
 	   const char *hint)
 {
+	int64		more;
+	char	   *detail;
+
 	ent_shmem_set_error(ib->slot, sqlstate, ent_report_text(message, NULL, hint));
-	ereport(LOG, (errmsg("%s", message), errhint("%s", hint)));
+	if (!ent_quiet_due(ib->peer, "life", 0, &more))
+		return;
+	detail = ent_quiet_more(more);
+	ereport(LOG, (errmsg("%s", message), detail ? errdetail("%s", detail) : 0,
+				  errhint("%s", hint)));
 }
 
 /* ---- the end ---- */

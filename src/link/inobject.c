@@ -139,7 +139,9 @@ apply_to(EntInbound *ib, EntInTable *t, EntInOwner *in, EntRelation *rel,
 		.epoch = epoch, .have = in->epoch == epoch ? in->told : 0,
 		.base = in->base_epoch == epoch ? in->base_have : 0,
 		.formats = t->formats, .sender_types = t->sender_types,
-		.integrity = ib->integrity
+		.integrity = ib->integrity,
+		.listen = ent_hooks_for(ENT_HOOK_LISTEN, rel, ib->peer, ib->role),
+		.constructed = ent_hooks_for(ENT_HOOK_CONSTRUCTED, rel, ib->peer, ib->role)
 	};
 
 	return a;

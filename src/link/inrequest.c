@@ -142,6 +142,7 @@ judge(EntInbound *ib, Arrival *a, const char **state)
 	owner = ent_owner_by_id(&id);
 	a->asked.rel = ent_relinfo_by_name(ent_name_from_wire(a->wire.schema),
 									   ent_name_from_wire(a->wire.table));
+	a->asked.peer = ib->peer;
 	a->asked.role = ib->role;
 	a->asked.op = a->q.op;
 	a->q.owner = owner ? owner->no : 0;
@@ -209,7 +210,13 @@ take_request(EntInbound *ib, EntReader *body)
 		return;
 	answer = judge(ib, &a, &state);
 	if (answer != NULL)
+	{
 		answer->on_the_way = a.on_the_way;
+		if (a.asked.refusal)
+			ent_hook_note_refusal(a.asked.refusal, a.asked.owner, a.q.rel, false);
+		else if (strcmp(answer->sqlstate, "42501") == 0)
+			ent_refusal_note(ENT_REFUSED_REQUEST, a.q.owner, a.q.rel, answer->message);
+	}
 	ent_request_store(&a.q, state, answer);
 }
 

@@ -299,7 +299,7 @@ ent_inbound_take_owner(EntInbound *ib, EntReader *body)
 	consider(ib, in, true);
 	/* who has not heard of the newest epoch may not know better */
 	if (!in->credible && in->sender_epoch >= in->epoch)
-		ent_inbound_violation(ib, ENT_IN_WRONG_HOME, in, 0);
+		ent_inbound_violation(ENT_REFUSED_HOME, in, 0);
 }
 
 /* ---- looking again ---- */

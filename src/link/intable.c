@@ -16,6 +16,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "base/quiet.h"
 #include "link/inbound_private.h"
 #include "store/query.h"
 #include "store/value.h"
@@ -47,8 +48,9 @@ static EntQuery add_arrears_query = {
 	"INSERT INTO entanglement.arrears (owner, rel) "
 	"SELECT o.no, $2 FROM entanglement.owner o "
 	"WHERE o.peer OPERATOR(pg_catalog.=) $1 AND NOT o.local "
-	"AND ($3 OR o.serial OPERATOR(pg_catalog.>) 0) ON CONFLICT DO NOTHING",
-	3, {INT4OID, INT4OID, BOOLOID}, NULL
+	"AND ($3 OR o.serial OPERATOR(pg_catalog.>) 0 OR o.no OPERATOR(pg_catalog.=) ANY ($4)) "
+	"ON CONFLICT DO NOTHING",
+	4, {INT4OID, INT4OID, BOOLOID, INT4ARRAYOID}, NULL
 };
 
 /* ---- what fits ---- */
@@ -159,6 +161,19 @@ subset(List *a, List *b)
 }
 
 static void
+report(EntInbound *ib, const char *kind, const char *message, const char *hint)
+{
+	int64		more;
+	char	   *detail;
+
+	if (!ent_quiet_due(ib->peer, kind, 0, &more))
+		return;
+	detail = ent_quiet_more(more);
+	ereport(LOG, (errmsg("%s", message), detail ? errdetail("%s", detail) : 0,
+				  errhint("%s", hint)));
+}
+
+static void
 complain_tables(void)
 {
 	ereport(ERROR,
@@ -181,6 +196,29 @@ check_room(EntInbound *ib)
 	SPI_freetuptable(SPI_tuptable);
 	if (n >= MAX_PEER_TABLES)
 		complain_tables();
+}
+
+/*
+ * What passed by before the table was here, or was announced, is in arrears. Of
+ * an owner that the peer was asked for on this connection that may be all there
+ * is, covered by a claim yet to come.
+ */
+static void
+add_arrears(EntInbound *ib, int32 rel, bool was_there)
+{
+	HASH_SEQ_STATUS seq;
+	EntInOwner *in;
+	Datum	   *asked = palloc((hash_get_num_entries(ib->owners) + 1) * sizeof(Datum));
+	Datum		args[4] = {Int32GetDatum(ib->peer), Int32GetDatum(rel),
+	BoolGetDatum(was_there)};
+	int			n = 0;
+
+	hash_seq_init(&seq, ib->owners);
+	while ((in = hash_seq_search(&seq)) != NULL)
+		if (in->told_wanted)
+			asked[n++] = Int32GetDatum(in->no);
+	args[3] = ent_query_array(INT4OID, asked, NULL, n);
+	ent_query_run(&add_arrears_query, args, NULL, SPI_OK_INSERT, NULL);
 }
 
 /*
@@ -224,23 +262,20 @@ note_mapping(EntInbound *ib, EntInTable *t, EntRelation *rel, List *mapped,
 	ent_query_run(&save_table_query, args, NULL, SPI_OK_INSERT, NULL);
 	if (rel != NULL && !(was_known && same && subset(mapped, was_mapped)))
 	{
-		/* objects left out before are covered by claims yet to come, too */
-		Datum		more[3] = {Int32GetDatum(ib->peer), Int32GetDatum(rel->no),
-		BoolGetDatum(was_there)};
-
-		ent_query_run(&add_arrears_query, more, NULL, SPI_OK_INSERT, NULL);
+		add_arrears(ib, rel->no, was_there);
 		t->fresh = true;
 		ib->arrears_due = true;
 	}
 	if (rel == NULL && (was_known || !was_there))
-		ereport(LOG,
-				(errmsg("peer offers table \"%s.%s\", which is not synchronized here or has another key",
+		report(ib, "table",
+			   psprintf("peer offers table \"%s.%s\", which is not synchronized here or has another key",
 						TextDatumGetCString(args[1]), TextDatumGetCString(args[2])),
-				 errhint("Create it if necessary and run entanglement.synchronize.")));
+			   "Create it if necessary and run entanglement.synchronize. All such tables: entanglement.peers, waiting_for.");
 	if (rel != NULL && !subset(missing, was_missing))
-		ereport(LOG,
-				(errmsg("peer offers columns of table \"%s.%s\" that are missing here: %s",
-						rel->schema, rel->name, comma_list(missing))));
+		report(ib, "columns",
+			   psprintf("peer offers columns of table \"%s.%s\" that are missing here: %s",
+						rel->schema, rel->name, comma_list(missing)),
+			   "All such columns: entanglement.peers, waiting_for.");
 }
 
 static void

@@ -16,6 +16,7 @@
 #include "store/handover.h"
 #include "store/owner.h"
 #include "store/query.h"
+#include "store/refusal.h"
 #include "store/seek.h"
 #include "store/shown.h"
 #include "store/value.h"
@@ -118,6 +119,17 @@ take_want(EntOutbound *ob, EntReader *r)
 							Min(ob->flight_min, ob->ring_position));
 }
 
+EntOutTable *
+ent_outbound_asked_table(EntOutbound *ob, int32 no)
+{
+	EntOutTable *t = hash_search(ob->tables, &no, HASH_FIND, NULL);
+
+	if (t != NULL && t->named)
+		return t;
+	ent_refusal_note(ENT_REFUSED_ASK, 0, t ? no : 0, psprintf("%d", no));
+	return NULL;
+}
+
 static void
 take_arrears(EntOutbound *ob, EntReader *r)
 {
@@ -130,7 +142,7 @@ take_arrears(EntOutbound *ob, EntReader *r)
 	owner = a.owner;
 	table = a.table;
 	if (hash_search(ob->owners, &owner, HASH_FIND, NULL) == NULL ||
-		hash_search(ob->tables, &table, HASH_FIND, NULL) == NULL)
+		ent_outbound_asked_table(ob, table) == NULL)
 		return;					/* of nothing we ever offered */
 	(void) ent_outbound_start_arrears(ob, a.owner, a.table,
 									  Min(ob->flight_min, ob->ring_position));
@@ -182,13 +194,11 @@ take_again(EntOutbound *ob, EntReader *r)
 	EntOutTable *t;
 	Datum		values[ENT_WIRE_MAX_KEYS];
 	bytea	   *key;
-	int32		no;
 
 	ent_wire_read_again(r, &a);
 	ent_outbound_check(r, "again");
-	no = a.table;
-	t = hash_search(ob->tables, &no, HASH_FIND, NULL);
-	rel = ent_relinfo_get(no);
+	t = ent_outbound_asked_table(ob, a.table);
+	rel = ent_relinfo_get(a.table);
 	if (t == NULL || !t->known || rel == NULL)
 		return;
 	key = ent_key_from_wire(rel, ob->role, a.key, a.keylen, values);
@@ -427,6 +437,7 @@ ent_outbound_answered(EntOutbound *ob, const void *data, size_t len)
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(section);
 	ent_outbound_check(&r, "sections");
+	ent_refusal_write(ob->peer, ob->slot);
 	if (ob->seeks_due)
 		serve_seeks(ob);
 	if (expected != 0)

@@ -30,6 +30,7 @@
 #include "rule/wire.h"
 #include "store/owner.h"
 #include "store/query.h"
+#include "store/refusal.h"
 #include "store/relinfo.h"
 #include "store/value.h"
 
@@ -465,6 +466,7 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	ent_outbound_write_presents(ob, &w, max_bytes);
 	ent_outbound_write_objects(ob, &w, max_bytes);
 	ent_outbound_write_together(ob, &w);
+	ent_refusal_write(ob->peer, ob->slot);	/* hooks that failed */
 	ent_outbound_write_claims(ob, &w);
 	if ((ob->requests_due || ob->answers_held) && ob->answered_once)
 		ent_outbound_write_requests(ob, &w, max_bytes);

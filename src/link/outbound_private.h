@@ -71,6 +71,7 @@ typedef struct EntOutTable
 	int32		no;				/* hash key */
 	uint32		digest;			/* of the announcement as last sent */
 	bool		announced;
+	bool		named;			/* ... at some time on this connection */
 	bool		withheld;		/* the role may not see it */
 	bool		known;			/* the peer has such a table */
 	int32		priority;
@@ -222,6 +223,11 @@ typedef struct EntOutResent
 /* outanswer.c */
 /* Raises ERRCODE_PROTOCOL_VIOLATION unless the reader is content. */
 extern void ent_outbound_check(EntReader *r, const char *what);
+/*
+ * A table that the peer asks for, by the number that it was told on this
+ * connection. NULL: it was not told that one, which is noted as a refusal.
+ */
+extern EntOutTable *ent_outbound_asked_table(EntOutbound *ob, int32 no);
 /* Queues an object that the peer asks for whatever it has. */
 extern void ent_outbound_ask_again(EntOutbound *ob, EntOutTable *t, int32 owner,
 								   bytea *key);

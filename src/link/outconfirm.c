@@ -141,7 +141,7 @@ ent_outbound_take_confirm(EntOutbound *ob, EntReader *r)
 	table = c.object.table;
 	owner = c.object.owner;
 	o = hash_search(ob->owners, &owner, HASH_FIND, NULL);
-	t = hash_search(ob->tables, &table, HASH_FIND, NULL);
+	t = ent_outbound_asked_table(ob, table);
 	rel = ent_relinfo_get(table);
 	if (o == NULL || !o->wanted || t == NULL || !t->known || rel == NULL)
 		return;

@@ -15,6 +15,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "base/quiet.h"
 #include "link/outbound_private.h"
 #include "guard/show.h"
 #include "step/extract.h"
@@ -229,20 +230,32 @@ write_row(EntWriter *w, EntRelation *rel, EntOutTable *t, Taken *taken,
 		(row.op == ENT_ROW_DELETE && (row.flags & ENT_ROW_HEIR) == 0);
 }
 
+static void
+tell_unsendable(EntOutbound *ob, EntRelation *rel, const char *sqlstate,
+				const char *message)
+{
+	int64		more;
+	char	   *detail;
+
+	if (!ent_quiet_due(ob->peer, psprintf("unsent %s", sqlstate), rel->no, &more))
+		return;
+	detail = ent_quiet_more(more);
+	ent_shmem_set_error(ob->slot, sqlstate, message);
+	ereport(LOG, (errmsg("%s", message), detail ? errdetail("%s", detail) : 0));
+}
+
 /* A row that can never be sent is reported and left out, alone. */
 static bool
 sendable(EntOutbound *ob, EntRelation *rel, EntExtract *x)
 {
 	size_t		size = row_size(rel, x);
-	char	   *message;
 
 	if (size < ENT_WIRE_MAX_BATCH / 2)
 		return true;
-	message = psprintf("object %s of table \"%s.%s\" is too large to be sent: about %zu bytes",
-					   ent_key_text(rel, x->key, x->keylen), rel->schema,
-					   rel->name, size);
-	ent_shmem_set_error(ob->slot, "54000", message);
-	ereport(LOG, (errmsg("%s", message)));
+	tell_unsendable(ob, rel, "54000",
+					psprintf("object %s of table \"%s.%s\" is too large to be sent: about %zu bytes",
+							 ent_key_text(rel, x->key, x->keylen), rel->schema,
+							 rel->name, size));
 	return false;
 }
 
@@ -423,8 +436,7 @@ report_unsendable(Section *s, ErrorData *error)
 	if (s->table->filter_failed)
 		return;
 	s->table->filter_failed = s->table->filter != NULL;
-	ent_shmem_set_error(s->ob->slot, unpack_sql_state(error->sqlerrcode), message);
-	ereport(LOG, (errmsg("%s", message)));
+	tell_unsendable(s->ob, s->rel, unpack_sql_state(error->sqlerrcode), message);
 }
 
 /* Back into the queue, once all that is to go has been taken from it. */

@@ -239,7 +239,7 @@ announce_table(EntOutbound *ob, EntWriter *w, EntRelation *rel)
 		if (t->unknown)
 			ent_outbound_look_anew(ob, t->no);
 		t->unknown = false;
-		t->announced = true;
+		t->announced = t->named = true;
 		t->digest = digest;
 	}
 	if (wire.columns)

@@ -325,6 +325,8 @@ apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 		  bool careful)
 {
 	EntApplyWrite w = {.a = a, .c = c, .r = r, .careful = careful};
+	bool		writes = r->op != ENT_ROW_DELETE ||
+		(c->exists && c->owner == a->owner);
 
 	if (r->flags & ENT_ROW_HEIR)
 		return ent_apply_inherit(&w, versions);
@@ -332,10 +334,12 @@ apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 		return false;
 	if (!acceptable(a, c, r))
 		return false;
+	if (writes && !ent_apply_ask_hooks(&w))
+		return false;
 	if (ent_integrity_holds_back(a, c, r))
 		return false;
 	w.compare = worth_comparing(a, c, r);
-	if (r->op != ENT_ROW_DELETE || (c->exists && c->owner == a->owner))
+	if (writes)
 		ent_apply_write(&w);
 	switch (w.outcome)
 	{

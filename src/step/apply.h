@@ -12,6 +12,7 @@
 
 #include "postgres.h"
 
+#include "guard/hook.h"
 #include "rule/wire.h"
 #include "store/relinfo.h"
 #include "store/version.h"
@@ -49,6 +50,8 @@ typedef struct EntApply
 	const EntWireFormat *formats;
 	const Oid  *sender_types;
 	struct EntIntegrity *integrity; /* foreign keys are kept; NULL: not */
+	EntHooks   *listen;			/* to be asked of each row; NULL: none */
+	EntHooks   *constructed;	/* likewise */
 	int64		stored;			/* counts rows stored (out) */
 	bool		looked;			/* may_read has been found out */
 	bool		may_read;		/* the role may read all columns */

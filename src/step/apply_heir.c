@@ -92,7 +92,7 @@ is_repair(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
 static bool
 repair(EntApplyWrite *w)
 {
-	if (ent_integrity_holds_back(w->a, w->c, w->r))
+	if (!ent_apply_ask_hooks(w) || ent_integrity_holds_back(w->a, w->c, w->r))
 		return false;
 	w->compare = ent_apply_may_compare(w->a);
 	ent_apply_write(w);
@@ -102,7 +102,7 @@ repair(EntApplyWrite *w)
 	return true;
 }
 
-/* False when a foreign key holds it back. */
+/* False when a foreign key, or a hook, holds it back. */
 static bool
 delete_it(EntApplyWrite *w, EntVersions *versions)
 {
@@ -110,7 +110,7 @@ delete_it(EntApplyWrite *w, EntVersions *versions)
 	EntApplyWrite del = {.a = w->a,.c = w->c,.r = &gone};
 
 	gone.op = ENT_ROW_DELETE;
-	if (ent_integrity_holds_back(w->a, w->c, &gone))
+	if (!ent_apply_ask_hooks(&del) || ent_integrity_holds_back(w->a, w->c, &gone))
 		return false;
 	ent_apply_write(&del);
 	ent_versions_drop(versions, w->a->rel->no, w->c->key);
@@ -148,7 +148,7 @@ ent_apply_inherit(EntApplyWrite *w, EntVersions *versions)
 
 		if (lives && r->op == ENT_ROW_FULL)
 		{
-			if (ent_integrity_holds_back(a, c, r))
+			if (!ent_apply_ask_hooks(w) || ent_integrity_holds_back(a, c, r))
 				return false;
 			ent_apply_write(w);
 		}

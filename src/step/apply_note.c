@@ -10,9 +10,11 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
+#include "base/quiet.h"
 #include "base/wake.h"
 #include "step/apply_private.h"
 #include "store/query.h"
+#include "store/refusal.h"
 #include "store/value.h"
 
 static EntQuery park_query = {
@@ -118,14 +120,24 @@ ent_apply_park_because(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
 					   const EntApplyReason *why)
 {
 	bool		was_parked = c->parked;
+	int64		more;
+	char	   *detail;
 
 	note_parked(a, c, r, why);
-	if (!was_parked)
-		ereport(LOG,
-				(errmsg("object %s of table \"%s.%s\" could not be stored: %s",
-						key_text(a, c), a->rel->schema, a->rel->name,
-						why->message),
-				 errhint("See entanglement.parked_rows; it will be tried again.")));
+	if (was_parked)
+		return;
+	if (strcmp(why->sqlstate, "42501") == 0)
+		ent_refusal_note(ENT_REFUSED_WRITE, a->owner, a->rel->no, NULL);
+	if (!ent_quiet_due(a->peer, psprintf("parked %s", why->sqlstate), a->rel->no,
+					   &more))
+		return;
+	detail = ent_quiet_more(more);
+	ereport(LOG,
+			(errmsg("object %s of table \"%s.%s\" could not be stored: %s",
+					key_text(a, c), a->rel->schema, a->rel->name,
+					why->message),
+			 detail ? errdetail("%s", detail) : 0,
+			 errhint("See entanglement.parked_rows; it will be tried again.")));
 }
 
 void

@@ -47,6 +47,8 @@ typedef struct EntApplyWrite
 	bool		careful;		/* an INSERT failed before: look first */
 	bool		compare;		/* the version is here already: look first
 								 * whether the row is as it should be */
+	Datum	   *values;			/* by column, once decoded */
+	bool	   *nulls;
 	EntApplyOutcome outcome;
 } EntApplyWrite;
 
@@ -55,6 +57,15 @@ typedef struct EntApplyWrite
  * are the row's or the server's.
  */
 extern void ent_apply_write(EntApplyWrite *w);
+
+/*
+ * What w->r says in values, and the columns of the row as it is here that may
+ * marks: as the peer's role. read returns false when it sees no such row. Errors
+ * as above.
+ */
+extern void ent_apply_decode(EntApplyWrite *w);
+extern bool ent_apply_read(EntApplyWrite *w, const bool *may, Datum *values,
+						   bool *nulls);
 
 /*
  * Takes the row of the copy out, so that other rows can have its place in an
@@ -94,7 +105,7 @@ extern bool ent_apply_late(EntApply *a, EntApplyRow *r);
 extern void ent_apply_note_parked(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
 								  const char *sqlstate, const char *message,
 								  const char *detail);
-/* The same, and tells the log the first time. */
+/* The same, and tells the log the first time, if it is time. */
 extern void ent_apply_park(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
 						   const char *sqlstate, const char *message,
 						   const char *detail);
@@ -115,6 +126,13 @@ extern void ent_apply_unpark(EntApply *a, EntApplyCopy *c, EntApplyRow *r);
 extern void ent_apply_wake_parked(EntApply *a, EntApplyCopy *c);
 /* Our other peers would not get it by its serial. */
 extern void ent_apply_owe_others(EntApply *a, EntApplyCopy *c, EntApplyRow *r);
+
+/* apply_hook.c */
+/*
+ * May what is about to be written be? False: a hook has said no, and the row has
+ * been parked.
+ */
+extern bool ent_apply_ask_hooks(EntApplyWrite *w);
 
 /* apply.c */
 /* Is this error about the data, so that trying again as is makes no sense? */

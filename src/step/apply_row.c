@@ -16,34 +16,32 @@
 #include "store/rowquery.h"
 #include "store/value.h"
 
-typedef struct Values
+static void
+decode(EntApplyWrite *w)
 {
-	Datum	   *values;
-	bool	   *nulls;
-} Values;
-
-static Values
-decode(EntApply *a, EntApplyRow *r)
-{
+	EntApply   *a = w->a;
+	EntApplyRow *r = w->r;
 	int			n = a->rel->ncolumns;
-	Values		v = {palloc0(n * sizeof(Datum)), palloc0(n * sizeof(bool))};
 
+	if (w->values != NULL)
+		return;
+	w->values = palloc0(n * sizeof(Datum));
+	w->nulls = palloc0(n * sizeof(bool));
 	for (int i = 0; i < n; i++)
 	{
 		if (!r->set[i])
 			continue;
-		v.nulls[i] = r->data[i] == NULL;
-		if (!v.nulls[i])
-			v.values[i] = ent_value_decode(&a->rel->columns[i], a->formats[i],
-										   a->sender_types[i], r->data[i],
-										   r->len[i]);
+		w->nulls[i] = r->data[i] == NULL;
+		if (!w->nulls[i])
+			w->values[i] = ent_value_decode(&a->rel->columns[i], a->formats[i],
+											a->sender_types[i], r->data[i],
+											r->len[i]);
 	}
-	return v;
 }
 
 /* A row that was taken out comes in again, with what is new. */
 static void
-put_in(EntApplyWrite *w, Values v)
+put_in(EntApplyWrite *w)
 {
 	int			n = w->a->rel->ncolumns;
 	bool	   *all = palloc(n * sizeof(bool));
@@ -53,15 +51,15 @@ put_in(EntApplyWrite *w, Values v)
 		all[i] = true;
 		if (w->r->set[i])
 			continue;
-		v.values[i] = w->c->old[i];
-		v.nulls[i] = w->c->old_nulls[i];
+		w->values[i] = w->c->old[i];
+		w->nulls[i] = w->c->old_nulls[i];
 	}
-	ent_rowquery_insert(w->a->rel, all, w->c->values, v.values, v.nulls);
+	ent_rowquery_insert(w->a->rel, all, w->c->values, w->values, w->nulls);
 }
 
 /* Has the row these values? They are compared as they are stored. */
 static bool
-has_values(EntApplyWrite *w, Values v)
+has_values(EntApplyWrite *w)
 {
 	EntRelation *rel = w->a->rel;
 	Datum	   *values = palloc0(rel->ncolumns * sizeof(Datum));
@@ -84,8 +82,8 @@ has_values(EntApplyWrite *w, Values v)
 
 		if (!w->r->set[i])
 			continue;
-		if (nulls[i] != v.nulls[i] ||
-			(!nulls[i] && !datum_image_eq(values[i], v.values[i], col->typbyval,
+		if (nulls[i] != w->nulls[i] ||
+			(!nulls[i] && !datum_image_eq(values[i], w->values[i], col->typbyval,
 										  col->typlen)))
 			return false;
 	}
@@ -97,29 +95,31 @@ write_row(EntApplyWrite *w)
 {
 	EntApply   *a = w->a;
 	EntApplyRow *r = w->r;
-	Values		v;
 
 	if (r->op == ENT_ROW_DELETE)
 	{
-		ent_rowquery_delete(a->rel, w->c->values);
-		return ENT_APPLY_STORED;
+		if (ent_rowquery_delete(a->rel, w->c->values) > 0 ||
+			!ent_rowquery_exists(a->rel, w->c->values, NULL))
+			return ENT_APPLY_STORED;
+		/* without its object it would be nobody's */
+		return ENT_APPLY_INVISIBLE;
 	}
-	v = decode(a, r);
+	decode(w);
 	if (w->c->taken_out)
 	{
-		put_in(w, v);
+		put_in(w);
 		return ENT_APPLY_STORED;
 	}
-	if (w->compare && has_values(w, v))
+	if (w->compare && has_values(w))
 		return ENT_APPLY_SAME;
 	if ((w->c->exists || w->careful) &&
-		ent_rowquery_update(a->rel, r->set, w->c->values, v.values, v.nulls) > 0)
+		ent_rowquery_update(a->rel, r->set, w->c->values, w->values, w->nulls) > 0)
 		return ENT_APPLY_STORED;
 	if (r->op == ENT_ROW_DELTA)
 		return ENT_APPLY_MISSING;
 	if (w->careful && ent_rowquery_exists(a->rel, w->c->values, NULL))
 		return ENT_APPLY_INVISIBLE;
-	ent_rowquery_insert(a->rel, r->set, w->c->values, v.values, v.nulls);
+	ent_rowquery_insert(a->rel, r->set, w->c->values, w->values, w->nulls);
 	return ENT_APPLY_STORED;
 }
 
@@ -143,6 +143,31 @@ take_out(EntApplyWrite *w)
 		return ENT_APPLY_MISSING;
 	c->taken_out = ent_rowquery_delete(rel, c->values) > 0;
 	return c->taken_out ? ENT_APPLY_STORED : ENT_APPLY_MISSING;
+}
+
+/* What is read along with a write. */
+typedef struct Reading
+{
+	EntApplyWrite w;			/* must be first */
+	const bool *may;
+	Datum	   *values;
+	bool	   *nulls;
+} Reading;
+
+static EntApplyOutcome
+read_row(EntApplyWrite *w)
+{
+	Reading    *r = (Reading *) w;
+
+	return ent_rowquery_read(w->a->rel, r->may, NULL, w->c->values, NULL,
+							 r->values, r->nulls) ? ENT_APPLY_SAME : ENT_APPLY_MISSING;
+}
+
+static EntApplyOutcome
+decode_only(EntApplyWrite *w)
+{
+	decode(w);
+	return ENT_APPLY_STORED;
 }
 
 static void
@@ -181,4 +206,19 @@ void
 ent_apply_take_out(EntApplyWrite *w)
 {
 	as_peer(w, take_out);
+}
+
+void
+ent_apply_decode(EntApplyWrite *w)
+{
+	as_peer(w, decode_only);
+}
+
+bool
+ent_apply_read(EntApplyWrite *w, const bool *may, Datum *values, bool *nulls)
+{
+	Reading		r = {*w, may, values, nulls};
+
+	as_peer(&r.w, read_row);
+	return r.w.outcome == ENT_APPLY_SAME;
 }

@@ -11,7 +11,7 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 
-#include "step/decide.h"
+#include "step/decide_private.h"
 #include "store/object.h"
 #include "store/owner.h"
 #include "store/query.h"
@@ -201,7 +201,8 @@ typedef struct Deed
 {
 	EntAsked   *asked;
 	bool		rehearsal;
-	bytea	   *key;
+	Datum		made[ENT_WIRE_MAX_KEYS];	/* key of the new row */
+	bytea	   *key;			/* its image */
 } Deed;
 
 static void
@@ -240,7 +241,6 @@ static void
 create_row(Deed *d)
 {
 	EntAsked   *asked = d->asked;
-	Datum		key[ENT_WIRE_MAX_KEYS];
 
 	for (int i = 0; i < asked->rel->nkeys; i++)
 		if (!d->rehearsal && asked->set[asked->rel->keys[i]] &&
@@ -251,13 +251,19 @@ create_row(Deed *d)
 							asked->rel->name),
 					 errdetail("Leave column \"%s\" out, or allow it there with entanglement.synchronize(..., keys_from_others => true).",
 							 asked->rel->columns[asked->rel->keys[i]].name)));
+	if (asked->state)
+	{
+		(void) ent_rowquery_insert(asked->rel, asked->set, asked->key,
+								   asked->values, asked->nulls);
+		return;
+	}
 	if (ent_rowquery_create(asked->rel, asked->set, asked->values, asked->nulls,
-							key) == 0)
+							d->made) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("no row was made in table \"%s\"", asked->rel->name),
 				 errdetail("A trigger or rule kept it out.")));
-	d->key = ent_key_image(asked->rel, key);
+	d->key = ent_key_image(asked->rel, d->made);
 }
 
 static void
@@ -265,7 +271,10 @@ do_it(void *arg)
 {
 	Deed	   *d = arg;
 	EntAsked   *asked = d->asked;
+	EntDecideLook look = {0};
 
+	if (!d->rehearsal)
+		ent_decide_ask_before(asked, &look);
 	if (asked->op == ENT_REQUEST_OP_CREATE)
 		create_row(d);
 	else if (asked->op == ENT_REQUEST_OP_DELETE)
@@ -289,7 +298,10 @@ do_it(void *arg)
 		if (!d->rehearsal)
 			check_still_ours(asked);
 	}
-	if (d->rehearsal)
+	if (!d->rehearsal)
+		ent_decide_ask_after(asked, &look,
+							 asked->op == ENT_REQUEST_OP_CREATE ? d->made : asked->key);
+	else
 		ereport(ERROR, (errcode(MAKE_SQLSTATE('E', 'N', 'T', 'R', 'H')),
 						errmsg("rehearsed")));
 }

@@ -4,13 +4,14 @@
  *
  * PostgreSQL decides: the change is made as the role of the peer through which
  * the request arrived, with its rights and row-level security, and with the
- * table's constraints and triggers, in a subtransaction.
+ * table's constraints and triggers, in a subtransaction. Hooks may refuse it.
  */
 #ifndef ENT_STEP_DECIDE_H
 #define ENT_STEP_DECIDE_H
 
 #include "postgres.h"
 
+#include "guard/hook.h"
 #include "store/relinfo.h"
 #include "store/request.h"
 
@@ -18,14 +19,18 @@
 typedef struct EntAsked
 {
 	EntRelation *rel;
+	int32		peer;			/* it came from there; hooks are asked about it */
 	Oid			role;
 	int32		owner;
 	char		op;				/* ENT_REQUEST_OP_* */
+	bool		state;			/* rehearsed only: no request, but what an owner
+								 * elsewhere says; create has a key, too */
 	bool		has_key;
 	Datum		key[ENT_WIRE_MAX_KEYS];
 	bool	   *set;			/* by column: given */
 	Datum	   *values;
 	bool	   *nulls;
+	EntHookRefusal *refusal;	/* answered: a hook refused it; or NULL */
 } EntAsked;
 
 /*
@@ -43,9 +48,13 @@ extern void ent_decide_read(EntAsked *asked, const char *const *names,
 extern bool ent_decide(EntAsked *asked, bytea **key, EntRequestAnswer *answer);
 
 /*
- * On the way: may the role do so here? As above, but everything is undone, and
- * only what the role may not do or not see is refused.
+ * On the way: may the role do so here? As above, but everything is undone, hooks
+ * and ordinary triggers are not asked, and only what the role may not do or not
+ * see is refused: *answer says what it is all the same, with the SQLSTATE
+ * ENT_DECIDE_REHEARSED if nothing.
  */
+#define ENT_DECIDE_REHEARSED	"ENTRH"
+
 extern bool ent_decide_rehearse(EntAsked *asked, EntRequestAnswer *answer);
 
 /*

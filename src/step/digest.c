@@ -17,6 +17,7 @@
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
+#include "guard/hook.h"
 #include "step/digest.h"
 #include "store/changelog.h"
 #include "store/keytype.h"
@@ -55,6 +56,7 @@ typedef struct Walk
 	EntKeySet	unfolded;
 	pg_cryptohash_ctx *hash;
 	bool	   *read;			/* by column: to be read */
+	EntHooks   *hooks;			/* that decide which may be sent; NULL: none */
 	Object	   *objects;		/* of this chunk */
 	int			n;
 	MemoryContext row;
@@ -155,6 +157,29 @@ read_row(void *arg)
 								 job->snapshot, r->values, r->nulls);
 }
 
+/* They are told all that the role may see, whichever columns are compared. */
+static bool
+hooks_agree(Walk *s, const Object *o, const Datum *key)
+{
+	EntRelation *rel = s->job->rel;
+	const bool *may;
+	Datum	   *values;
+	bool	   *nulls;
+	EntHookRow	row;
+	EntHookRefusal ignored;
+
+	if (s->hooks == NULL)
+		return true;
+	may = ent_hooks_visible(s->hooks);
+	values = palloc0(rel->ncolumns * sizeof(Datum));
+	nulls = palloc0(rel->ncolumns * sizeof(bool));
+	if (may == NULL || !ent_rowquery_read(rel, may, NULL, key, s->job->snapshot,
+										  values, nulls))
+		return false;
+	row = (EntHookRow) {may, values, nulls};
+	return ent_hook_may_send(s->hooks, o->owner, key, &row, &ignored);
+}
+
 /* A row on which the filter fails does not match. */
 static bool
 find_row(Walk *s, const Object *o, Datum *key, Datum *values, bool *nulls)
@@ -167,7 +192,7 @@ find_row(Walk *s, const Object *o, Datum *key, Datum *values, bool *nulls)
 		read_row(&r);
 	else if (ent_query_attempt(read_row, &r) != NULL)
 		return false;
-	return r.found;
+	return r.found && (o->theirs || hooks_agree(s, o, key));
 }
 
 static void
@@ -248,6 +273,7 @@ walk_begin(Walk *s, EntDigestJob *job)
 	s->row = AllocSetContextCreate(CurrentMemoryContext, "entanglement row",
 								   ALLOCSET_DEFAULT_SIZES);
 	ent_changelog_keys(rel->no, job->snapshot, &s->unfolded);
+	s->hooks = ent_hooks_for(ENT_HOOK_SEND, rel, job->peer, job->role);
 	s->read = palloc0(rel->ncolumns * sizeof(bool));
 	/* at least the key, to see whether the row is there */
 	s->read[rel->keys[0]] = true;

@@ -4,7 +4,7 @@
  *	  nodes compare.
  *
  * Rows are read as a role, and those it does not see do not count, nor those that the
- * peer does not want, unless they come from itself. A hash is
+ * peer does not want or a should_send hook forbids, unless they come from itself. A hash is
  * 128 bits of SHA-256 over the key image, the owner's id and the values in
  * wire form, so it is the same at both nodes if the rows are. Everything of one
  * call belongs to one snapshot.

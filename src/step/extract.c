@@ -72,6 +72,7 @@ typedef struct Job
 {
 	EntRelation *rel;
 	const EntExtractFor *whom;
+	EntHooks   *hooks;			/* NULL: none */
 	EntExtract *items;
 	int			n;
 	Version    *versions;
@@ -375,6 +376,20 @@ settle_visible(Job *j, EntExtract *x, bool visible)
 		x->kind = x->held ? ENT_EXTRACT_WITHDRAWN : ENT_EXTRACT_NOTHING;
 }
 
+static bool
+hooks_agree(Job *j, EntExtract *x, const Datum *key)
+{
+	EntHookRow	row = {j->whom->may, x->values, x->nulls};
+	EntHookRefusal why;
+
+	if (j->hooks == NULL ||
+		ent_hook_may_send(j->hooks, x->owner, key, &row, &why))
+		return true;
+	if (why.failed)
+		ent_hook_note_refusal(&why, x->owner, j->rel->no, true);
+	return false;
+}
+
 /* To be called as the peer's role. */
 static void
 read_rows(void *arg)
@@ -392,7 +407,8 @@ read_rows(void *arg)
 		ent_key_values(j->rel, x->key, x->keylen, key);
 		settle_visible(j, x, !j->whom->nothing &&
 					   ent_rowquery_read(j->rel, may, j->whom->filter, key,
-										 j->snapshot, x->values, x->nulls));
+										 j->snapshot, x->values, x->nulls) &&
+					   hooks_agree(j, x, key));
 		for (int c = 0; c < j->rel->ncolumns; c++)
 			x->set[c] = may[c] && !j->rel->columns[c].in_key_only &&
 				(x->kind == ENT_EXTRACT_FULL || x->set[c]);
@@ -435,6 +451,7 @@ ent_extract(EntRelation *rel, const EntExtractFor *whom, Snapshot snapshot,
 	j.keys = ent_query_array(BYTEAOID, keys, NULL, n);
 	j.versions = palloc0(n * sizeof(Version));
 
+	j.hooks = ent_hooks_for(ENT_HOOK_SEND, rel, whom->peer, whom->role);
 	read_versions(&j);
 	read_graves(&j);
 	read_held(&j);

@@ -13,6 +13,7 @@
 
 #include "utils/snapshot.h"
 
+#include "guard/hook.h"
 #include "store/relinfo.h"
 #include "store/version.h"
 

@@ -30,6 +30,7 @@ static const char *const names[] = {
 	"request_applied",
 	"seek",
 	"seek_local",
+	"hook",
 };
 
 StaticAssertDecl(lengthof(names) == ENT_CATALOGS,

@@ -26,6 +26,7 @@ typedef enum EntCatalog
 	ENT_CATALOG_REQUEST_APPLIED,	/* index on no of those applied */
 	ENT_CATALOG_SEEK,
 	ENT_CATALOG_SEEK_LOCAL,		/* index on owner of local ones */
+	ENT_CATALOG_HOOK,
 	ENT_CATALOGS
 } EntCatalog;
 

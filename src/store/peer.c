@@ -89,6 +89,8 @@ static EntQuery delete_queries[] = {
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.resend WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.hook WHERE peer OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.subscription WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.wanted WHERE peer OPERATOR(pg_catalog.=) $1",

@@ -257,8 +257,8 @@ ent_query_text_array(char *const *texts, int n)
 	return ent_query_array(TEXTOID, values, nulls, n);
 }
 
-ErrorData *
-ent_query_try(void (*fn) (void *arg), void *arg)
+static ErrorData *
+try(void (*fn) (void *arg), void *arg, bool undo)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -269,7 +269,10 @@ ent_query_try(void (*fn) (void *arg), void *arg)
 	PG_TRY();
 	{
 		fn(arg);
-		ReleaseCurrentSubTransaction();
+		if (undo)
+			RollbackAndReleaseCurrentSubTransaction();
+		else
+			ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
@@ -282,6 +285,18 @@ ent_query_try(void (*fn) (void *arg), void *arg)
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	return error;
+}
+
+ErrorData *
+ent_query_try(void (*fn) (void *arg), void *arg)
+{
+	return try(fn, arg, false);
+}
+
+ErrorData *
+ent_query_try_and_undo(void (*fn) (void *arg), void *arg)
+{
+	return try(fn, arg, true);
 }
 
 ErrorData *

@@ -75,6 +75,9 @@ extern ErrorData *ent_query_try(void (*fn) (void *arg), void *arg);
  */
 extern ErrorData *ent_query_attempt(void (*fn) (void *arg), void *arg);
 
+/* The same, and all is undone in any case: only what fn found out counts. */
+extern ErrorData *ent_query_try_and_undo(void (*fn) (void *arg), void *arg);
+
 /* Does this database have the extension (at this moment)? */
 extern bool ent_query_installed(void);
 

@@ -12,7 +12,8 @@ use Carp;
 use Exporter 'import';
 
 our @EXPORT = qw(varint zigzag bytes section batch hello owner table objects row
-  claim present want arrears again confirm gone homes table_state seek_beyond uuid literal read_batch);
+  claim present want arrears again confirm gone homes table_state seek_beyond
+  request uuid literal read_batch);
 
 sub varint
 {
@@ -150,6 +151,20 @@ sub confirm
 
 # owner, epoch, serial
 sub seek_beyond { return section(0x50, join '', map { varint($_) } @_); }
+
+# number: of the request; owner: id; op: 0 create, 1 forward, 2 delete; table;
+# key: how many of the fields that follow, [name, value] each, are the key's
+sub request
+{
+	my (%r) = @_;
+	my @fields = @{ $r{fields} };
+
+	return section(13,
+		join '', pack('x12 N', $r{number}), uuid($r{owner}), chr($r{op}), varint(60_000),
+		bytes($r{schema} // 'public'), bytes($r{table}), varint($r{key} // 0),
+		varint(@fields - ($r{key} // 0)),
+		map { (bytes($_->[0]), defined $_->[1] ? varint(1 + length $_->[1]) . $_->[1] : varint(0)) } @fields);
+}
 
 # ---- taking apart ----
 
