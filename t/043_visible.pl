@@ -250,6 +250,21 @@ subtest 'what changes unseen is not counted' => sub {
 	units($red, 'red-2 red-3 red-4', 'it comes to nothing else');
 };
 
+subtest 'drain waits for what rights have changed' => sub {
+	foreach my $round (1 .. 3)
+	{
+		foreach my $change (
+			[ 'ALTER POLICY own ON unit USING (false)', 0 ],
+			[ 'ALTER POLICY own ON unit USING (team = current_user)', 3 ],
+			[ 'REVOKE USAGE ON SCHEMA public FROM PUBLIC, red', 0 ],
+			[ 'GRANT USAGE ON SCHEMA public TO PUBLIC', 3 ])
+		{
+			$white->sql("$change->[0]; SELECT entanglement.drain('red')");
+			is($red->sql('SELECT count(*) FROM unit'), $change->[1], $change->[0]);
+		}
+	}
+};
+
 no_trace($_, 'white-2', 'blue-2', 'captured') foreach $red, $scout;
 no_trace($blue, 'white-2', 'red-3', 'red-4', 'many');
 $_->wait_until('SELECT count(*) FROM entanglement.tombstone', 0, 'no tombstones stay') foreach @all;

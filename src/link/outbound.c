@@ -288,8 +288,11 @@ ent_outbound_show(EntOutbound *ob)
 
 		if (ob->in_flight && ob->flight_min < position)
 			position = ob->flight_min;
-		/* what a table that appeared there lacks is of old */
-		if (!dlist_is_empty(&ob->arrears) ||
+		/*
+		 * What a table that appeared there lacks is of old; so is what notes
+		 * speak of that have not been looked at.
+		 */
+		if (ob->resend_due || ob->owed_due || !dlist_is_empty(&ob->arrears) ||
 			(ob->in_flight && ob->flight_arrears))
 			position = 0;
 		ent_shmem_acked(slot, position);
@@ -426,6 +429,8 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	/* what was locked when it was looked for wakes nobody */
 	ob->requests_due |= heartbeat;
 	Assert(!ob->in_flight);
+	/* before the rights: who asks wants to know what they have become by then */
+	ob->flight_asked = pg_atomic_read_u64(&ob->slot->asked);
 	ent_relinfo_refresh();
 	ent_outbound_look_at_rights(ob);
 	ent_wire_writer_init(&w, alloc);
@@ -434,7 +439,6 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	ent_wire_write_header(&w, &header);
 	empty = w.len;
 
-	ob->flight_asked = pg_atomic_read_u64(&ob->slot->asked);
 	ob->flight_arrears = false;
 	ob->flight_min = UINT64_MAX;
 	ob->flight_oldest = PG_INT64_MAX;
