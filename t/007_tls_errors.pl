@@ -403,7 +403,7 @@ subtest 'a password instead of a certificate' => sub {
 	my $info = conninfo($alice, $hub, %scram, password => 'hunter2') =~ s/'/''/gr;
 	my $admin = $alice->session;
 	my $mark = $alice->log_mark;
-	$admin->query_safe("SELECT entanglement.add_peer('hub', '$info', 'hub')");
+	$admin->query_safe("SET client_min_messages = warning; SELECT entanglement.add_peer('hub', '$info', 'hub')");
 	$alice->wait_connected('hub');
 	converge([ $alice, $hub ], ['item'], 'the right one links them');
 	show_nothing($admin, $info, $mark);

@@ -161,12 +161,13 @@ subset(List *a, List *b)
 }
 
 static void
-report(EntInbound *ib, const char *kind, const char *message, const char *hint)
+report(EntInbound *ib, const char *kind, uint32 table, const char *message,
+	   const char *hint)
 {
 	int64		more;
 	char	   *detail;
 
-	if (!ent_quiet_due(ib->peer, kind, 0, &more))
+	if (!ent_quiet_due(ib->peer, kind, table, &more))
 		return;
 	detail = ent_quiet_more(more);
 	ereport(LOG, (errmsg("%s", message), detail ? errdetail("%s", detail) : 0,
@@ -267,12 +268,12 @@ note_mapping(EntInbound *ib, EntInTable *t, EntRelation *rel, List *mapped,
 		ib->arrears_due = true;
 	}
 	if (rel == NULL && (was_known || !was_there))
-		report(ib, "table",
+		report(ib, "table", t->number,
 			   psprintf("peer offers table \"%s.%s\", which is not synchronized here or has another key",
 						TextDatumGetCString(args[1]), TextDatumGetCString(args[2])),
 			   "Create it if necessary and run entanglement.synchronize. All such tables: entanglement.peers, waiting_for.");
 	if (rel != NULL && !subset(missing, was_missing))
-		report(ib, "columns",
+		report(ib, "columns", t->number,
 			   psprintf("peer offers columns of table \"%s.%s\" that are missing here: %s",
 						rel->schema, rel->name, comma_list(missing)),
 			   "All such columns: entanglement.peers, waiting_for.");
