@@ -237,10 +237,10 @@ tell_unsendable(EntOutbound *ob, EntRelation *rel, const char *sqlstate,
 	int64		more;
 	char	   *detail;
 
+	ent_shmem_set_error(ob->slot, sqlstate, message);
 	if (!ent_quiet_due(ob->peer, psprintf("unsent %s", sqlstate), rel->no, &more))
 		return;
 	detail = ent_quiet_more(more);
-	ent_shmem_set_error(ob->slot, sqlstate, message);
 	ereport(LOG, (errmsg("%s", message), detail ? errdetail("%s", detail) : 0));
 }
 

@@ -175,12 +175,13 @@ tell(int32 peer, EntPeerSlot *slot, const Note *n)
 	char	   *message,
 			   *detail;
 
-	if (refusals[n->kind].message == NULL ||
-		!ent_quiet_due(peer, refusals[n->kind].kind, 0, &more))
+	if (refusals[n->kind].message == NULL)
 		return;
 	message = psprintf(refusals[n->kind].message, n->what ? n->what : "");
-	detail = ent_quiet_more(more);
 	ent_shmem_set_error(slot, "42501", message);
+	if (!ent_quiet_due(peer, refusals[n->kind].kind, 0, &more))
+		return;
+	detail = ent_quiet_more(more);
 	ereport(LOG, (errmsg("%s", message), detail ? errdetail("%s", detail) : 0,
 				  errhint("What else there was is counted in the view entanglement.violations.")));
 }
