@@ -163,6 +163,9 @@ my %cases = (
 		[ 'white', 'ALTER ROLE red BYPASSRLS' ], [ 'red', $units, 6 ],
 		[ 'white', 'ALTER ROLE red NOBYPASSRLS' ], [ 'red', $units, 3 ],
 		[ 'white', 'ALTER ROLE red SUPERUSER' ], [ 'red', $units, 6 ],
+		[ 'white', q(SELECT may_see FROM entanglement.peers WHERE name = 'red'), '1 of 1 tables, as SUPERUSER' ],
+		[ 'white', q(DO $$ BEGIN PERFORM entanglement.add_peer('other', role => 'red'); EXCEPTION WHEN insufficient_privilege THEN NULL; END $$) ],
+		[ 'white', q(SELECT count(*) FROM entanglement.peers WHERE name = 'other'), 0 ],
 		[ 'white', 'ALTER ROLE red NOSUPERUSER' ], [ 'red', $units, 3 ] ],
 	q(The table's owner) => [
 		[ 'white', 'ALTER TABLE unit OWNER TO red' ], [ 'red', $units, 6 ],
