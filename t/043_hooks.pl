@@ -98,6 +98,8 @@ sub quiet
 	$cluster->safe_psql('postgres', "ALTER SYSTEM SET entanglement.log_interval = '$interval'");
 	$cluster->reload;
 	$node->wait_until('SHOW entanglement.log_interval', $interval, 'the setting is there');
+	# a session of a peer reads it between two calls
+	$node->drain;
 	return;
 }
 

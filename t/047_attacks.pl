@@ -369,6 +369,7 @@ my $request = $hub->sql("SELECT id FROM entanglement.request LIMIT 1");
 my $relation = $hub->sql("SELECT no FROM entanglement.relation WHERE relid = 'closed'::regclass");
 my $place = $hub->sql('SELECT entanglement.place()');
 my %calls = (
+	add_hook => [ q('should_send', 'pg_catalog.now()'), '42501', '42501' ],
 	add_peer => [ q('x', role => 'mallory'), '42501', '42501' ],
 	adopt => [ q('alice', gen_random_uuid()), '42501', '42501' ],
 	alter_peer => [ q('alice', role => 'mallory'), '42501', '42501' ],
@@ -383,8 +384,11 @@ my %calls = (
 	drain => [ q('alice', '0 s'), '42501', '42501' ],
 	drop_owner => [ q('alice'), '42501', '42501' ],
 	drop_peer => [ q('alice'), '42501', '42501' ],
+	explain_listen => [ q('alice', 'alice', 'closed', 'delete', '{"id": 101}'), '42501', '42501' ],
+	explain_send => [ q(ROW(101, 'hub', 'hub')::closed, 'alice'), '42501', '42501' ],
 	foreign_keys_changed => [ '', '42501', '42501' ],
 	hello => [ q('push', '\xE7010000'), '08P01', '42501' ],
+	hooks_dropped => [ '', '42501', '42501' ],
 	is_preloaded => [ '', '42501', '42501' ],
 	key_text => [ "$relation, '\\x0400000065'", '42501', '42501' ],
 	key_values => [ "$relation, '\\x0400000065'", '42501', '42501' ],
@@ -400,6 +404,7 @@ my %calls = (
 	pull => [ q('\xE7010000', NULL), '55000', '42501' ],
 	push => [ q('\xE7010001'), '55000', '42501' ],
 	refresh => [ q('alice'), '42501', '42501' ],
+	remove_hook => [ '1', '42501', '42501' ],
 	request_key => [ "$relation, 'closed', '\\x0400000065'", ('done: {"id": 101}') x 2 ],
 	request_trigger => [ '', '42501', '42501' ],
 	resume_peer => [ q('alice'), '42501', '42501' ],

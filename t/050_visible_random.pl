@@ -201,6 +201,8 @@ foreach my $round (1 .. $rounds)
 	note "round $round";
 	step() foreach 1 .. $steps;
 	$proxy{$_}->open foreach @roles;
+	# whatever is compared, too
+	white("SELECT entanglement.resync('$_')") foreach @roles;
 	# a policy that depends on another table may have been overtaken
 	white("SELECT entanglement.refresh('$_')") foreach @roles;
 	look();

@@ -176,7 +176,8 @@ ent_outbound_ask_again(EntOutbound *ob, EntOutTable *t, int32 owner, bytea *key)
 {
 	EntQueueEntry e = {
 		.rel = t->no, .owner = owner,
-		.flags = ENT_ROW_REFRESH | ENT_ROW_LATE, .position = ob->ring_position,
+		.flags = ENT_ROW_REFRESH | ENT_ROW_LATE | ENT_OUT_ASKED,
+		.position = ob->ring_position,
 		.stale_at = GetCurrentTimestamp(),
 		.keylen = VARSIZE_ANY_EXHDR(key), .key = (uint8 *) VARDATA_ANY(key)
 	};

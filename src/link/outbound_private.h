@@ -26,6 +26,9 @@
 #include "rule/wire.h"
 #include "store/relinfo.h"
 
+/* In the flags of a queue entry: the peer has asked for it by its key. */
+#define ENT_OUT_ASKED	0x100
+
 /* A statement that may be made once all entries up to position have gone. */
 typedef struct EntOutClaim
 {

@@ -332,7 +332,8 @@ extract_section(Section *s)
 		items[i].keylen = e->keylen;
 		items[i].owner = e->owner;
 		items[i].since = e->since;
-		items[i].asked = (e->flags & ENT_ROW_LATE) != 0;
+		/* a key that it has not named itself may be one that it must not hear of */
+		items[i].asked = (e->flags & (whom.partial ? ENT_OUT_ASKED : ENT_ROW_LATE)) != 0;
 		s->taken[i].extract = &items[i];
 		s->taken[i].fate = FATE_DONE;
 	}
