@@ -219,10 +219,14 @@ write_and_look(4, 'with links cut', 'move.sql@25', 'hot.sql@25', 'cut.sql@1');
 # ---- a parent that the peer may not see ----
 
 $alice->sql(<<'SQL');
+BEGIN;
+UPDATE parent SET hidden = false WHERE hidden;
+UPDATE tree SET hidden = false WHERE hidden;
 ALTER TABLE parent ENABLE ROW LEVEL SECURITY;
 ALTER TABLE tree ENABLE ROW LEVEL SECURITY;
 CREATE POLICY seen ON parent TO bob USING (NOT hidden);
 CREATE POLICY seen ON tree TO bob USING (NOT hidden);
+COMMIT;
 BEGIN;
 INSERT INTO parent VALUES (50000, 1, NULL, true), (50001, 1, NULL, false);
 INSERT INTO child VALUES (50000, 50000, 0), (50001, 50001, 0);

@@ -541,8 +541,12 @@ write_section(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
 	};
 	size_t		start = w->len;
 
+	/*
+	 * A cut was taken before rights were looked at for this batch: what goes
+	 * together is not torn apart.
+	 */
 	if (s.rel == NULL || s.table->generation != s.rel->generation ||
-		s.table->show_version != ent_show_version())
+		(!source->cut && s.table->show_version != ent_show_version()))
 	{
 		/* the table, or who may see it, changed under us: look at that first */
 		ob->adverts_due = true;
