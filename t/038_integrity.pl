@@ -205,7 +205,9 @@ sub write_and_look
 		cmp_ok($node->sql('SELECT haves FROM looks WHERE bad IS NULL'), '>', 2, "$name: and haves went on")
 		  if !grep { /cut/ } @scripts;
 	}
-	cmp_ok($alice->peer('bob')->{batches_sent} - $before->{batches_sent}, '>', $seconds,
+	# links that are cut again and again are up when the machine gets to it
+	cmp_ok($alice->peer('bob')->{batches_sent} - $before->{batches_sent}, '>',
+		(grep { /cut/ } @scripts) ? 0 : $seconds,
 		"$name: batches went all the time");
 	$_->quit foreach @sessions;
 	converge(\@all, \@tables, "$name: all arrives");
