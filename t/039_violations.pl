@@ -106,7 +106,7 @@ subtest 'offers of what is at home elsewhere' => sub {
 	is(others(), $before, 'nothing came of it');
 	my @lines = $hub->log_since($mark) =~ /(LOG:  the peer offers owner [^\n]*)/g;
 	is_deeply(\@lines, ['LOG:  the peer offers owner "alice", which is at home elsewhere, as its own; refused'], 'the log has one line');
-	like($hub->peer('mallory')->{last_error}, qr/^42501: the peer offers owner "alice"/, 'and so has the view of peers');
+	like($hub->peer('mallory')->{last_error}, qr/^42501: the peer offers owner "hub"/, 'and so has the view of peers');
 	forget();
 	quit($s);
 };
