@@ -168,6 +168,10 @@ subtest 'requests for what she may not do' => sub {
 		[ '42501', $create, 'halfway', 0, [ w => 'x' ] ],
 		[ 'P0002', $forward, 'team', 1, [ id => 101 ], [ w => 'x' ] ],
 		[ 'P0002', $delete, 'team', 1, [ id => 101 ] ],
+		# another node's, which she does not see either
+		[ 'P0002', $forward, 'team', 1, [ id => 1 ], [ w => 'x' ] ],
+		[ 'P0002', $delete, 'team', 1, [ id => 1 ] ],
+		[ '55000', $delete, 'item', 1, [ id => 1 ] ],
 		[ '42501', $forward, 'team', 1, [ id => 102 ], [ v => 'blue' ] ],
 		[ '42501', $create, 'team', 0, [ v => 'blue' ] ],
 		[ '42P01', $forward, 'pg_class', 1, [ oid => 1 ], [ relname => 'x' ] ],
@@ -319,6 +323,45 @@ subtest 'rights that come and go between two batches' => sub {
 	quit($s);
 	$hub->sql('DROP OWNED BY writers; DROP ROLE writers');
 	unharmed('rights');
+};
+
+subtest 'what has become of rows that she does not see' => sub {
+	my $s = session('pull');
+	my $pull = sub {
+		my $out = $s->{psql}->query_safe('CALL entanglement.pull(' . literal(batch($s->{number}, @_)) . ', NULL)');
+		my $b = read_batch(pack 'H*', $out =~ s/^\\x//r);
+
+		$s->{number} = $b->{number};
+		return @{ $b->{sections} };
+	};
+	my @offers = $pull->();
+	my ($team) = map { $_->{number} } grep { $_->{type} == 3 && $_->{name} eq 'team' } @offers;
+	my %number = map { $_->{name} => $_->{number} } grep { $_->{type} == 2 } @offers;
+	my %id = map { my $name = $_; $name => $hub->sql("SELECT id FROM entanglement.owners WHERE name = '$name'") } qw(alice hub);
+	# alice's, hub's, and two that are not there
+	my @keys = (1, 101, 8001, 8002);
+	# of which of them something is told
+	my $told = sub {
+		my ($owner, $from, $serial) = @_;
+		my @got = $pull->(map { confirm($team, $number{$owner}, bytes(pack 'N', $_), 1, 1, [ $id{$from}, 1, $serial ]) } @keys);
+
+		# what was asked before is told before this
+		$hub->sql("UPDATE team SET w = 'asked $owner $from $serial' WHERE id = 102");
+		wait_for('the answer', sub { push @got, $pull->(); return grep { $_->{body} =~ /asked $owner $from $serial/ } @got });
+		return join ' ', grep { my $key = bytes(pack 'N', $_); grep { $_->{type} == 4 && index($_->{body}, $key) >= 0 } @got } @keys;
+	};
+
+	$pull->(map { want($number{$_}, 1, 0, 0) } qw(alice hub));
+	foreach ([qw(alice hub)], [qw(hub alice)])
+	{
+		my ($owner, $from) = @$_;
+
+		is($told->($owner, $from, 0), "@keys", "$owner had it from $from: what is hidden is answered like what is not there");
+		is($told->($owner, $from, 2**40), '', '... also when it cannot be known yet');
+	}
+	$hub->sql("UPDATE team SET w = 'hub' WHERE id = 102");
+	quit($s);
+	unharmed('questions');
 };
 
 subtest 'rights that come and go between two pulls' => sub {

@@ -231,9 +231,10 @@ CREATE TABLE entanglement.holding (
     peer integer NOT NULL,
     rel integer NOT NULL,
     key bytea NOT NULL,
+    leaving boolean NOT NULL DEFAULT false,
     PRIMARY KEY (rel, key, peer)
 );
-COMMENT ON TABLE entanglement.holding IS 'Objects that a peer which is shown some rows of a table may have been told of. Others are never named to it.';
+COMMENT ON TABLE entanglement.holding IS 'Objects that a peer which is shown some rows of a table may have been told of. Others are never named to it. leaving: it was told to give it up, and has not answered, so that it may have it or not.';
 
 CREATE TABLE entanglement.owed (
     peer integer NOT NULL,

@@ -23,6 +23,7 @@
 #include "base/wake.h"
 #include "guard/show.h"
 #include "rule/wire.h"
+#include "store/hook.h"
 #include "store/identity.h"
 #include "store/peer.h"
 
@@ -371,6 +372,7 @@ alter_peer(FunctionCallInfo fcinfo)
 	{
 		peer->name = text_argument(fcinfo, 5);
 		check_new_name(peer->name);
+		ent_hook_invalidate();	/* they are told it */
 	}
 	if (!PG_ARGISNULL(6))
 		reset_all(fcinfo, peer, PG_GETARG_ARRAYTYPE_P(6));

@@ -21,6 +21,7 @@
 #include "guard/policy.h"
 #include "guard/show.h"
 #include "store/catalog.h"
+#include "store/peer.h"
 #include "store/shown.h"
 
 static uint64 version = 1;
@@ -32,6 +33,20 @@ add_to_digest(EntShow *show, const char *text)
 														strlen(text), 0));
 
 	show->digest = (int64) hash_combine64((uint64) show->digest, hash);
+}
+
+/* Their answers depend on it. */
+static void
+add_what_hooks_are_told(EntRelation *rel, int32 peer, const bool *may,
+						EntShow *show)
+{
+	EntPeer    *p = ent_peer_get(peer);
+
+	if (p != NULL)
+		add_to_digest(show, p->name);
+	for (int i = 0; i < rel->ncolumns; i++)
+		if (may[i])
+			add_to_digest(show, rel->columns[i].name);
 }
 
 /* Does it want the table, and which rows? */
@@ -70,6 +85,8 @@ ent_show_table(EntRelation *rel, int32 peer, Oid role, bool *may,
 		return;
 	show->digest = (int64) ent_hooks_digest(rel, peer);
 	show->partial = show->digest != 0;
+	if (show->partial)
+		add_what_hooks_are_told(rel, peer, may, show);
 	if (check_enable_rls(rel->relid, role, true) == RLS_ENABLED)
 	{
 		show->partial = true;

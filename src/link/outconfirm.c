@@ -27,27 +27,28 @@
 /*
  * Who holds the object, if it is known here what became of it: all of the giver up
  * to that version and of the heir as far as the question goes has come, and nothing
- * about the object is parked.
+ * about the object is parked. $12: the peer is shown a part, and may not see the row:
+ * then nothing counts that the answer would tell it of the object.
  */
 static EntQuery holder_query = {
 	"SELECT o.owner FROM entanglement.owner w "
 	"LEFT JOIN entanglement.owner f ON f.id OPERATOR(pg_catalog.=) $6 "
 	"LEFT JOIN entanglement.object o ON o.rel OPERATOR(pg_catalog.=) $1 "
 	"AND o.key OPERATOR(pg_catalog.=) $2 "
-	"WHERE w.no OPERATOR(pg_catalog.=) $3 AND (o.owner OPERATOR(pg_catalog.=) w.no OR ("
+	"WHERE w.no OPERATOR(pg_catalog.=) $3 AND ((NOT $12 AND o.owner OPERATOR(pg_catalog.=) w.no) OR ("
 	"w.epoch OPERATOR(pg_catalog.=) $4 AND w.serial OPERATOR(pg_catalog.>=) $5 "
-	"AND (o.owner IS NULL OR o.owner OPERATOR(pg_catalog.<>) f.no) "
+	"AND ($12 OR o.owner IS NULL OR o.owner OPERATOR(pg_catalog.<>) f.no) "
 	"AND (f.epoch, CASE WHEN f.local THEN f.serial ELSE f.sure END) "
-	"OPERATOR(pg_catalog.>=) ($7, $8) AND (o.owner IS NOT NULL OR NOT $11) "
+	"OPERATOR(pg_catalog.>=) ($7, $8) AND ($12 OR o.owner IS NOT NULL OR NOT $11) "
 	"AND (f.local OR EXISTS (SELECT FROM entanglement.peer_table p "
 	"WHERE p.peer OPERATOR(pg_catalog.=) f.peer AND p.known "
 	"AND p.schema_name OPERATOR(pg_catalog.=) $9 AND p.table_name OPERATOR(pg_catalog.=) $10)) "
 	"AND NOT EXISTS (SELECT FROM entanglement.arrears a "
 	"WHERE a.rel OPERATOR(pg_catalog.=) $1 "
 	"AND a.owner OPERATOR(pg_catalog.=) ANY (ARRAY[w.no, f.no])) "
-	"AND NOT EXISTS (SELECT FROM entanglement.parked p "
-	"WHERE p.rel OPERATOR(pg_catalog.=) $1 AND p.key OPERATOR(pg_catalog.=) $2)))",
-	11, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, UUIDOID, INT4OID, INT8OID, TEXTOID, TEXTOID, BOOLOID}, NULL
+	"AND ($12 OR NOT EXISTS (SELECT FROM entanglement.parked p "
+	"WHERE p.rel OPERATOR(pg_catalog.=) $1 AND p.key OPERATOR(pg_catalog.=) $2))))",
+	12, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, UUIDOID, INT4OID, INT8OID, TEXTOID, TEXTOID, BOOLOID, BOOLOID}, NULL
 };
 /* An object that somebody else holds by now is his. */
 static EntQuery bury_query = {
@@ -105,21 +106,23 @@ static bool
 know(EntOutbound *ob, EntOutTable *t, EntRelation *rel, Datum *key, Datum *args)
 {
 	int32		holder = 0;
-	bool		known,
-				visible;
+	bool		part = t->partial || t->idle,
+				hidden = part && !may_see(ob, t, rel, key),
+				known;
 
+	args[11] = BoolGetDatum(hidden);
 	ent_query_run(&holder_query, args, NULL, SPI_OK_SELECT, NULL);
 	known = SPI_processed > 0;
 	if (known)
 		holder = ent_query_int4(0, 1, NULL);
 	SPI_freetuptable(SPI_tuptable);
-	if (!known || holder == 0 || holder == DatumGetInt32(args[2]))
-		return known;
-	visible = may_see(ob, t, rel, key);
-	if (visible)
-		ent_query_run(&bury_query, args, NULL, SPI_OK_INSERT, NULL);
 	/* what it may not see is answered like what there is not */
-	return visible || t->partial || t->idle;
+	if (!known || hidden || holder == 0 || holder == DatumGetInt32(args[2]))
+		return known;
+	if (!part && !may_see(ob, t, rel, key))
+		return false;
+	ent_query_run(&bury_query, args, NULL, SPI_OK_INSERT, NULL);
+	return true;
 }
 
 void
@@ -133,7 +136,7 @@ ent_outbound_take_confirm(EntOutbound *ob, EntReader *r)
 	EntOutTable *t;
 	EntRelation *rel;
 	Datum		values[ENT_WIRE_MAX_KEYS];
-	Datum		args[11];
+	Datum		args[12];
 	bytea	   *key;
 
 	ent_wire_read_confirm(r, &c);

@@ -221,13 +221,14 @@ write_row(EntWriter *w, EntRelation *rel, EntOutTable *t, Taken *taken,
 	else
 		name_hands(&row, x);
 	/* it may have had, and lost, this very version */
-	if (row.op == ENT_ROW_FULL && t->partial && !x->held)
+	if (row.op == ENT_ROW_FULL && t->partial && (!x->held || x->leaving))
 		row.flags |= ENT_ROW_REFRESH;
 	ent_wire_write_row(w, &row, last);
 	if (row.op == ENT_ROW_DELTA || row.op == ENT_ROW_FULL)
 		write_values(w, rel, x);
-	taken->forgets = row.op == ENT_ROW_WITHDRAW ||
-		(row.op == ENT_ROW_DELETE && (row.flags & ENT_ROW_HEIR) == 0);
+	taken->forgets = !x->elsewhere && (row.op == ENT_ROW_WITHDRAW ||
+									   (row.op == ENT_ROW_DELETE &&
+										(row.flags & ENT_ROW_HEIR) == 0));
 }
 
 static void
@@ -482,24 +483,35 @@ static void
 note_held(Section *s)
 {
 	Datum	   *told = palloc(s->n * sizeof(Datum));
-	int			n = 0;
+	Datum	   *leaving = palloc(s->n * sizeof(Datum));
+	int			n = 0,
+				m = 0;
 
 	for (int i = 0; i < s->n; i++)
 	{
 		Taken	   *t = &s->taken[i];
+		EntExtract *x = t->extract;
 
 		if (t->fate != FATE_SENT)
 			continue;
 		if (t->forgets)
 			s->ob->flight_forgotten = note_sent(s->ob, s->ob->flight_forgotten, t);
-		else if (!t->extract->held)
+		if (x->kind == ENT_EXTRACT_WITHDRAWN)
+		{
+			if (x->held && !x->leaving)
+				leaving[m++] = ent_outbound_key(t->entry.key, t->entry.keylen);
+		}
+		else if (!t->forgets && (!x->held || x->leaving))
 			told[n++] = ent_outbound_key(t->entry.key, t->entry.keylen);
 	}
-	if (n == 0)
-		return;
-	ent_shown_hold(s->ob->peer, s->rel->no,
-				   ent_query_array(BYTEAOID, told, NULL, n));
-	ForceSyncCommit();			/* precedes sending */
+	if (n > 0)
+		ent_shown_hold(s->ob->peer, s->rel->no,
+					   ent_query_array(BYTEAOID, told, NULL, n));
+	if (m > 0)
+		ent_shown_leave(s->ob->peer, s->rel->no,
+						ent_query_array(BYTEAOID, leaving, NULL, m));
+	if (n > 0 || m > 0)
+		ForceSyncCommit();		/* precedes sending */
 }
 
 static void
@@ -526,6 +538,16 @@ settle_section(Section *s, size_t bytes)
 	pg_atomic_fetch_add_u64(&s->ob->slot->objects_sent, sent);
 }
 
+/* The table, or who may see it, changed under us. */
+static void
+look_first(Section *s)
+{
+	s->ob->adverts_due = true;
+	s->ob->adverts_position = s->ob->ring_position;
+	for (int i = 0; s->rel != NULL && i < s->n; i++)
+		put_off(s, &s->taken[i].entry);
+}
+
 /*
  * One section: taken[0 .. n-1] are of one table and owner. Entries that do
  * not fit any more go back to where they were. Needs ent_value_enter.
@@ -548,16 +570,18 @@ write_section(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
 	if (s.rel == NULL || s.table->generation != s.rel->generation ||
 		(!source->cut && s.table->show_version != ent_show_version()))
 	{
-		/* the table, or who may see it, changed under us: look at that first */
-		ob->adverts_due = true;
-		ob->adverts_position = ob->ring_position;
-		for (int i = 0; s.rel != NULL && i < n; i++)
-			put_off(&s, &taken[i].entry);
+		look_first(&s);
 		return;
 	}
 	if (ent_outbound_try(encode_section, &s, w) == NULL)
 	{
 		settle_section(&s, w->len - start);
+		return;
+	}
+	/* a right that was just taken away is no reason to leave rows out */
+	if (s.table->show_version != ent_show_version())
+	{
+		look_first(&s);
 		return;
 	}
 	s.n = 1;

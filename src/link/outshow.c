@@ -71,6 +71,30 @@ review(EntOutbound *ob, int32 rel, EntShown *shown, const EntShown *now)
 }
 
 /*
+ * It has had something of these owners before we remember what: it was another
+ * peer here, perhaps, which was dropped, or had the table under another number.
+ */
+static void
+compare_earlier(EntOutbound *ob, int32 rel)
+{
+	HASH_SEQ_STATUS seq;
+	EntOutOwner *o;
+	Datum	   *owners = palloc((hash_get_num_entries(ob->owners) + 1) * sizeof(Datum));
+	int			n = 0;
+
+	hash_seq_init(&seq, ob->owners);
+	while ((o = hash_seq_search(&seq)) != NULL)
+		if (o->wanted && o->claimed > 0)
+			owners[n++] = Int32GetDatum(o->no);
+	if (n > 0)
+	{
+		ent_shown_compare(ob->peer, rel, ent_query_array(INT4OID, owners, NULL, n));
+		ob->resend_due = true;
+	}
+	pfree(owners);
+}
+
+/*
  * What counts from now on, written down if it is news. Before the peer has said
  * what it wants, and while it has no such table, it is sent nothing, and holds
  * no more than before.
@@ -94,7 +118,11 @@ compare(EntOutbound *ob, int32 rel, bool sending, const EntShow *show)
 		return shown.kind;
 	}
 	if (show->sees && sending)
+	{
 		ent_shown_put(ob->peer, rel, &now);
+		if (now.kind != ENT_SHOWN_ALL)
+			compare_earlier(ob, rel);
+	}
 	return now.kind;
 }
 

@@ -106,6 +106,7 @@ read_versions(Job *j)
 		/* what he was handed over is told by who did it, until he confirms it */
 		j->versions[i].holder = owner;
 		j->versions[i].unconfirmed = born == 0;
+		j->items[i].elsewhere = owner != j->items[i].owner;
 		if (born == 0 || owner != j->items[i].owner)
 			continue;
 		j->versions[i].found = true;
@@ -370,7 +371,7 @@ read_pending(Job *j)
 static void
 settle_visible(Job *j, EntExtract *x, bool visible)
 {
-	if (visible && j->whom->partial && !x->held)
+	if (visible && j->whom->partial && (!x->held || x->leaving))
 		x->kind = ENT_EXTRACT_FULL;
 	else if (!visible)
 		x->kind = x->held ? ENT_EXTRACT_WITHDRAWN : ENT_EXTRACT_NOTHING;
@@ -420,15 +421,17 @@ static void
 read_held(Job *j)
 {
 	bool	   *held = palloc0(j->n * sizeof(bool));
+	bool	   *leaving = palloc0(j->n * sizeof(bool));
 
 	if (!j->whom->partial)
 		return;
-	ent_shown_held(j->whom->peer, j->rel->no, j->keys, held);
+	ent_shown_held(j->whom->peer, j->rel->no, j->keys, held, leaving);
 	for (int i = 0; i < j->n; i++)
 	{
 		EntExtract *x = &j->items[i];
 
 		x->held = held[i];
+		x->leaving = leaving[i];
 		if (x->kind == ENT_EXTRACT_DEAD && !x->held)
 			x->kind = ENT_EXTRACT_NOTHING;
 	}
@@ -447,6 +450,7 @@ ent_extract(EntRelation *rel, const EntExtractFor *whom, Snapshot snapshot,
 	{
 		keys[i] = PointerGetDatum(key_image(&items[i]));
 		items[i].kind = ENT_EXTRACT_NOTHING;
+		items[i].elsewhere = false;
 	}
 	j.keys = ent_query_array(BYTEAOID, keys, NULL, n);
 	j.versions = palloc0(n * sizeof(Version));

@@ -51,6 +51,8 @@ typedef struct EntExtract
 	/* answered */
 	EntExtractKind kind;
 	bool		held;			/* partial: the peer has been told of it */
+	bool		leaving;		/* ... and told to give it up, which it may have done */
+	bool		elsewhere;		/* another owner has it here: the peer may hold his */
 	bool		passed;			/* born again under another owner, not yet folded:
 								 * what the row holds is not this owner's */
 	int32		epoch;

@@ -63,6 +63,13 @@ static EntQuery review_all_query = {
 	"ON CONFLICT (peer, owner, rel) DO UPDATE SET round = s.round OPERATOR(pg_catalog.+) 1",
 	1, {INT4OID}, NULL
 };
+static EntQuery compare_query = {
+	"INSERT INTO entanglement.resend AS s (peer, owner, rel, compare) "
+	"SELECT $1, u.no, $2, true FROM pg_catalog.unnest($3) AS u(no) "
+	"ON CONFLICT (peer, owner, rel) DO UPDATE SET compare = true, "
+	"round = s.round OPERATOR(pg_catalog.+) 1",
+	3, {INT4OID, INT4OID, INT4ARRAYOID}, NULL
+};
 static EntQuery reviewed_query = {
 	"UPDATE entanglement.shown w SET kind = w.target "
 	"WHERE w.peer OPERATOR(pg_catalog.=) $1 AND w.rel OPERATOR(pg_catalog.=) $2 "
@@ -82,15 +89,21 @@ static EntQuery forget_query = {
 	2, {INT4OID, INT4OID}, NULL
 };
 static EntQuery held_query = {
-	"SELECT u.n FROM pg_catalog.unnest($3) WITH ORDINALITY AS u(key, n), LATERAL ("
-	"SELECT 1 FROM entanglement.holding h WHERE h.peer OPERATOR(pg_catalog.=) $1 "
+	"SELECT u.n, h.leaving FROM pg_catalog.unnest($3) WITH ORDINALITY AS u(key, n), LATERAL ("
+	"SELECT h.leaving FROM entanglement.holding h WHERE h.peer OPERATOR(pg_catalog.=) $1 "
 	"AND h.rel OPERATOR(pg_catalog.=) $2 AND h.key OPERATOR(pg_catalog.=) u.key "
 	"OFFSET 0) h",
 	3, {INT4OID, INT4OID, BYTEAARRAYOID}, NULL
 };
 static EntQuery hold_query = {
 	"INSERT INTO entanglement.holding (peer, rel, key) "
-	"SELECT $1, $2, u.key FROM pg_catalog.unnest($3) AS u(key) ON CONFLICT DO NOTHING",
+	"SELECT $1, $2, u.key FROM pg_catalog.unnest($3) AS u(key) "
+	"ON CONFLICT (rel, key, peer) DO UPDATE SET leaving = false",
+	3, {INT4OID, INT4OID, BYTEAARRAYOID}, NULL
+};
+static EntQuery leave_query = {
+	"UPDATE entanglement.holding SET leaving = true WHERE peer OPERATOR(pg_catalog.=) $1 "
+	"AND rel OPERATOR(pg_catalog.=) $2 AND key OPERATOR(pg_catalog.=) ANY ($3)",
 	3, {INT4OID, INT4OID, BYTEAARRAYOID}, NULL
 };
 static EntQuery release_query = {
@@ -107,7 +120,10 @@ static EntQuery policies_query = {
 	"p.polpermissive, p.polroles, p.polqual), ';' ORDER BY p.oid) "
 	"FROM pg_catalog.pg_policy p WHERE p.polrelid OPERATOR(pg_catalog.=) $1), "
 	"(SELECT pg_catalog.string_agg(m::pg_catalog.text, ';' ORDER BY m.member, m.roleid) "
-	"FROM pg_catalog.pg_auth_members m JOIN up ON m.member OPERATOR(pg_catalog.=) up.role)), 0)",
+	"FROM pg_catalog.pg_auth_members m JOIN up ON m.member OPERATOR(pg_catalog.=) up.role), "
+	"(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', r.oid, r.rolname, "
+	"r.rolinherit), ';' ORDER BY r.oid) FROM pg_catalog.pg_roles r "
+	"JOIN up ON r.oid OPERATOR(pg_catalog.=) up.role)), 0)",
 	2, {OIDOID, OIDOID}, NULL
 };
 
@@ -200,6 +216,14 @@ ent_shown_review_all(int32 peer)
 	ent_query_run(&review_all_query, args, NULL, SPI_OK_INSERT, NULL);
 }
 
+void
+ent_shown_compare(int32 peer, int32 rel, Datum owners)
+{
+	Datum		args[3] = {Int32GetDatum(peer), Int32GetDatum(rel), owners};
+
+	ent_query_run(&compare_query, args, NULL, SPI_OK_INSERT, NULL);
+}
+
 bool
 ent_shown_reviewed(int32 peer, int32 rel)
 {
@@ -214,13 +238,18 @@ ent_shown_reviewed(int32 peer, int32 rel)
 }
 
 void
-ent_shown_held(int32 peer, int32 rel, Datum keys, bool *held)
+ent_shown_held(int32 peer, int32 rel, Datum keys, bool *held, bool *leaving)
 {
 	Datum		args[3] = {Int32GetDatum(peer), Int32GetDatum(rel), keys};
 
 	ent_query_run(&held_query, args, NULL, SPI_OK_SELECT, NULL);
 	for (uint64 row = 0; row < SPI_processed; row++)
-		held[ent_query_int8(row, 1, NULL) - 1] = true;
+	{
+		int			i = ent_query_int8(row, 1, NULL) - 1;
+
+		held[i] = true;
+		leaving[i] = ent_query_bool(row, 2);
+	}
 	SPI_freetuptable(SPI_tuptable);
 }
 
@@ -230,6 +259,14 @@ ent_shown_hold(int32 peer, int32 rel, Datum keys)
 	Datum		args[3] = {Int32GetDatum(peer), Int32GetDatum(rel), keys};
 
 	ent_query_run(&hold_query, args, NULL, SPI_OK_INSERT, NULL);
+}
+
+void
+ent_shown_leave(int32 peer, int32 rel, Datum keys)
+{
+	Datum		args[3] = {Int32GetDatum(peer), Int32GetDatum(rel), keys};
+
+	ent_query_run(&leave_query, args, NULL, SPI_OK_UPDATE, NULL);
 }
 
 void

@@ -56,15 +56,29 @@ extern List *ent_shown_whole(void);
 extern void ent_shown_review(int32 peer, int32 rel);
 /* ... of all tables that it is shown in part. */
 extern void ent_shown_review_all(int32 peer);
+/*
+ * What the peer may hold of these owners from before is to be compared with what it
+ * may see. owners: int4[].
+ */
+extern void ent_shown_compare(int32 peer, int32 rel, Datum owners);
 /* If nothing is left to be reviewed, target becomes kind; true: it was another. */
 extern bool ent_shown_reviewed(int32 peer, int32 rel);
 
-/* keys: bytea[]; marks which of them are held. */
-extern void ent_shown_held(int32 peer, int32 rel, Datum keys, bool *held);
+/*
+ * keys: bytea[]; marks which of them are held, and of these those that it was told to
+ * give up without an answer yet: whether it did is not known.
+ */
+extern void ent_shown_held(int32 peer, int32 rel, Datum keys, bool *held,
+						   bool *leaving);
 extern void ent_shown_hold(int32 peer, int32 rel, Datum keys);
+/* It is told to give them up. */
+extern void ent_shown_leave(int32 peer, int32 rel, Datum keys);
 extern void ent_shown_release(int32 peer, int32 rel, Datum keys);
 
-/* A digest of the table's policies and of what the role is a member of. */
+/*
+ * A digest of the table's policies and of what the role is a member of, with
+ * names, which policies compare.
+ */
 extern int64 ent_shown_policies(Oid relid, Oid role);
 
 #endif							/* ENT_STORE_SHOWN_H */
