@@ -182,7 +182,8 @@ unlike($bob->log_since($mark), qr/could not be stored/, '... and not once per ro
 
 # what is asked for again is asked about again, and counts once
 $mark = $bob->log_mark;
-$bob->wait_until("SELECT min(tries) > 2 FROM entanglement.parked", 't', 'asked for again');
+my $tries = $bob->sql('SELECT max(tries) FROM entanglement.parked');
+$bob->wait_until("SELECT min(tries) > greatest(2, $tries) FROM entanglement.parked", 't', 'asked for again');
 is(violations($bob), "alice|hook refused|alice|item|1\nalice|hook refused|alice|other|1", 'what is asked for again is not counted again');
 like(said($bob, $mark), qr/^second \{"id": 3\}/m, 'though hooks are asked');
 $alice->sql("UPDATE item SET v = 'good' WHERE id = 3");
