@@ -95,7 +95,7 @@ CREATE TABLE "C 2" (id int PRIMARY KEY);
 CREATE TABLE c3 (id int PRIMARY KEY);
 CREATE TABLE c4 (id int PRIMARY KEY);
 CREATE TABLE c5 (id int PRIMARY KEY);
-SELECT count(entanglement.synchronize(t)::text) FROM unnest('{c0,c1,"\\"C 2\\"",c3,c4,c5}'::regclass[]) t;
+SELECT count(entanglement.synchronize(t)::text) FROM unnest(ARRAY['c0', 'c1', '"C 2"', 'c3', 'c4', 'c5']::regclass[]) t;
 SELECT entanglement.drop_peer('sees'), entanglement.add_peer('sees', role => 'regress_reach');
 SELECT entanglement.drop_peer('sees');
 SELECT entanglement.may_see('0');
