@@ -212,7 +212,7 @@ DO $$ BEGIN
 	WHILE to_regclass('stop') IS NOT NULL LOOP
 		UPDATE item SET w = w + 1 WHERE id % 10 = 3;
 		COMMIT;
-		PERFORM pg_sleep(0.01);
+		PERFORM pg_sleep(0.01);	-- leaves the machine to those who heal
 	END LOOP;
 END $$;
 SQL

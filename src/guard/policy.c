@@ -12,6 +12,9 @@
 
 #include "base/compat.h"
 #include "guard/policy.h"
+#include "store/query.h"
+#include "store/rowquery.h"
+#include "store/value.h"
 
 bool
 ent_policy_columns(EntRelation *rel, Oid role, bool *may)
@@ -32,4 +35,43 @@ ent_policy_columns(EntRelation *rel, Oid role, bool *may)
 			return false;
 	}
 	return true;
+}
+
+/* ---- rows ---- */
+
+typedef struct Look
+{
+	EntRelation *rel;
+	Oid			role;
+	const char *filter;
+	const Datum *key;
+	bool		visible;
+} Look;
+
+/* To be called as the role. */
+static void
+look(void *arg)
+{
+	Look	   *l = arg;
+
+	l->visible = ent_rowquery_visible(l->rel, l->filter, l->key);
+}
+
+static void
+look_as_role(void *arg)
+{
+	int			level = ent_value_enter();
+
+	ent_query_as(((Look *) arg)->role, look, arg);
+	ent_value_leave(level);
+}
+
+bool
+ent_policy_sees_row(EntRelation *rel, Oid role, const char *filter,
+					const Datum *key)
+{
+	Look		l = {rel, role, filter, key, false};
+
+	return ent_policy_columns(rel, role, palloc(rel->ncolumns * sizeof(bool))) &&
+		ent_query_attempt(look_as_role, &l) == NULL && l.visible;
 }

@@ -16,4 +16,12 @@
  */
 extern bool ent_policy_columns(EntRelation *rel, Oid role, bool *may);
 
+/*
+ * Does the role see that row? filter: SQL that it must fulfil besides, or NULL. One
+ * that cannot be read is not seen; errors that are not about the row are raised. In
+ * a transaction with SPI.
+ */
+extern bool ent_policy_sees_row(EntRelation *rel, Oid role, const char *filter,
+								const Datum *key);
+
 #endif							/* ENT_GUARD_POLICY_H */

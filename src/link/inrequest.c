@@ -19,12 +19,12 @@
 #include "utils/uuid.h"
 
 #include "base/wake.h"
+#include "guard/policy.h"
 #include "link/inbound_private.h"
 #include "step/decide.h"
 #include "store/object.h"
 #include "store/owner.h"
 #include "store/request.h"
-#include "store/rowquery.h"
 #include "store/value.h"
 
 #define MAX_LEFT_MS		(UINT64CONST(366) * 24 * 3600 * 1000)	/* of the longest
@@ -39,7 +39,6 @@ typedef struct Arrival
 	EntAsked	asked;
 	EntRequest	q;
 	bool		on_the_way;		/* it is not decided here */
-	bool		visible;		/* to the peer's role */
 } Arrival;
 
 static char *
@@ -103,26 +102,6 @@ read_as_peer(EntInbound *ib, Arrival *a, EntRequestAnswer *answer)
 	return ok;
 }
 
-/* As the role: is there such a row, for all that it may know? */
-static void
-look(void *arg)
-{
-	Arrival    *a = arg;
-
-	a->visible = ent_rowquery_visible(a->asked.rel, NULL, a->asked.key);
-}
-
-static bool
-sees_row(Arrival *a)
-{
-	EntRequestAnswer ignored;
-	int			level = ent_value_enter();
-	bool		ok = ent_decide_try(a->asked.role, look, a, &ignored);
-
-	ent_value_leave(level);
-	return ok && a->visible;
-}
-
 /*
  * The owner that decides: the row's, if it has gone to another one here. It
  * may have gone elsewhere: who asks is told so, and may ask the new one. To pass
@@ -147,7 +126,7 @@ settle_owner(Arrival *a, EntOwner *owner, EntRequestAnswer *answer)
 		return true;
 	}
 	/* whose it is tells that it is: to be decided like one that is not there */
-	if (!sees_row(a))
+	if (!ent_policy_sees_row(a->asked.rel, a->asked.role, NULL, a->asked.key))
 		return true;
 	answer->sqlstate = "55000";
 	answer->message = psprintf("the row of table \"%s\" has been handed over to owner \"%s\"",

@@ -62,43 +62,11 @@ static EntQuery bury_query = {
 	5, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID}, NULL
 };
 
-typedef struct Look
-{
-	Oid			role;
-	EntRelation *rel;
-	const char *filter;
-	Datum	   *key;
-	bool		visible;
-} Look;
-
-/* To be called as the role. */
-static void
-look(void *arg)
-{
-	Look	   *l = arg;
-
-	l->visible = ent_rowquery_visible(l->rel, l->filter, l->key);
-}
-
-static void
-look_as_role(void *arg)
-{
-	int			level = ent_value_enter();
-
-	ent_query_as(((Look *) arg)->role, look, arg);
-	ent_value_leave(level);
-}
-
-/* A row that cannot be read may not be seen. */
 static bool
 may_see(EntOutbound *ob, EntOutTable *t, EntRelation *rel, Datum *key)
 {
-	Look		l = {ob->role, rel, t->filter, key, false};
-
-	if (t->nothing || t->idle ||
-		!ent_policy_columns(rel, ob->role, palloc(rel->ncolumns * sizeof(bool))))
-		return false;
-	return ent_query_attempt(look_as_role, &l) == NULL && l.visible;
+	return !t->nothing && !t->idle &&
+		ent_policy_sees_row(rel, ob->role, t->filter, key);
 }
 
 /* Should the peer be told, and if somebody else holds the object, whose it is? */
@@ -106,8 +74,8 @@ static bool
 know(EntOutbound *ob, EntOutTable *t, EntRelation *rel, Datum *key, Datum *args)
 {
 	int32		holder = 0;
-	bool		part = t->partial || t->idle,
-				hidden = part && !may_see(ob, t, rel, key),
+	bool		visible = may_see(ob, t, rel, key),
+				hidden = !visible && (t->partial || t->idle),
 				known;
 
 	args[11] = BoolGetDatum(hidden);
@@ -119,7 +87,7 @@ know(EntOutbound *ob, EntOutTable *t, EntRelation *rel, Datum *key, Datum *args)
 	/* what it may not see is answered like what there is not */
 	if (!known || hidden || holder == 0 || holder == DatumGetInt32(args[2]))
 		return known;
-	if (!part && !may_see(ob, t, rel, key))
+	if (!visible)
 		return false;
 	ent_query_run(&bury_query, args, NULL, SPI_OK_INSERT, NULL);
 	return true;

@@ -477,7 +477,8 @@ put_off_rest(Section *s, Taken *t)
 
 /*
  * What the peer is told of for the first time is held by it from before the
- * batch leaves; what it is to forget, until it has answered.
+ * batch leaves; what it is to forget, until it has answered, though from now on
+ * it may be gone.
  */
 static void
 note_held(Section *s)
