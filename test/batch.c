@@ -573,9 +573,10 @@ batch_random(EntWriter *w, Random *r, unsigned max_sections)
 		add_digest, add_subscribe, add_filter_state, add_unknown,
 	};
 	Shape		shapes[KNOWN_TABLES];
-	EntWireHeader h = {1, 0, random_any_size(r)};
+	EntWireHeader h = {.version = 1, .number = random_any_size(r)};
 
 	memset(shapes, 0, sizeof(shapes));
+	h.heard = random_below(r, 2) || h.number == 0 ? h.number : random_below(r, h.number);
 	ent_wire_write_header(w, &h);
 	for (uint64_t n = random_below(r, max_sections + 1); n > 0; n--)
 		add[random_below(r, sizeof(add) / sizeof(add[0]))] (w, r, shapes);

@@ -31,6 +31,20 @@ ent_session_clock(void)
 	return (int64) INSTR_TIME_GET_MICROSEC(t);
 }
 
+EntDirection
+ent_session_direction(const char *text)
+{
+	if (strcmp(text, "push") == 0)
+		return ENT_PUSH;
+	if (strcmp(text, "pull") == 0)
+		return ENT_PULL;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("direction must be \"push\", \"pull\" or \"verify\", not \"%s\"",
+					text)));
+	return ENT_PUSH;
+}
+
 /* Gives back the end of the link, if it is still ours. */
 static void
 leave_link(EntSession *s)

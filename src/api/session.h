@@ -38,8 +38,10 @@ typedef struct EntSession
 	EntInbound *in;				/* ENT_PUSH */
 	EntOutbound *out;			/* ENT_PULL */
 	EntPace		pace;			/* ENT_PULL */
-	size_t		in_flight;		/* ENT_PULL: bytes of the batch not answered */
 } EntSession;
+
+/* "push" or "pull", else ERRCODE_INVALID_PARAMETER_VALUE. */
+extern EntDirection ent_session_direction(const char *text);
 
 /*
  * Opens a session for a peer that has been greeted, and takes its end of the

@@ -201,6 +201,12 @@ ent_inbound_authorized_owner(EntInbound *ib, uint32 number, int32 rel)
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
 				 errmsg("malformed batch from peer"),
 				 errdetail("Owner number %u was never announced.", number)));
+	/*
+	 * What left before the sender had heard is passed over: it will begin again
+	 * from the have that it was told.
+	 */
+	if (ib->heard < in->told_in)
+		return NULL;
 	if (in->no != 0 && in->wanted)
 		return in;
 	if (!in->told_wanted)
@@ -488,7 +494,9 @@ static bytea *
 build_answer(EntInbound *ib, uint64 number, uint64 routes)
 {
 	EntWireAllocator alloc = {writer_grow, CurrentMemoryContext};
-	EntWireHeader header = {.version = ENT_WIRE_VERSION, .number = number};
+	EntWireHeader header = {
+		.version = ENT_WIRE_VERSION, .number = number, .heard = number
+	};
 	EntWriter	w;
 	uint64		version = ent_relinfo_version();
 	bool		ask;
@@ -557,6 +565,7 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	ent_relinfo_refresh();
 	ent_show_settle_if_changed();
 	defer_nothing();
+	ib->heard = header.heard;
 	ib->requests = ib->ends = 0;
 	ib->batch = CurrentMemoryContext;
 	ib->again = ib->helped = NIL;

@@ -59,6 +59,8 @@ typedef struct EntInOwner
 	int32		base_epoch;		/* our have when we asked for the owner, raised */
 	int64		base_have;		/* by the sender's own claims */
 	bool		told_wanted;	/* as the sender was last told */
+	uint64		told_in;		/* the answer in which it was told something else
+								 * than before, or to begin again */
 	EntInSeek	seek;			/* an offer beyond this: */
 	int32		seek_epoch;
 	int64		seek_serial;
@@ -114,6 +116,8 @@ struct EntInbound
 	TimestampTz told_at;		/* when haves of owners that come by another
 								 * way were last told */
 	uint64		number;			/* of the last batch applied */
+	uint64		heard;			/* the sender of the current one had had the answers
+								 * up to this one */
 	bool		announced;		/* a batch with tables has come: what is not
 								 * announced now the sender does not have */
 	bool		arrears_due;	/* arrears are to be asked for */
@@ -146,7 +150,8 @@ struct EntInbound
 extern void ent_inbound_check(EntReader *r, const char *what);
 /*
  * The owner behind a number, if this peer may speak for it now: it was
- * advertised here, is not ours, and this peer is its route. Else NULL, and a
+ * advertised here, is not ours, and this peer is its route and knows what it
+ * was last told of the owner. Else NULL, and a
  * violation unless that may be a coincidence. rel: the table that it speaks of,
  * or 0. Raises ERRCODE_PROTOCOL_VIOLATION when the owner was never announced.
  */

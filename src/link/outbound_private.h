@@ -2,7 +2,7 @@
  * link/outbound_private.h
  *	  What the files of the sending end share: outbound.c (life, ring, batch),
  *	  outscan.c (adverts, catching up), outdata.c (objects),
- *	  outclaim.c (claims), outtogether.c (what goes as of one cut),
+ *	  outflight.c (what is in flight), outclaim.c (claims), outtogether.c (what goes as of one cut),
  *	  outpresent.c (which keys live), outresend.c (tables to be sent anew),
  *	  outshow.c (what the peer may see), outconfirm.c (objects handed over),
  *	  outrequest.c (requests),
@@ -28,6 +28,28 @@
 
 /* In the flags of a queue entry: the peer has asked for it by its key. */
 #define ENT_OUT_ASKED	0x100
+
+/*
+ * A batch that has been built, or is being built, and what its answer will
+ * settle. Answers come in the order of the batches.
+ */
+typedef struct EntOutFlight
+{
+	dlist_node	node;
+	uint64		number;
+	uint64		asked;			/* slot->asked when it was built */
+	bool		arrears;		/* it says that a table is complete */
+	uint64		min_position;	/* least position of what it carries */
+	int64		oldest;			/* least stale_at of what it carries */
+	List	   *late;			/* of EntOutLate *: debts */
+	List	   *handed;			/* of EntOutLate *: brought for local owners to heirs
+								 * elsewhere */
+	List	   *forgotten;		/* of EntOutLate *: not held by the peer any more */
+	List	   *claims;			/* of EntOutClaimed * */
+	List	   *resent;			/* of EntOutResent *: tables to their end */
+	List	   *told;			/* of pg_uuid_t *: answers */
+	List	   *graves;			/* of EntGrave * */
+} EntOutFlight;
 
 /* A statement that may be made once all entries up to position have gone. */
 typedef struct EntOutClaim
@@ -57,7 +79,7 @@ typedef struct EntOutOwner
 	int64		scanned;		/* scanning: objects up to here are queued */
 	uint64		position;		/* scanning: ring position noted at its start */
 	int64		claimed;		/* the peer has it up to here (acknowledged) */
-	int64		claiming_serial;	/* in the batch in flight, 0: none */
+	int64		claiming_serial;	/* greatest in flight, 0: none */
 	bool		unsaved;		/* claimed is newer than peer_owner says */
 	bool		claiming;		/* is in EntOutbound.claiming */
 	bool		gapped;			/* the last claim had gaps, as far as is known */
@@ -166,19 +188,10 @@ struct EntOutbound
 	uint64		catch_position; /* greatest ring position any scan began at */
 
 	uint64		number;			/* of the last batch built */
-	bool		in_flight;
-	uint64		flight_asked;	/* slot->asked when it was built */
-	bool		flight_arrears; /* it says that a table is complete */
+	dlist_head	flights;		/* EntOutFlight, the oldest first */
+	EntOutFlight *flight;		/* of the batch being built, or to be built */
+	uint64		asked;			/* slot->asked as the last batch knew it */
 	bool		answered_once;	/* the peer has told its haves */
-	uint64		flight_min;		/* least position of what is in flight */
-	int64		flight_oldest;	/* least stale_at of what is in flight */
-	List	   *flight_late;	/* of EntOutLate *: debts in flight */
-	List	   *flight_handed;	/* of EntOutLate *: brought for local owners to
-								 * heirs elsewhere, in flight */
-	List	   *flight_forgotten;	/* of EntOutLate *: not held by the peer once it
-									 * has answered */
-	List	   *flight_claims;	/* of EntOutOwner *: claims in flight */
-	List	   *flight_resent;	/* of EntOutResent *: tables in flight to the end */
 	size_t		row_bytes;		/* moving average of an encoded row */
 
 	bool		requests_due;	/* look for requests and answers to be sent */
@@ -186,9 +199,8 @@ struct EntOutbound
 								 * have to be sent again */
 	HTAB	   *requests;		/* ids of those that this link has sent */
 	bool		answers_held;	/* some wait for a claim */
-	List	   *flight_told;	/* of pg_uuid_t *: answers in flight */
 	bool		seeks_due;		/* an owner has sought set */
-	List	   *flight_graves;	/* of EntGrave *: in flight */
+	bool		graves_left;	/* more than went into the last batch */
 	bool		homes_told;		/* all that is at home here was offered */
 };
 
@@ -215,6 +227,13 @@ typedef struct EntOutLate
 	int64		serial;			/* of the version sent */
 } EntOutLate;
 
+/* Void once the owner is not sent any more, or the peer has said what it has. */
+typedef struct EntOutClaimed
+{
+	EntOutOwner *owner;			/* NULL: void */
+	int64		serial;
+} EntOutClaimed;
+
 typedef struct EntOutResent
 {
 	int32		owner;
@@ -234,6 +253,23 @@ extern EntOutTable *ent_outbound_asked_table(EntOutbound *ob, int32 no);
 /* Queues an object that the peer asks for whatever it has. */
 extern void ent_outbound_ask_again(EntOutbound *ob, EntOutTable *t, int32 owner,
 								   bytea *key);
+
+/* outflight.c */
+/* Begins what is noted of the next batch; once it is sent, the next one's. */
+extern void ent_outbound_begin_flight(EntOutbound *ob);
+/* Least ring position, and time, of what is in flight. */
+extern uint64 ent_outbound_flight_position(EntOutbound *ob);
+extern int64 ent_outbound_flight_oldest(EntOutbound *ob);
+/* Adds to a list of the batch being built; what is noted is palloc'd here. */
+extern void *ent_outbound_note(EntOutbound *ob, List **list, size_t size);
+/* A claim in the batch being built. */
+extern void ent_outbound_note_claim(EntOutbound *ob, EntOutOwner *o, int64 serial);
+/* Claims of this owner count no more: those of the oldest batch, or all. */
+extern void ent_outbound_void_claims(EntOutbound *ob, EntOutOwner *o, bool all);
+/* What a batch in flight has the peer forget it is told of again behind that. */
+extern void ent_outbound_holds_again(EntOutbound *ob, const EntQueueEntry *e);
+/* What the oldest batch carried is durable at the peer. */
+extern void ent_outbound_settle_flight(EntOutbound *ob);
 
 /* outconfirm.c */
 extern void ent_outbound_take_confirm(EntOutbound *ob, EntReader *r);
@@ -272,7 +308,7 @@ extern bool ent_outbound_show_table(EntOutbound *ob, EntRelation *rel,
 extern struct EntExtractFor ent_outbound_whom(const EntOutbound *ob,
 											  const EntOutTable *t);
 /* What the peer was to forget has been acknowledged. */
-extern void ent_outbound_settle_forgotten(EntOutbound *ob);
+extern void ent_outbound_settle_forgotten(EntOutbound *ob, EntOutFlight *f);
 /* A key image as bytea. */
 extern Datum ent_outbound_key(const uint8 *key, size_t keylen);
 
@@ -317,7 +353,7 @@ extern void ent_outbound_load_resend(EntOutbound *ob);
 /* All of this table is in the batch being built. */
 extern void ent_outbound_note_resent(EntOutbound *ob, EntOutArrears *a);
 /* ... and has arrived. */
-extern void ent_outbound_settle_resent(EntOutbound *ob);
+extern void ent_outbound_settle_resent(EntOutbound *ob, EntOutFlight *f);
 
 /* outpresent.c */
 /* The peer is to be told, from the first key on, which of these live. */
@@ -338,8 +374,8 @@ extern void ent_outbound_write_key(EntWriter *w, EntRelation *rel, bytea *key);
 /* outresponse.c */
 extern void ent_outbound_send_answers(EntOutbound *ob, EntWriter *w,
 									  size_t max_bytes);
-/* The answers in flight have arrived. */
-extern void ent_outbound_settle_requests(EntOutbound *ob);
+/* The answers have arrived. */
+extern void ent_outbound_settle_requests(EntOutbound *ob, EntOutFlight *f);
 
 /* outsubscribe.c */
 extern void ent_outbound_take_subscribe(EntOutbound *ob, EntReader *r);
@@ -353,7 +389,7 @@ extern void ent_outbound_write_filter_states(EntOutbound *ob, EntWriter *w);
 
 /* outlife.c */
 extern void ent_outbound_write_graves(EntOutbound *ob, EntWriter *w);
-extern void ent_outbound_settle_graves(EntOutbound *ob);
+extern void ent_outbound_settle_graves(EntOutbound *ob, EntOutFlight *f);
 /* owners: of EntOwner *, all there are. */
 extern void ent_outbound_write_homes(EntOutbound *ob, EntWriter *w,
 									 List *owners);

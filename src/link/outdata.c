@@ -260,23 +260,19 @@ sendable(EntOutbound *ob, EntRelation *rel, EntExtract *x)
 	return false;
 }
 
-static List *
-note_sent(EntOutbound *ob, List *list, Taken *taken)
+static void
+note_sent(EntOutbound *ob, List **list, Taken *taken)
 {
 	EntQueueEntry *e = &taken->entry;
-	MemoryContext old = MemoryContextSwitchTo(ob->context);
-	EntOutLate *late = palloc(sizeof(EntOutLate));
+	EntOutLate *late = ent_outbound_note(ob, list, sizeof(EntOutLate));
 
 	late->rel = e->rel;
 	late->owner = e->owner;
 	/* a version that came since is a debt of its own */
 	late->serial = taken->fate == FATE_SENT ? taken->extract->serial : PG_INT64_MAX;
-	late->key = palloc(VARHDRSZ + e->keylen);
+	late->key = MemoryContextAlloc(ob->context, VARHDRSZ + e->keylen);
 	SET_VARSIZE(late->key, VARHDRSZ + e->keylen);
 	memcpy(VARDATA(late->key), e->key, e->keylen);
-	list = lappend(list, late);
-	MemoryContextSwitchTo(old);
-	return list;
 }
 
 /* What is in flight counts for age, acknowledgement and debts. */
@@ -285,13 +281,13 @@ note_flight(EntOutbound *ob, Taken *taken)
 {
 	EntQueueEntry *e = &taken->entry;
 
-	ob->flight_min = Min(ob->flight_min, e->position);
-	ob->flight_oldest = Min(ob->flight_oldest, e->stale_at);
+	ob->flight->min_position = Min(ob->flight->min_position, e->position);
+	ob->flight->oldest = Min(ob->flight->oldest, e->stale_at);
 	if (e->flags & ENT_ROW_LATE)
-		ob->flight_late = note_sent(ob, ob->flight_late, taken);
+		note_sent(ob, &ob->flight->late, taken);
 	if (taken->fate == FATE_SENT && taken->extract->kind == ENT_EXTRACT_FULL &&
 		taken->extract->heir.owner != 0 && ent_object_owner_is_local(e->owner))
-		ob->flight_handed = note_sent(ob, ob->flight_handed, taken);
+		note_sent(ob, &ob->flight->handed, taken);
 }
 
 typedef struct Section
@@ -477,8 +473,8 @@ put_off_rest(Section *s, Taken *t)
 
 /*
  * What the peer is told of for the first time is held by it from before the
- * batch leaves; what it is to forget, until it has answered, though from now on
- * it may be gone.
+ * batch leaves; what it is to forget, until it has answered that batch, though
+ * from now on it may be gone.
  */
 static void
 note_held(Section *s)
@@ -496,14 +492,18 @@ note_held(Section *s)
 		if (t->fate != FATE_SENT)
 			continue;
 		if (t->forgets)
-			s->ob->flight_forgotten = note_sent(s->ob, s->ob->flight_forgotten, t);
-		if (x->kind == ENT_EXTRACT_WITHDRAWN)
+			note_sent(s->ob, &s->ob->flight->forgotten, t);
+		if (t->forgets || x->kind == ENT_EXTRACT_WITHDRAWN)
 		{
 			if (x->held && !x->leaving)
 				leaving[m++] = ent_outbound_key(t->entry.key, t->entry.keylen);
 		}
-		else if (!t->forgets && (!x->held || x->leaving))
+		else if (!x->held || x->leaving)
+		{
 			told[n++] = ent_outbound_key(t->entry.key, t->entry.keylen);
+			if (x->leaving)
+				ent_outbound_holds_again(s->ob, &t->entry);
+		}
 	}
 	if (n > 0)
 		ent_shown_hold(s->ob->peer, s->rel->no,

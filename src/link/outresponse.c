@@ -172,12 +172,28 @@ read_answer(Answering *a, uint64 row)
 		a->detail = NULL;
 }
 
+/* Is it in a batch in flight? */
+static bool
+being_told(EntOutbound *ob, const pg_uuid_t *id)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &ob->flights)
+	{
+		ListCell   *lc;
+
+		foreach(lc, dlist_container(EntOutFlight, node, iter.cur)->told)
+			if (memcmp(lfirst(lc), id, UUID_LEN) == 0)
+				return true;
+	}
+	return false;
+}
+
 static void
 send_answer(Answering *a)
 {
-	MemoryContext old;
-	pg_uuid_t  *told;
-
+	if (being_told(a->ob, &a->id))
+		return;
 	if (a->s.accepted && !may_follow(a->ob, a->owner, a->s.epoch, a->s.serial))
 	{
 		a->ob->answers_held = true;
@@ -189,11 +205,8 @@ send_answer(Answering *a)
 		a->key = NULL;
 		write_answer(a);
 	}
-	old = MemoryContextSwitchTo(a->ob->context);
-	told = palloc(sizeof(pg_uuid_t));
-	*told = a->id;
-	a->ob->flight_told = lappend(a->ob->flight_told, told);
-	MemoryContextSwitchTo(old);
+	*(pg_uuid_t *) ent_outbound_note(a->ob, &a->ob->flight->told,
+									 sizeof(pg_uuid_t)) = a->id;
 }
 
 void
@@ -222,18 +235,17 @@ ent_outbound_send_answers(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 }
 
 void
-ent_outbound_settle_requests(EntOutbound *ob)
+ent_outbound_settle_requests(EntOutbound *ob, EntOutFlight *f)
 {
 	ListCell   *lc;
 
-	foreach(lc, ob->flight_told)
+	foreach(lc, f->told)
 	{
 		Datum		args[2] = {UUIDPGetDatum(lfirst(lc)), Int32GetDatum(ob->peer)};
 
 		ent_query_run(&told_query, args, NULL, SPI_OK_UPDATE, NULL);
 	}
-	if (ob->flight_told != NIL && ob->answers_held)
+	if (f->told != NIL && ob->answers_held)
 		ob->requests_due = true;
-	list_free_deep(ob->flight_told);
-	ob->flight_told = NIL;
+	list_free_deep(f->told);
 }

@@ -88,6 +88,7 @@ ent_outbound_unwant(EntOutbound *ob, EntOutOwner *o)
 	o->scanning = false;
 	o->wanted = false;
 	o->position = 0;
+	ent_outbound_void_claims(ob, o, true);
 	memset(&o->current, 0, sizeof(o->current));
 	memset(&o->next, 0, sizeof(o->next));
 }

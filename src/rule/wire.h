@@ -187,19 +187,24 @@ ent_wire_at_end(const EntReader *r)
 }
 
 /*
- * ---- the batch header: magic, version, flags, batch number ----
+ * ---- the batch header: magic, version, flags, batch number, heard ----
  *
- * Flags unknown to version 1 are refused in a batch of version 1. Another
+ * Several batches may be on their way. heard is there, as the difference to
+ * number - 1, when it is not that. Flags unknown to version 1 are refused in a batch of version 1. Another
  * version is for the caller to judge: a hello can be read in all of them.
  */
 
 typedef struct EntWireHeader
 {
 	unsigned	version;
-	unsigned	flags;			/* none defined in version 1 */
+	unsigned	flags;			/* ENT_HEADER_..., in version 1 filled in by write */
 	uint64_t	number;			/* counts batches of this connection from 1; an
 								 * answer repeats the number it answers */
+	uint64_t	heard;			/* of a batch: its sender has had the answers up
+								 * to this one, < number; of others: no meaning */
 } EntWireHeader;
+
+#define ENT_HEADER_HEARD	0x01	/* heard follows */
 
 extern void ent_wire_write_header(EntWriter *w, const EntWireHeader *h);
 extern void ent_wire_read_header(EntReader *r, EntWireHeader *h);

@@ -73,22 +73,38 @@ ent_wire_read_name(EntReader *r, char *buf)
 void
 ent_wire_write_header(EntWriter *w, const EntWireHeader *h)
 {
+	uint64_t	behind = h->version == 1 && h->heard < h->number ?
+	h->number - 1 - h->heard : 0;
+
 	ent_wire_write_u8(w, ENT_WIRE_MAGIC);
 	ent_wire_write_varint(w, h->version);
-	ent_wire_write_varint(w, h->flags);
+	ent_wire_write_varint(w, h->version != 1 ? h->flags :
+						  behind > 0 ? ENT_HEADER_HEARD : 0);
 	ent_wire_write_varint(w, h->number);
+	if (behind > 0)
+		ent_wire_write_varint(w, behind);
 }
 
 void
 ent_wire_read_header(EntReader *r, EntWireHeader *h)
 {
+	uint64_t	behind;
+
 	if (ent_wire_read_u8(r) != ENT_WIRE_MAGIC)
 		ent_wire_fail(r, ENT_WIRE_BAD_MAGIC);
 	h->version = (unsigned) ent_wire_read_bounded(r, UINT16_MAX);
 	h->flags = (unsigned) ent_wire_read_bounded(r, UINT32_MAX);
 	h->number = ent_wire_read_varint(r);
-	if (h->version == 0 || (h->version == 1 && h->flags != 0))
+	if (h->version == 0 || (h->version == 1 && (h->flags & ~ENT_HEADER_HEARD) != 0))
 		ent_wire_fail(r, ENT_WIRE_MALFORMED);
+	h->heard = h->number > 0 ? h->number - 1 : 0;
+	if (h->version != 1 || (h->flags & ENT_HEADER_HEARD) == 0)
+		return;
+	behind = ent_wire_read_varint(r);
+	if (behind == 0 || behind > h->heard)
+		ent_wire_fail(r, ENT_WIRE_MALFORMED);
+	else
+		h->heard -= behind;
 }
 
 /* ---- HELLO ---- */
