@@ -31,6 +31,7 @@ typedef struct Link
 typedef struct Run
 {
 	EntPace		pace;
+	size_t		most;			/* bytes there are to send at a time */
 	Random		random;
 	double		now;
 	double		link_free;		/* the bottleneck is, from then on */
@@ -56,6 +57,7 @@ run_start(Run *run, int64_t bandwidth)
 {
 	memset(run, 0, sizeof(*run));
 	run->random.state = 42;
+	run->most = MAX_BATCH;
 	run->now = 1000;
 	ent_pace_init(&run->pace, bandwidth, (int64_t) run->now);
 }
@@ -63,7 +65,7 @@ run_start(Run *run, int64_t bandwidth)
 static void
 send_one(Run *run, const Link *l)
 {
-	size_t		payload = ent_pace_batch_size(&run->pace, MAX_BATCH);
+	size_t		payload = ent_pace_batch_size(&run->pace, run->most);
 	double		bytes = ent_pace_wire(payload);
 	double		noise = -log(1 - random_unit(&run->random)) * l->jitter;
 	double		there,
@@ -226,6 +228,27 @@ changes_are_followed(void)
 }
 
 static void
+sudden_ends_are_noticed(void)
+{
+	Link		before = {"", 1.25e7, 300, 0, 0, 0},
+				after = {"", 8e3, 200e3, 0, 0, 0};
+	Run			run;
+
+	tap_promise("pace: a hundred hot rows on a path that becomes 1500 times "
+				"slower fill it, and no more, ten seconds later");
+	run_start(&run, 0);
+	run.most = 3000;
+	run_for(&run, &before, 10e6);
+	run_for(&run, &after, 10e6);
+	measure_from_here(&run);
+	run_for(&run, &after, 30e6);
+	tap_note("used %.1f %%, in queues %.0f us", 100 * throughput(&run) / carried(&after),
+			 run.waited / run.batches);
+	CHECK(throughput(&run) > 0.85 * carried(&after));
+	CHECK(run.waited / run.batches < 2 * batch_time(&after));
+}
+
+static void
 bandwidth_is_kept(void)
 {
 	tap_promise("pace: a configured bandwidth is used and not exceeded, with all "
@@ -253,6 +276,7 @@ main(void)
 {
 	links_are_used();
 	changes_are_followed();
+	sudden_ends_are_noticed();
 	bandwidth_is_kept();
 	return tap_done();
 }

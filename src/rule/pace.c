@@ -135,6 +135,13 @@ learn_rate(EntPace *p, const EntPaceFlight *f, int64_t now)
 		p->rate = most(p->rate, p->rates[i]);
 }
 
+/* Is it time for a batch to go alone, so that the round trip is seen? */
+static bool
+rtt_is_old(const EntPace *p, int64_t now)
+{
+	return p->measured && now - p->rtt_at > ENT_PACE_MEMORY_US;
+}
+
 /* Without what the batch itself took, as far as that is known. */
 static void
 learn_rtt(EntPace *p, const EntPaceFlight *f, int64_t now)
@@ -143,33 +150,40 @@ learn_rtt(EntPace *p, const EntPaceFlight *f, int64_t now)
 	double		own = p->filled ? OWN_SHARE * f->bytes / p->rate * US_PER_S : 0;
 	double		rtt = elapsed - least(own, elapsed / 2);
 
-	p->excess += ((rtt > p->rtt && p->measured ? rtt - p->rtt : 0) - p->excess) / EXCESS_OVER;
-
-	if (p->measured && rtt > p->rtt &&
-		!(f->alone && now - p->rtt_at > ENT_PACE_MEMORY_US))
+	if (p->filled)
+		p->excess += (most(rtt - p->rtt, 0) - p->excess) / EXCESS_OVER;
+	if (p->measured ? rtt > p->rtt && !(f->alone && rtt_is_old(p, now) && p->late == 0) :
+		!f->alone)
 		return;
 	p->rtt = rtt;
 	p->rtt_at = now;
 	p->measured = true;
 }
 
+/* Is it later than it should be acknowledged? Not told from what is not known. */
+static bool
+is_late(const EntPace *p, const EntPaceFlight *f, int64_t now)
+{
+	return p->rate > 0 && p->measured &&
+		elapsed_since(f->sent_at, now) > LATE *
+		(p->rtt + p->excess + ENT_PACE_BATCH_US + f->ahead / p->rate * US_PER_S);
+}
+
 /*
- * So many so late mean that the path has become slower: what it carried before
- * is forgotten.
+ * So many so late mean that the path is another one, or much slower: what was
+ * learned of it is forgotten.
  */
 static void
 look_for_change(EntPace *p, const EntPaceFlight *f, int64_t now)
 {
-	double		expected = p->rtt + p->excess + f->ahead / p->rate * US_PER_S;
-	double		elapsed = elapsed_since(f->sent_at, now);
-
-	if (!p->filled || elapsed <= LATE * expected)
+	if (!is_late(p, f, now))
 		p->late = 0;
-	else if (++p->late == LATE_IN_A_ROW)
+	else if ((p->late += f->alone ? 2 : 1) >= LATE_IN_A_ROW)
 	{
 		memset(p->rates, 0, sizeof(p->rates));
-		p->rate = 0;
-		p->late = 0;
+		p->rate = p->full_rate = p->excess = 0;
+		p->late = p->full_rounds = 0;
+		p->filled = p->measured = p->round_full = false;
 	}
 }
 
@@ -233,13 +247,6 @@ gain(const EntPace *p)
 	}
 }
 
-/* Is it time for a batch to go alone, so that the round trip is seen? */
-static bool
-rtt_is_old(const EntPace *p, int64_t now)
-{
-	return p->measured && now - p->rtt_at > ENT_PACE_MEMORY_US;
-}
-
 /* Is there room for one more batch? */
 static bool
 has_room(const EntPace *p, int64_t now)
@@ -248,7 +255,9 @@ has_room(const EntPace *p, int64_t now)
 
 	if (p->count == 0)
 		return true;
-	if (p->count == ENT_PACE_FLIGHTS || rtt_is_old(p, now))
+	/* while the oldest is late nobody knows how slow the path has become */
+	if (p->count == ENT_PACE_FLIGHTS || !p->measured || rtt_is_old(p, now) ||
+		is_late(p, &p->flights[p->first], now))
 		return false;
 	us = most(p->rtt + EXCESS_SHARE * p->excess, ENT_PACE_BATCH_US);
 	return p->in_flight <= gain(p) * usable_rate(p) * us / US_PER_S;
