@@ -40,7 +40,7 @@ ent_session_direction(const char *text)
 		return ENT_PULL;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("direction must be \"push\", \"pull\" or \"verify\", not \"%s\"",
+			 errmsg("direction must be \"push\" or \"pull\", not \"%s\"",
 					text)));
 	return ENT_PUSH;
 }
