@@ -478,6 +478,8 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 		load_owed(ob);
 	if (ob->resend_due && ob->answered_once)
 		ent_outbound_load_resend(ob);
+	if ((ob->requests_due || ob->answers_held) && ob->answered_once)
+		ent_outbound_write_requests(ob, &w, max_bytes);
 	ent_outbound_scan(ob);
 	ent_outbound_ask_cut(ob);
 	ent_outbound_write_presents(ob, &w, max_bytes);
@@ -485,8 +487,8 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	ent_outbound_write_together(ob, &w);
 	ent_refusal_write(ob->peer, ob->slot);	/* hooks that failed */
 	ent_outbound_write_claims(ob, &w);
-	if ((ob->requests_due || ob->answers_held) && ob->answered_once)
-		ent_outbound_write_requests(ob, &w, max_bytes);
+	if (ob->answers_held && ob->answered_once)
+		ent_outbound_write_answers(ob, &w, max_bytes);
 	if (nudge)
 	{
 		size_t		mark = ent_wire_open_section(&w, ENT_SECTION_NUDGE);

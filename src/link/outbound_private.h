@@ -366,14 +366,18 @@ extern bool ent_outbound_presents_due(EntOutbound *ob);
 extern bool ent_outbound_presents_left(EntOutbound *ob, int32 owner);
 
 /* outrequest.c */
+/*
+ * Requests and answers go before objects, however many of these there are; answers
+ * that wait for a claim of this batch, behind it.
+ */
 extern void ent_outbound_write_requests(EntOutbound *ob, EntWriter *w,
 										size_t max_bytes);
 /* A key's columns and values. Needs ent_value_enter. */
 extern void ent_outbound_write_key(EntWriter *w, EntRelation *rel, bytea *key);
 
 /* outresponse.c */
-extern void ent_outbound_send_answers(EntOutbound *ob, EntWriter *w,
-									  size_t max_bytes);
+extern void ent_outbound_write_answers(EntOutbound *ob, EntWriter *w,
+									   size_t max_bytes);
 /* The answers have arrived. */
 extern void ent_outbound_settle_requests(EntOutbound *ob, EntOutFlight *f);
 

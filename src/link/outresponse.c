@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
@@ -172,21 +173,27 @@ read_answer(Answering *a, uint64 row)
 		a->detail = NULL;
 }
 
-/* Is it in a batch in flight? */
+static bool
+is_among(List *ids, const pg_uuid_t *id)
+{
+	ListCell   *lc;
+
+	foreach(lc, ids)
+		if (memcmp(lfirst(lc), id, UUID_LEN) == 0)
+			return true;
+	return false;
+}
+
+/* Is it in a batch in flight, or in this one? */
 static bool
 being_told(EntOutbound *ob, const pg_uuid_t *id)
 {
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &ob->flights)
-	{
-		ListCell   *lc;
-
-		foreach(lc, dlist_container(EntOutFlight, node, iter.cur)->told)
-			if (memcmp(lfirst(lc), id, UUID_LEN) == 0)
-				return true;
-	}
-	return false;
+		if (is_among(dlist_container(EntOutFlight, node, iter.cur)->told, id))
+			return true;
+	return is_among(ob->flight->told, id);
 }
 
 static void
@@ -210,10 +217,12 @@ send_answer(Answering *a)
 }
 
 void
-ent_outbound_send_answers(EntOutbound *ob, EntWriter *w, size_t max_bytes)
+ent_outbound_write_answers(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 {
 	Datum		args[2] = {Int32GetDatum(ob->peer), Int64GetDatum(MAX_ANSWERS)};
 	Answering  *answers;
+	size_t		start = w->len;
+	int			level = ent_value_enter();
 	uint64		n,
 				i = 0;
 
@@ -230,8 +239,15 @@ ent_outbound_send_answers(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 	SPI_freetuptable(SPI_tuptable);
 	for (i = 0; i < n && w->len < max_bytes; i++)
 		send_answer(&answers[i]);
+	ent_value_leave(level);
 	if (n == MAX_ANSWERS || i < n)
 		ob->answers_held = true;
+	if (w->len > start)
+	{
+		/* what others know of must not be lost here */
+		(void) GetTopTransactionId();
+		ForceSyncCommit();
+	}
 }
 
 void
