@@ -3,7 +3,8 @@
 # Promise: several batches may come before the first is answered, each is answered
 # in its order once it is stored; what its sender wrote before it heard what it was
 # asked for is passed over; whatever else comes over a stream ends it with an
-# error, and nothing that was not whole is stored.
+# error, and nothing that was not whole is stored, nor of an object that comes in
+# fragments before the last one has come.
 
 use strict;
 use warnings;
@@ -139,6 +140,53 @@ subtest 'what is no stream' => sub {
 	$s->data(batch(7));
 	is($s->receive, '08P01 answer from peer does not match the batch in flight', 'an answer to nothing');
 	$s->close;
+};
+
+sub fragment { my ($owner, $total, $offset, $bytes) = @_; return section(20, varint($owner) . varint($total) . varint($offset) . $bytes); }
+
+subtest 'an object in fragments' => sub {
+	my $whole = objects(9, 1, 1, full(60, 901, 'in pieces'));
+	my $n = length $whole;
+	my $s = stream('push');
+
+	$s->data(batch(1, offer()));
+	is(answers($s), 1, 'the offer');
+	$s->data(batch(2, fragment(1, $n, 0, substr $whole, 0, 5)));
+	$s->data(batch(3, objects(9, 1, 1, full(61, 902, 'between'))));
+	is(join(' ', map { answers($s) } 2, 3), '2 3', 'a beginning, and another object');
+	is($hub->sql('SELECT string_agg(v, $$ $$) FROM item WHERE id IN (60, 61)'), 'between', 'which is stored');
+	$s->data(batch(4, fragment(1, 1000, 0, 'given up')));
+	$s->data(batch(5, fragment(1, $n, 0, substr $whole, 0, 7), fragment(1, $n, 7, substr($whole, 7, 2)), fragment(1, $n, 9, '')));
+	$s->data(batch(6, fragment(1, $n, 9, substr $whole, 9)));
+	is(join(' ', map { answers($s) } 4 .. 6), '4 5 6', 'begun anew, and ended');
+	is($hub->sql('SELECT v FROM item WHERE id = 60'), 'in pieces', 'it is stored');
+	$s->close;
+
+	my @cases = (
+		[ 'an end without a beginning', fragment(1, $n, 5, substr $whole, 5) ],
+		[ 'a gap', fragment(1, $n, 0, substr $whole, 0, 5), fragment(1, $n, 6, substr $whole, 6) ],
+		[ 'another total', fragment(1, $n, 0, substr $whole, 0, 5), fragment(1, $n + 1, 5, substr $whole, 5) ],
+		[ 'another owner', fragment(1, $n, 0, substr $whole, 0, 5), fragment(2, $n, 5, substr $whole, 5) ],
+		[ 'more than all', fragment(1, $n - 1, 0, $whole) ],
+		[ 'an offset behind the end', fragment(1, 5, 5, '') ],
+		[ 'a total beyond the limit', fragment(1, 512 * 1024 * 1024 + 1, 0, 'x') ],
+		[ 'an object of an owner that it did not name', fragment(3, $n, 0, $whole) ],
+		[ 'a claim', fragment(1, length claim(1, 1, 950), 0, claim(1, 1, 950)) ],
+		[ 'two sections', fragment(1, 2 * $n, 0, $whole . $whole) ],
+		[ 'a cut section', fragment(1, $n - 1, 0, substr $whole, 0, $n - 1) ],
+		[ 'a fragment', do { my $f = fragment(1, $n, 0, $whole); fragment(1, length $f, 0, $f) } ],
+	);
+	foreach (@cases)
+	{
+		my ($what, @sections) = @$_;
+
+		$s = stream('push');
+		$s->data(batch(1, offer()));
+		is(answers($s), 1, 'the offer');
+		$s->data(batch(2, @sections));
+		is($s->receive, '08P01 malformed batch from peer', $what);
+		$s->close;
+	}
 };
 
 subtest 'a pulled stream' => sub {

@@ -15,8 +15,10 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
+#include "postmaster/interrupt.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -61,6 +63,20 @@ commit(EntSession *s)
 	SPI_commit();
 	s->dirty = true;
 	s->used_in = GetCurrentSubTransactionId();
+}
+
+/* Between two messages of a stream; before looking for work. */
+static void
+look_up(EntSession *s)
+{
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	ent_session_check(s);
 }
 
 /* ---- what the peer sends ---- */
@@ -122,9 +138,7 @@ receive(EntSession *s, EntStream *io, MemoryContext message)
 {
 	while (!io->ended)
 	{
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		ent_session_check(s);
+		look_up(s);
 		if (ent_stream_read(io, ENT_WIRE_MAX_BATCH))
 		{
 			MemoryContextSwitchTo(message);
@@ -303,9 +317,7 @@ send_batches(EntSession *s, EntStream *io, MemoryContext message)
 		int64		wait = LOOK_US;
 		bytea	   *batch = NULL;
 
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		ent_session_check(s);
+		look_up(s);
 		MemoryContextReset(message);
 		MemoryContextSwitchTo(message);
 		begun |= take_answers(s, io);

@@ -6,7 +6,7 @@
  *	  inrequest.c (requests),
  *	  insubscribe.c (which tables and rows are wanted),
  *	  inlife.c (owners that end or move), inconfirm.c (objects handed over),
- *	  inrun.c (state that stands together).
+ *	  inrun.c (state that stands together), infragment.c (objects in fragments).
  */
 #ifndef ENT_LINK_INBOUND_PRIVATE_H
 #define ENT_LINK_INBOUND_PRIVATE_H
@@ -143,6 +143,7 @@ struct EntInbound
 	int32		newest;			/* owner there was when the session began */
 	HTAB	   *rumours;		/* EntGrave by id: ends that we do not believe from
 								 * this peer, as things are */
+	struct EntInFragment *fragment;		/* of an object, as far as it has come; or NULL */
 	List	   *lived_on;		/* owners of ours that it has buried in this session */
 };
 
@@ -220,6 +221,10 @@ extern void ent_inbound_write_confirms(EntInbound *ib, EntWriter *w);
 extern bool ent_inbound_is_state(unsigned type);
 /* Such sections that follow each other. */
 extern void ent_inbound_take_run(EntInbound *ib, EntInSection *sections, int n);
+
+/* infragment.c */
+/* The last one of an object has it stored. */
+extern void ent_inbound_take_fragment(EntInbound *ib, EntReader *body);
 
 /* inrequest.c */
 extern void ent_inbound_take_request(EntInbound *ib, EntReader *body);

@@ -77,6 +77,8 @@ ent_outbound_create(int32 peer, Oid role, EntPeerSlot *slot)
 	ob->slot = slot;
 	ob->queue = ent_queue_create(alloc);
 	ob->together = ent_queue_create(alloc);
+	ob->large = ent_queue_create(alloc);
+	ob->behind = ent_queue_create(alloc);
 	ctl.entrysize = sizeof(EntOutOwner);
 	ob->owners = hash_create("entanglement owners sent", 64, &ctl,
 							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
@@ -126,14 +128,20 @@ ent_outbound_push(EntOutbound *ob, EntOutTable *t, EntQueueEntry *e)
 size_t
 ent_outbound_queued(const EntOutbound *ob)
 {
-	return ent_queue_length(ob->queue) + ent_queue_length(ob->together);
+	return ent_queue_length(ob->queue) + ent_queue_length(ob->together) +
+		ent_queue_length(ob->large) + ent_queue_length(ob->behind) +
+		(ob->transit != NULL ? 1 : 0);
 }
 
 uint64
 ent_outbound_min_position(const EntOutbound *ob)
 {
-	return Min(ent_queue_min_position(ob->queue),
-			   ent_queue_min_position(ob->together));
+	uint64		position = Min(ent_queue_min_position(ob->queue),
+							   ent_queue_min_position(ob->together));
+
+	position = Min(position, ent_queue_min_position(ob->large));
+	position = Min(position, ent_queue_min_position(ob->behind));
+	return ob->transit != NULL ? Min(position, ob->transit->flight->min_position) : position;
 }
 
 static void
@@ -284,7 +292,11 @@ ent_outbound_show(EntOutbound *ob)
 	int64		oldest = Min(ent_queue_oldest(ob->queue),
 							 ent_queue_oldest(ob->together));
 
+	oldest = Min(oldest, ent_queue_oldest(ob->large));
+	oldest = Min(oldest, ent_queue_oldest(ob->behind));
 	oldest = Min(oldest, ent_outbound_flight_oldest(ob));
+	if (ob->transit != NULL)
+		oldest = Min(oldest, ob->transit->flight->oldest);
 	pg_atomic_write_u64(&slot->queued, ent_outbound_queued(ob));
 	pg_atomic_write_u64(&slot->oldest, oldest == PG_INT64_MAX ? 0 : oldest);
 	if (caught_up(ob))
@@ -484,6 +496,7 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	ent_outbound_ask_cut(ob);
 	ent_outbound_write_presents(ob, &w, max_bytes);
 	ent_outbound_write_objects(ob, &w, max_bytes);
+	ent_outbound_write_fragments(ob, &w, max_bytes);
 	ent_outbound_write_together(ob, &w);
 	ent_refusal_write(ob->peer, ob->slot);	/* hooks that failed */
 	ent_outbound_write_claims(ob, &w);

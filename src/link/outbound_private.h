@@ -2,7 +2,7 @@
  * link/outbound_private.h
  *	  What the files of the sending end share: outbound.c (life, ring, batch),
  *	  outscan.c (adverts, catching up), outdata.c (objects),
- *	  outflight.c (what is in flight), outclaim.c (claims), outtogether.c (what goes as of one cut),
+ *	  outfragment.c (objects in fragments), outflight.c (what is in flight), outclaim.c (claims), outtogether.c (what goes as of one cut),
  *	  outpresent.c (which keys live), outresend.c (tables to be sent anew),
  *	  outshow.c (what the peer may see), outconfirm.c (objects handed over),
  *	  outrequest.c (requests),
@@ -147,6 +147,19 @@ typedef struct EntOutPresent
 	int			next;			/* to be looked at */
 } EntOutPresent;
 
+/* An object that goes in fragments, encoded when the first of them went. */
+typedef struct EntOutTransit
+{
+	EntQueueEntry entry;		/* as it was taken from the queue; key palloc'd */
+	EntOutFlight *flight;		/* what the answer to the last fragment settles */
+	uint8	   *data;			/* one byte, then the section: */
+	size_t		len;
+	size_t		sent;
+	uint64		generation;		/* of the table, and */
+	uint64		show_version;	/* ... of what the peer may see, when encoded */
+	int32		epoch;			/* of the owner, likewise */
+} EntOutTransit;
+
 struct EntOutbound
 {
 	MemoryContext context;
@@ -156,6 +169,11 @@ struct EntOutbound
 	EntQueue   *queue;
 	EntQueue   *together;		/* of tables with integrity: what is in it goes
 								 * as of one cut */
+	EntQueue   *large;			/* too large to go at once: in fragments, one after the
+								 * other */
+	EntQueue   *behind;			/* the object in transit, and what has its key: wait
+								 * for it */
+	EntOutTransit *transit;		/* or NULL */
 	uint64		round;			/* of asking for cuts: what was queued in an
 								 * earlier one is in the cut */
 	uint64		cut_ticket;		/* of the cut asked for, 0: none */
@@ -214,6 +232,7 @@ typedef struct EntOutSource
 	size_t		max_bytes;		/* of the whole batch; exceeded by one row at most,
 								 * or by as much again */
 	size_t		max_objects;
+	size_t		large;			/* bytes of an object that goes in fragments */
 	/* used within */
 	MemoryContext context;
 	List	   *later;
@@ -262,6 +281,9 @@ extern uint64 ent_outbound_flight_position(EntOutbound *ob);
 extern int64 ent_outbound_flight_oldest(EntOutbound *ob);
 /* Adds to a list of the batch being built; what is noted is palloc'd here. */
 extern void *ent_outbound_note(EntOutbound *ob, List **list, size_t size);
+/* What one flight is to settle the other one settles; the first is freed. */
+extern void ent_outbound_join_flight(EntOutbound *ob, EntOutFlight *to,
+									 EntOutFlight *from);
 /* A claim in the batch being built. */
 extern void ent_outbound_note_claim(EntOutbound *ob, EntOutOwner *o, int64 serial);
 /* Claims of this owner count no more: those of the oldest batch, or all. */
@@ -335,6 +357,12 @@ extern void ent_outbound_write_source(EntOutbound *ob, EntWriter *w,
  */
 extern ErrorData *ent_outbound_try(void (*run) (void *), void *arg,
 								   EntWriter *w);
+
+/* outfragment.c */
+/* Is it the object in transit, or has it its key? */
+extern bool ent_outbound_is_in_transit(const EntOutbound *ob, const EntQueueEntry *e);
+/* Fills the batch up with fragments of what is too large to go at once. */
+extern void ent_outbound_write_fragments(EntOutbound *ob, EntWriter *w, size_t max_bytes);
 
 /* outclaim.c */
 extern void ent_outbound_write_claims(EntOutbound *ob, EntWriter *w);

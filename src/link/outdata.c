@@ -26,12 +26,14 @@
 #include "store/value.h"
 
 #define MAX_TAKE	128			/* objects extracted at a time */
+#define LEAST_LARGE	2048		/* bytes of an object that may be too large */
 
 typedef enum Fate
 {
 	FATE_DONE,					/* nothing to tell */
 	FATE_SENT,
-	FATE_LATER					/* did not fit into this batch */
+	FATE_LATER,					/* did not fit into this batch */
+	FATE_LARGE					/* goes in fragments */
 } Fate;
 
 typedef struct Taken
@@ -91,6 +93,12 @@ take(EntOutbound *ob, EntQueue *queue, Taken *taken, int max)
 
 		if (o == NULL || !o->wanted || t == NULL || !t->known)
 			continue;
+		if (ent_outbound_is_in_transit(ob, e))
+		{
+			ent_queue_push(ob->behind, e);
+			continue;
+		}
+		(void) ent_queue_take(ob->large, e);
 		if (other_owner_taken(taken, n, e))
 		{
 			ent_queue_push(queue, e);
@@ -111,8 +119,8 @@ row_size(EntRelation *rel, EntExtract *x)
 {
 	size_t		size = x->keylen + 32;
 
-	if (x->set == NULL)
-		return size;
+	if (x->kind != ENT_EXTRACT_DELTA && x->kind != ENT_EXTRACT_FULL)
+		return size;			/* values have not been read */
 	for (int i = 0; i < rel->ncolumns; i++)
 		if (x->set[i] && !x->nulls[i])
 			size += rel->columns[i].typlen == -1 ?
@@ -381,6 +389,11 @@ encode_section(void *section)
 
 		if (!worth_telling(s, t))
 			continue;
+		if (row_size(s->rel, x) > s->source->large)
+		{
+			t->fate = FATE_LARGE;
+			continue;
+		}
 		if (w->len > s->source->max_bytes &&
 			w->len + row_size(s->rel, x) > 2 * s->source->max_bytes)
 		{
@@ -524,6 +537,8 @@ settle_section(Section *s, size_t bytes)
 	{
 		if (s->taken[i].fate == FATE_LATER)
 			put_off(s, &s->taken[i].entry);
+		else if (s->taken[i].fate == FATE_LARGE)
+			ent_queue_push(s->ob->large, &s->taken[i].entry);
 		else if (s->taken[i].again)
 			put_off_rest(s, &s->taken[i]);
 		if (s->taken[i].fate == FATE_SENT ||
@@ -664,8 +679,12 @@ void
 ent_outbound_write_objects(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 {
 	EntOutSource source = {
-		.queue = ob->queue, .max_bytes = max_bytes, .max_objects = SIZE_MAX
+		.queue = ob->queue, .max_bytes = max_bytes, .max_objects = SIZE_MAX,
+		.large = Max(max_bytes, LEAST_LARGE)
 	};
 
+	/* half of it is for what goes in fragments */
+	if (ob->transit != NULL || ent_queue_length(ob->large) > 0)
+		source.max_bytes = max_bytes > w->len ? w->len + (max_bytes - w->len) / 2 : 0;
 	ent_outbound_write_source(ob, w, &source);
 }

@@ -26,6 +26,25 @@ void
 ent_outbound_begin_flight(EntOutbound *ob)
 {
 	ob->flight = MemoryContextAllocZero(ob->context, sizeof(EntOutFlight));
+	ob->flight->min_position = UINT64_MAX;
+	ob->flight->oldest = PG_INT64_MAX;
+}
+
+void
+ent_outbound_join_flight(EntOutbound *ob, EntOutFlight *to, EntOutFlight *from)
+{
+	MemoryContext old = MemoryContextSwitchTo(ob->context);
+
+	to->min_position = Min(to->min_position, from->min_position);
+	to->oldest = Min(to->oldest, from->oldest);
+	to->late = list_concat(to->late, from->late);
+	to->handed = list_concat(to->handed, from->handed);
+	to->forgotten = list_concat(to->forgotten, from->forgotten);
+	list_free(from->late);
+	list_free(from->handed);
+	list_free(from->forgotten);
+	pfree(from);
+	MemoryContextSwitchTo(old);
 }
 
 uint64

@@ -437,6 +437,33 @@ ent_wire_read_claim(EntReader *r, EntWireClaim *c)
 	c->serial = ent_wire_read_serial(r);
 }
 
+/* ---- FRAGMENT ---- */
+
+void
+ent_wire_write_fragment(EntWriter *w, const EntWireFragment *p, const void *bytes, size_t len)
+{
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_FRAGMENT);
+
+	ent_wire_write_varint(w, p->owner);
+	ent_wire_write_varint(w, p->total);
+	ent_wire_write_varint(w, p->offset);
+	ent_wire_write_raw(w, bytes, len);
+	ent_wire_close_section(w, mark);
+}
+
+void
+ent_wire_read_fragment(EntReader *r, EntWireFragment *p)
+{
+	p->owner = read_owner_number(r);
+	p->total = ent_wire_read_bounded(r, ENT_WIRE_MAX_BATCH);
+	p->offset = ent_wire_read_bounded(r, ENT_WIRE_MAX_BATCH);
+	if (p->offset >= p->total || (uint64_t) (r->end - r->p) > p->total - p->offset)
+	{
+		ent_wire_fail(r, ENT_WIRE_MALFORMED);
+		p->total = p->offset = 0;
+	}
+}
+
 /* ---- ARREARS, ARREARS_DONE ---- */
 
 void
