@@ -12,6 +12,7 @@
 #include "executor/spi.h"
 #include "pgstat.h"
 #include "storage/latch.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -74,6 +75,8 @@ take_batch(EntLive *l, const char *batch, size_t len)
 	ent_live_begin();
 	/* the answer says what is durable, so it must be when the peer reads it */
 	ForceSyncCommit();
+	pg_atomic_fetch_add_u64(&l->slot->bytes_received, len);
+	ent_unpack(l->unpacker, &batch, &len);
 	answer = ent_inbound_apply(l->in, batch, len);
 	ent_live_commit();
 	ent_connection_send(l->pull, answer);
@@ -104,6 +107,8 @@ push(EntLive *l, size_t max_bytes, bool heartbeat)
 	ent_live_commit();
 	if (batch == NULL)
 		return;
+	batch = ent_pack(l->packer, batch);
+	pg_atomic_fetch_add_u64(&l->slot->bytes_sent, VARSIZE(batch) - VARHDRSZ);
 	l->pushed_at = ent_connection_clock();
 	ent_pace_sent(&l->pace, VARSIZE(batch) - VARHDRSZ,
 				  ent_outbound_backlog(l->out), l->pushed_at);
@@ -129,12 +134,13 @@ consider_push(EntLive *l)
 {
 	int64		now = ent_connection_clock();
 	bool		work = ent_outbound_poll(l->out);
+	size_t		most = (size_t) ent_max_batch * 1024;
 	bool		heartbeat;
 	int64		pause;
 
 	l->more = false;
 	ask_for_pull(l);
-	pause = ent_pace_wait(&l->pace, now, ent_outbound_backlog(l->out));
+	pause = ent_pace_wait(&l->pace, now, ent_pack_shrink(l->packer, ent_outbound_backlog(l->out)));
 	heartbeat = ent_pace_has_slot(&l->pace) &&
 		(l->slot->nudge || l->slot->called || l->pushed_at == 0 ||
 		 now - l->pushed_at >= (int64) ent_heartbeat * 1000);
@@ -142,7 +148,7 @@ consider_push(EntLive *l)
 		return;
 	l->slot->called = false;
 	push(l, pause > 0 ? 1 :
-		 ent_pace_batch_size(&l->pace, (size_t) ent_max_batch * 1024),
+		 Min(ent_pack_expand(l->packer, ent_pace_batch_size(&l->pace, most)), most),
 		 heartbeat);
 }
 
@@ -159,6 +165,10 @@ ent_live_start(EntLive *l, const EntPeer *peer, EntPeerSlot *slot,
 	l->pull = pull;
 	l->since = ent_connection_clock();
 	ent_pace_init(&l->pace, peer->bandwidth, l->since);
+	l->context = AllocSetContextCreate(TopMemoryContext, "entanglement link",
+									   ALLOCSET_SMALL_SIZES);
+	l->packer = ent_pack_create(l->context);
+	l->unpacker = ent_unpack_create(l->context);
 	l->sender = ent_shmem_take(&slot->sender);
 	l->receiver = ent_shmem_take(&slot->receiver);
 	l->out = ent_outbound_create(peer->no, peer->role, slot);
@@ -220,7 +230,7 @@ ent_live_wait(EntLive *l)
 {
 	int64		now = ent_connection_clock();
 	int64		until = Min(now + LOOK_US, dead_at(l));
-	int64		pause = ent_pace_wait(&l->pace, now, ent_outbound_backlog(l->out));
+	int64		pause = ent_pace_wait(&l->pace, now, ent_pack_shrink(l->packer, ent_outbound_backlog(l->out)));
 
 	if (l->more)
 		return 0;
@@ -245,6 +255,8 @@ ent_live_end(EntLive *l)
 		ent_outbound_destroy(l->out);
 	if (l->in != NULL)
 		ent_inbound_destroy(l->in);
+	if (l->context != NULL)
+		MemoryContextDelete(l->context);
 	if (ours)
 		ent_shmem_acked(l->slot, 0);
 	ent_shmem_routes_changed();

@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "base/pack.h"
 #include "base/shmem.h"
 #include "link/inbound.h"
 #include "link/outbound.h"
@@ -26,6 +27,9 @@ typedef struct EntLive
 	EntOutbound *out;
 	EntInbound *in;
 	EntPace		pace;
+	MemoryContext context;		/* holds what follows */
+	EntPacker  *packer;
+	EntUnpacker *unpacker;
 	uint32		sender;			/* generations of the slot's ends */
 	uint32		receiver;
 	int64		pushed_at;		/* us, when the last push began */

@@ -111,6 +111,7 @@ ent_sql_push(PG_FUNCTION_ARGS)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	MemoryContextSwitchTo(caller);
+	pg_atomic_fetch_add_u64(&s->slot->bytes_received, VARSIZE_ANY_EXHDR(batch));
 	answer = apply(s, VARDATA_ANY(batch), VARSIZE_ANY_EXHDR(batch));
 	SPI_finish();
 	ent_shmem_expect_call(s->end, true);
@@ -122,11 +123,15 @@ static void
 take_batch(EntSession *s, EntStream *io)
 {
 	bytea	   *answer;
+	const char *batch = io->message.data;
+	size_t		len = io->message.len;
 
 	commit(s);					/* now() is when it has come */
 	(void) ent_session_use(ENT_PUSH);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	answer = apply(s, io->message.data, io->message.len);
+	pg_atomic_fetch_add_u64(&s->slot->bytes_received, len);
+	ent_unpack(s->unpacker, &batch, &len);
+	answer = apply(s, batch, len);
 	PopActiveSnapshot();
 	commit(s);
 	ent_stream_write(VARDATA_ANY(answer), VARSIZE_ANY_EXHDR(answer));
@@ -165,24 +170,33 @@ take_answer(EntSession *s, const char *answer, size_t len)
 	pg_atomic_write_u64(&s->slot->round_trip, Max(ent_pace_rtt(&s->pace), 0));
 }
 
-/* A batch in the given context, durable knowledge of ours; or NULL. */
+/*
+ * A batch in the given context, durable knowledge of ours, as it is to be sent; or
+ * NULL.
+ */
 static bytea *
-build(EntSession *s, bool heartbeat, bool may_send, MemoryContext context)
+build(EntSession *s, bool heartbeat, bool may_send, MemoryContext context, bool pack)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
+	size_t		most = (size_t) ent_max_batch * 1024;
 	size_t		size = 1;
 	bytea	   *batch;
 
 	if (may_send)
-		size = ent_pace_batch_size(&s->pace, (size_t) ent_max_batch * 1024);
+		size = Min(ent_pack_expand(s->packer, ent_pace_batch_size(&s->pace, most)), most);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	batch = ent_outbound_build(s->out, size, heartbeat);
 	PopActiveSnapshot();
+	if (batch != NULL && pack)
+		batch = ent_pack(s->packer, batch);
 	MemoryContextSwitchTo(old);
 	commit(s);
 	if (batch != NULL)
-		ent_pace_sent(&s->pace, VARSIZE(batch) - VARHDRSZ,
-					  ent_outbound_backlog(s->out), ent_session_clock());
+	{
+		size = VARSIZE(batch) - VARHDRSZ;
+		pg_atomic_fetch_add_u64(&s->slot->bytes_sent, size);
+		ent_pace_sent(&s->pace, size, ent_outbound_backlog(s->out), ent_session_clock());
+	}
 	return batch;
 }
 
@@ -207,11 +221,12 @@ notice_changes(EntSession *s)
  * there will be none, unless the latch is set. due: when a heartbeat is.
  */
 static bytea *
-next_batch(EntSession *s, int64 due, MemoryContext context, int64 *wait)
+next_batch(EntSession *s, int64 due, MemoryContext context, bool pack, int64 *wait)
 {
 	int64		now = ent_session_clock();
 	bool		work = ent_outbound_poll(s->out);
-	int64		pause = ent_pace_wait(&s->pace, now, ent_outbound_backlog(s->out));
+	int64		pause = ent_pace_wait(&s->pace, now,
+										  ent_pack_shrink(s->packer, ent_outbound_backlog(s->out)));
 	bool		heartbeat = ent_pace_has_slot(&s->pace) &&
 	(s->slot->nudge || s->slot->called || now >= due);
 	bytea	   *batch = NULL;
@@ -220,7 +235,7 @@ next_batch(EntSession *s, int64 due, MemoryContext context, int64 *wait)
 	if (heartbeat || (work && pause == 0))
 	{
 		s->slot->called = false;
-		batch = build(s, heartbeat, pause == 0, context);
+		batch = build(s, heartbeat, pause == 0, context, pack);
 		*wait = Min(Max(due - now, 0), LOOK_US);
 	}
 	return batch;
@@ -280,7 +295,7 @@ ent_sql_pull(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		ent_session_check(s);
 		notice_changes(s);
-		batch = next_batch(s, due, caller, &wait);
+		batch = next_batch(s, due, caller, false, &wait);
 		if (batch == NULL)
 			wait_for_work(in_ms(wait));
 	}
@@ -324,7 +339,7 @@ send_batches(EntSession *s, EntStream *io, MemoryContext message)
 		if (begun && !io->ended)
 		{
 			notice_changes(s);
-			batch = next_batch(s, due, message, &wait);
+			batch = next_batch(s, due, message, true, &wait);
 		}
 		if (batch != NULL)
 		{

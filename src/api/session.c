@@ -177,10 +177,14 @@ ent_session_open(EntDirection direction, int32 no)
 	{
 		s->in = ent_inbound_create(peer->no, peer->role, s->slot);
 		ent_inbound_begin(s->in);
+		s->unpacker = ent_unpack_create(s->context);
 		ent_role_log_excess(peer->role, peer->name);
 	}
 	else
+	{
 		s->out = ent_outbound_create(peer->no, peer->role, s->slot);
+		s->packer = ent_pack_create(s->context);
+	}
 	MemoryContextSwitchTo(old);
 	ent_pace_init(&s->pace, peer->bandwidth, ent_session_clock());
 

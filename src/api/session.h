@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "base/pack.h"
 #include "base/shmem.h"
 #include "link/inbound.h"
 #include "link/outbound.h"
@@ -38,6 +39,8 @@ typedef struct EntSession
 	EntInbound *in;				/* ENT_PUSH */
 	EntOutbound *out;			/* ENT_PULL */
 	EntPace		pace;			/* ENT_PULL */
+	EntPacker  *packer;			/* ENT_PULL, in context */
+	EntUnpacker *unpacker;		/* ENT_PUSH, in context */
 } EntSession;
 
 /* "push" or "pull", else ERRCODE_INVALID_PARAMETER_VALUE. */

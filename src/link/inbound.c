@@ -599,7 +599,6 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	ent_refusal_write(ib->peer, ib->slot);
 	ib->number = header.number;
 	pg_atomic_fetch_add_u64(&ib->slot->batches_received, 1);
-	pg_atomic_fetch_add_u64(&ib->slot->bytes_received, len);
 	return build_answer(ib, header.number, routes, version);
 }
 

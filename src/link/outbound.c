@@ -155,6 +155,8 @@ take_object(EntOutbound *ob, const EntEvent *ev)
 		.stale_at = GetCurrentTimestamp(), .keylen = ev->keylen, .key = ev->key
 	};
 
+	if (o == NULL && bms_is_member(ev->owner, ob->withheld))
+		return;
 	if (o == NULL || t == NULL)
 	{
 		ob->adverts_due = true;
@@ -198,6 +200,8 @@ take_owner(EntOutbound *ob, const EntEvent *ev)
 {
 	EntOutOwner *o = hash_search(ob->owners, &ev->owner, HASH_FIND, NULL);
 
+	if (o == NULL && ev->serial != 0 && bms_is_member(ev->owner, ob->withheld))
+		return;
 	if (o == NULL || ev->serial == 0)
 	{
 		ob->adverts_due = true;
@@ -525,7 +529,6 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	ent_outbound_begin_flight(ob);
 	ent_outbound_show(ob);
 	pg_atomic_fetch_add_u64(&ob->slot->batches_sent, 1);
-	pg_atomic_fetch_add_u64(&ob->slot->bytes_sent, w.len - VARHDRSZ);
 	SET_VARSIZE(w.data, w.len);
 	return (bytea *) w.data;
 }

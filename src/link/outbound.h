@@ -40,7 +40,8 @@ extern size_t ent_outbound_backlog(const EntOutbound *ob);
  * Builds the next batch, of about max_bytes at most (one larger row goes
  * alone). In a transaction. NULL: nothing to say after all, unless
  * heartbeat is set, which makes an empty batch instead. Result in the
- * current context; it counts as in flight from now on.
+ * current context; it counts as in flight from now on. Bytes sent are for the caller
+ * to count.
  */
 extern bytea *ent_outbound_build(EntOutbound *ob, size_t max_bytes,
 								 bool heartbeat);

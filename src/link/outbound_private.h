@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "lib/ilist.h"
+#include "nodes/bitmapset.h"
 #include "utils/hsearch.h"
 #include "utils/snapshot.h"
 #include "utils/timestamp.h"
@@ -181,6 +182,8 @@ struct EntOutbound
 	TimestampTz cut_at;			/* likewise */
 	HTAB	   *owners;			/* EntOutOwner */
 	HTAB	   *tables;			/* EntOutTable */
+	Bitmapset  *withheld;		/* owners that the last adverts left out, since they
+								 * come from the peer, or nobody gets to them */
 	dlist_head	claiming;		/* owners with a claim to make */
 	dlist_head	arrears;		/* EntOutArrears */
 	dlist_head	presents;		/* EntOutPresent */
