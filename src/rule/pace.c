@@ -29,6 +29,8 @@
 #define GROWTH			1.25	/* of the rate, less is none */
 #define LATE			1.5		/* times later than estimated */
 #define LATE_IN_A_ROW	4
+#define CROWDED			1.75	/* times longer than alone */
+#define CROWDED_IN_A_ROW	4
 #define FULL_ROUNDS		3		/* without growth: the path is full */
 
 void
@@ -87,6 +89,27 @@ elapsed_since(int64_t then, int64_t now)
 	return now > then ? (double) (now - then) : 1;
 }
 
+/* The rate is known now, and with it what the batch took that showed the round trip. */
+static void
+fill(EntPace *p)
+{
+	p->filled = true;
+	/* with a budget the path may be much faster than what was seen */
+	if (p->bandwidth == 0)
+		p->rtt -= least(p->rtt_bytes / p->rate * US_PER_S, p->rtt / 2);
+}
+
+/* Do batches take so much longer that they must be waiting for each other? */
+static void
+look_for_queue(EntPace *p, const EntPaceFlight *f, double elapsed)
+{
+	if (p->rate == 0 || f->alone ||
+		elapsed < CROWDED * (p->rtt + f->bytes / p->rate * US_PER_S + ENT_PACE_BATCH_US))
+		p->crowded = 0;
+	else if (++p->crowded == CROWDED_IN_A_ROW)
+		fill(p);
+}
+
 static void
 end_round(EntPace *p)
 {
@@ -98,8 +121,8 @@ end_round(EntPace *p)
 		p->full_rate = p->rate;
 		p->full_rounds = 0;
 	}
-	else
-		p->filled = ++p->full_rounds >= FULL_ROUNDS;
+	else if (++p->full_rounds >= FULL_ROUNDS)
+		fill(p);
 }
 
 /* A round in which nothing was learned is not one. */
@@ -150,12 +173,15 @@ learn_rtt(EntPace *p, const EntPaceFlight *f, int64_t now)
 	double		own = p->filled ? OWN_SHARE * f->bytes / p->rate * US_PER_S : 0;
 	double		rtt = elapsed - least(own, elapsed / 2);
 
+	if (!p->filled && p->measured)
+		look_for_queue(p, f, elapsed);
 	if (p->filled)
 		p->excess += (most(rtt - p->rtt, 0) - p->excess) / EXCESS_OVER;
 	if (p->measured ? rtt > p->rtt && !(f->alone && rtt_is_old(p, now) && p->late == 0) :
 		!f->alone)
 		return;
 	p->rtt = rtt;
+	p->rtt_bytes = p->filled ? 0 : f->bytes;
 	p->rtt_at = now;
 	p->measured = true;
 }
@@ -182,7 +208,7 @@ look_for_change(EntPace *p, const EntPaceFlight *f, int64_t now)
 	{
 		memset(p->rates, 0, sizeof(p->rates));
 		p->rate = p->full_rate = p->excess = 0;
-		p->late = p->full_rounds = 0;
+		p->late = p->full_rounds = p->crowded = 0;
 		p->filled = p->measured = p->round_full = false;
 	}
 }
@@ -256,7 +282,8 @@ has_room(const EntPace *p, int64_t now)
 	if (p->count == 0)
 		return true;
 	/* while the oldest is late nobody knows how slow the path has become */
-	if (p->count == ENT_PACE_FLIGHTS || !p->measured || rtt_is_old(p, now) ||
+	if (p->count == ENT_PACE_FLIGHTS || !p->measured ||
+		(rtt_is_old(p, now) && !p->flights[p->first].alone) ||
 		is_late(p, &p->flights[p->first], now))
 		return false;
 	us = most(p->rtt + EXCESS_SHARE * p->excess, ENT_PACE_BATCH_US);

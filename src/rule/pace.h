@@ -22,8 +22,8 @@
 #define ENT_PACE_MIN_BATCH	256		/* bytes; never asks for less */
 #define ENT_PACE_FLIGHTS	16		/* batches in flight, at most */
 #define ENT_PACE_ROUNDS		10		/* that the rate is the greatest of */
-#define ENT_PACE_MEMORY_US	10000000	/* for which a round trip is believed */
-#define ENT_PACE_BATCH_US	5000	/* a batch takes so long on the way, or a
+#define ENT_PACE_MEMORY_US	30000000	/* for which a round trip is believed */
+#define ENT_PACE_BATCH_US	20000	/* a batch takes so long on the way, or a
 									 * quarter of the round trip if that is more */
 #define ENT_PACE_GATHER_US	2000	/* less than a batch waits so long for more, or
 									 * for all to be acknowledged; or a sixteenth
@@ -70,6 +70,9 @@ typedef struct EntPace
 	int64_t		rtt_at;			/* us; when it was last as small */
 	bool		measured;		/* rtt is one */
 	double		excess;			/* us; mean of what it took longer */
+	double		rtt_bytes;		/* of the batch that rtt is with, until filled */
+	int			crowded;		/* batches in a row that took much longer, until
+								 * filled */
 
 	bool		filled;			/* the path is: the beginning is over */
 	int			late;			/* batches in a row, later than estimated */
