@@ -348,7 +348,7 @@ queue_rows(EntOutbound *ob, int32 owner, int64 since, unsigned flags,
 		bytea	   *key = DatumGetByteaPP(ent_query_datum(row, 2, &null));
 		EntQueueEntry e = {
 			.rel = rel, .owner = owner, .flags = flags, .position = position,
-			.since = since, .newest = ent_query_int8(row, 3, NULL),
+			.since = since, .newest = ent_query_int8(row, 3, NULL), .bulk = true,
 			.stale_at = DatumGetTimestampTz(ent_query_datum(row, 4, &null)),
 			.keylen = VARSIZE_ANY_EXHDR(key), .key = (uint8 *) VARDATA_ANY(key)
 		};
