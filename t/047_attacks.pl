@@ -436,6 +436,7 @@ my %calls = (
 	key_text => [ "$relation, '\\x0400000065'", '42501', '42501' ],
 	key_values => [ "$relation, '\\x0400000065'", '42501', '42501' ],
 	last_request => [ '', 'done: ', 'done: ' ],
+	copies => [ '', '42501', '42501' ],
 	link_states => [ '', '42501', '42501' ],
 	load_trigger => [ '', '42501', '42501' ],
 	may_see => [ q('alice'), '42501', '42501' ],

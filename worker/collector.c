@@ -38,6 +38,7 @@
 #include "store/query.h"
 #include "worker/collector.h"
 #include "worker/dialer.h"
+#include "store/journal.h"
 #include "worker/prune.h"
 
 #define REST_US			2000	/* after a fold, which costs about as much for one
@@ -265,6 +266,12 @@ work(Collector *c)
 		return;
 	}
 	fold_all(c);
+	if (ent_journal_is_full())
+	{
+		begin(false);
+		ent_journal_trim();
+		finish();
+	}
 	if (c->consumed >= VACUUM_EVERY)
 		vacuum_log(c);
 	if (routes != c->routes)

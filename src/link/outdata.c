@@ -40,6 +40,7 @@ typedef struct Taken
 	EntExtract *extract;		/* set once extracted */
 	Fate		fate;
 	bool		again;			/* the cut does not have the newest version */
+	bool		more;			/* sent or passed over: there are newer states */
 	bool		forgets;		/* sent: the peer does not hold it afterwards */
 } Taken;
 
@@ -114,7 +115,9 @@ row_size(EntRelation *rel, EntExtract *x)
 	if (x->set == NULL)
 		return size;
 	for (int i = 0; i < rel->ncolumns; i++)
-		if (x->set[i] && !x->nulls[i])
+		if (x->raw != NULL)
+			size += x->set[i] ? x->rawlen[i] : 0;
+		else if (x->set[i] && !x->nulls[i])
 			size += rel->columns[i].typlen == -1 ?
 				toast_raw_datum_size(x->values[i]) : 40;
 	return size;
@@ -155,6 +158,11 @@ write_values(EntWriter *w, EntRelation *rel, EntExtract *x)
 		if (x->nulls[i])
 		{
 			ent_wire_write_value(w, NULL, 0);
+			continue;
+		}
+		if (x->raw != NULL)
+		{
+			ent_wire_write_value(w, x->raw[i], x->rawlen[i]);
 			continue;
 		}
 		data = ent_value_encode(&rel->columns[i], x->values[i], &len);
@@ -324,6 +332,8 @@ extract_section(Section *s)
 	EntExtract *items = palloc0(s->n * sizeof(EntExtract));
 	EntExtractFor whom = ent_outbound_whom(s->ob, s->table);
 
+	bool		pending;
+
 	whom.nothing |= s->denied;
 	for (int i = 0; i < s->n; i++)
 	{
@@ -335,17 +345,25 @@ extract_section(Section *s)
 		items[i].since = e->since;
 		/* a key that it has not named itself may be one that it must not hear of */
 		items[i].asked = (e->flags & (whom.partial ? ENT_OUT_ASKED : ENT_ROW_LATE)) != 0;
+		/* what comes late, or was asked for, is the newest there is */
+		items[i].states = (e->flags & (ENT_ROW_REFRESH | ENT_ROW_LATE)) == 0;
 		s->taken[i].extract = &items[i];
 		s->taken[i].fate = FATE_DONE;
+		s->taken[i].more = false;
 	}
-	if (ent_extract(s->rel, &whom, s->source->snapshot, items, s->n))
+	pending = (s->rel->every_state ? ent_extract_states : ent_extract)
+		(s->rel, &whom, s->source->snapshot, items, s->n);
+	if (pending)
 	{
 		/* the commit that precedes sending makes all that is visible durable */
 		(void) GetTopTransactionId();
 		ForceSyncCommit();
 	}
 	for (int i = 0; i < s->n; i++)
+	{
 		s->taken[i].again = not_in_cut(s, &s->taken[i]);
+		s->taken[i].more = items[i].more;
+	}
 }
 
 /* Is there something to be told of it in this batch? */
@@ -476,6 +494,26 @@ put_off_rest(Section *s, Taken *t)
 }
 
 /*
+ * The next state goes as soon as there is room, by turns with what changes: a long
+ * row of them holds up nobody. Claims wait for the last one.
+ */
+static void
+put_back_rest(Section *s, Taken *t)
+{
+	MemoryContext old = MemoryContextSwitchTo(s->source->context);
+	EntQueueEntry *rest = palloc(sizeof(EntQueueEntry));
+	uint8	   *key = palloc(t->entry.keylen);
+
+	memcpy(key, t->entry.key, t->entry.keylen);
+	*rest = t->entry;
+	rest->key = key;
+	rest->since = t->extract->serial;
+	rest->bulk = true;
+	s->source->rest = lappend(s->source->rest, rest);
+	MemoryContextSwitchTo(old);
+}
+
+/*
  * What the peer is told of for the first time is held by it from before the
  * batch leaves; what it is to forget, until it has answered, though from now on
  * it may be gone.
@@ -524,11 +562,17 @@ settle_section(Section *s, size_t bytes)
 	{
 		if (s->taken[i].fate == FATE_LATER)
 			put_off(s, &s->taken[i].entry);
+		else if (s->taken[i].more)
+			put_back_rest(s, &s->taken[i]);
 		else if (s->taken[i].again)
 			put_off_rest(s, &s->taken[i]);
 		if (s->taken[i].fate == FATE_SENT ||
 			(s->taken[i].fate == FATE_DONE && !s->taken[i].again))
+		{
 			note_flight(s->ob, &s->taken[i]);
+			if ((s->taken[i].entry.flags & ENT_OUT_COPY) && !s->taken[i].more)
+				ent_outbound_copied(s->ob, s->table);
+		}
 		if (s->taken[i].fate == FATE_SENT)
 			sent++;
 	}
@@ -639,7 +683,7 @@ ent_outbound_write_source(EntOutbound *ob, EntWriter *w, EntOutSource *source)
 	ListCell   *lc;
 
 	source->context = CurrentMemoryContext;
-	source->later = NIL;
+	source->later = source->rest = NIL;
 	while (w->len < source->max_bytes && left > 0 &&
 		   ent_queue_length(source->queue) > 0 && !ob->adverts_due)
 	{
@@ -653,6 +697,10 @@ ent_outbound_write_source(EntOutbound *ob, EntWriter *w, EntOutSource *source)
 		left -= n;
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(chunk);
+		foreach(lc, source->rest)
+			ent_queue_push(source->queue, lfirst(lc));
+		list_free_deep(source->rest);
+		source->rest = NIL;
 	}
 	foreach(lc, source->later)
 		ent_queue_push(source->queue, lfirst(lc));
