@@ -456,6 +456,7 @@ my %calls = (
 	rights_changed => [ '', '42501', '42501' ],
 	row_json => [ q('closed', '{id}', '{101}'), ('done: {"id": 101}') x 2 ],
 	set_node_name => [ q('x'), '42501', '42501' ],
+	set_every_state => [ q('closed', true), '42501', '42501' ],
 	start_worker => [ '', '42501', '42501' ],
 	subscribe => [ q('alice', 'closed'), '42501', '42501' ],
 	synchronize => [ q('closed'), '42501', '42501' ],

@@ -188,4 +188,123 @@ subtest 'a peer that was away gets all it missed' => sub {
 	}
 };
 
+subtest 'a tunnel that is cut again and again' => sub {
+	$looked = $bob->sql('SELECT max(n) FROM audit_event');
+	$alice->sql('UPDATE event SET n = 0 WHERE id = 101');
+	foreach my $round (1 .. 10)
+	{
+		$alice->sql(join ';',
+			map { "UPDATE event SET n = n + 1, body = repeat(md5(n::text), 20) WHERE id = 101" } 1 .. 20);
+		$hub->sql(
+			q(SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'bob' OR usename = 'alice'));
+	}
+	drain_all();
+	is( $bob->sql("SELECT string_agg(body->>'n', ' ' ORDER BY n) FROM audit_event WHERE n > $looked"),
+		join(' ', 0 .. 200), 'nothing is missing, nothing comes twice');
+};
+
+subtest 'owners, requests, columns' => sub {
+	$bob->sql('UPDATE event SET n = 7, body = NULL WHERE id = 102');
+	drain_all();
+	$bob->wait_until('SELECT n FROM event WHERE id = 102', 7, 'a request is a state');
+	shown();
+	$alice->sql('SELECT entanglement.transfer(e, $$bob$$) FROM event e WHERE id = 102');
+	$bob->wait_until('SELECT entanglement.owner_of(e) FROM event e WHERE id = 102', 'bob', 'handed over');
+	$alice->audit('event');
+	# all of it in one fold, with what makes him the owner, or later
+	$bob->sql(join ';', map { "UPDATE event SET n = $_ WHERE id = 102" } 1 .. 20);
+	$bob->drain('hub');
+	$hub->drain('alice');
+	# the first one confirms what he was given
+	like( $alice->sql("SELECT string_agg(body->>'n', ' ' ORDER BY n) FROM audit_event WHERE (body->>'id')::int = 102"),
+		qr/^(7 )?@{[ join ' ', 1 .. 20 ]}$/, 'the heir sends every state back');
+	$alice->sql('DROP TRIGGER audit ON event');
+	$looked = $bob->sql('SELECT max(n) FROM audit_event');
+	$hub->sql("SELECT entanglement.pause_peer('bob')");
+	$hub->wait_state('bob', 'paused');
+	$alice->sql('UPDATE event SET n = 1 WHERE id = 103');
+	$alice->sql('UPDATE event SET n = 2 WHERE id = 103');
+	foreach my $node ($alice, $hub, $bob)
+	{
+		$node->sql('ALTER TABLE event ADD more text');
+	}
+	$alice->sql("UPDATE event SET n = 3, more = 'more' WHERE id = 103");
+	$alice->sql("UPDATE event SET n = 4 WHERE id = 103");
+	$alice->drain('hub');
+	$hub->sql("SELECT entanglement.resume_peer('bob')");
+	$hub->wait_connected('bob');
+	drain_all();
+	is(shown(), '2 3 4', 'a state that lacks a column is given up');
+	is($bob->sql('SELECT more FROM event WHERE id = 103'), 'more', 'and the column');
+};
+
+subtest 'whether it is so can be changed' => sub {
+	$alice->fails('SELECT entanglement.synchronize($$pg_temp.none$$, every_state => true)', '42P01|3F000', '', 'no table');
+	$alice->sql('SELECT entanglement.set_every_state($$state$$, true)');
+	$hub->sql('SELECT entanglement.set_every_state($$state$$, true)');
+	$bob->audit('state');
+	$alice->sql(join ';', map { "UPDATE state SET n = $_ WHERE id = 1" } 1 .. 50);
+	drain_all();
+	is( $bob->sql("SELECT string_agg(body->>'n', ' ' ORDER BY n) FROM audit_state"),
+		join(' ', 1 .. 50), 'now it sends every state');
+	$alice->sql('SELECT entanglement.set_every_state($$state$$, false)');
+	$alice->sql('UPDATE state SET n = 51 WHERE id = 1');
+	converge([ $alice, $hub, $bob ], ['state'], 'and not any more');
+	$alice->sql('CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES event)');
+	$alice->fails('SELECT entanglement.synchronize($$child$$, integrity => true)', '0A000', 'every_state and integrity', 'not with integrity');
+};
+
+subtest 'who is shown a part gets the newest state, and no more than he may see' => sub {
+	my $secret = 'UPDATE event SET body = $$secret$$ WHERE id = 104';
+
+	$hub->sql('ALTER TABLE event ENABLE ROW LEVEL SECURITY');
+	$hub->sql("CREATE POLICY part ON event TO bob USING (body IS DISTINCT FROM 'secret')");
+	$hub->sql('CREATE POLICY all_of_it ON event TO alice USING (true)');
+	drain_all();
+	$looked = $bob->sql('SELECT max(n) FROM audit_event');
+	$hub->sql("SELECT entanglement.pause_peer('bob')");
+	$hub->wait_state('bob', 'paused');
+	$alice->sql("$secret; UPDATE event SET n = 1000, body = 'seen' WHERE id = 104");
+	$alice->drain('hub');
+	$hub->sql("SELECT entanglement.resume_peer('bob')");
+	$hub->wait_connected('bob');
+	drain_all();
+	is(shown(), '1000/seen', 'the state that may be seen');
+	$alice->sql($secret);
+	drain_all();
+	is(shown(), 'x/seen', 'the one that may not takes the row away');
+	is($bob->sql("SELECT count(*) FROM audit_event WHERE body->>'body' = 'secret'"), '0', 'is not told');
+	$hub->sql('ALTER TABLE event DISABLE ROW LEVEL SECURITY');
+	$alice->sql("UPDATE event SET n = 1, body = NULL WHERE id = 104");
+	converge([ $alice, $hub, $bob ], ['event'], 'all is shown again');
+};
+
+subtest 'beyond entanglement.journal_limit the oldest are given up' => sub {
+	my $mark = $hub->log_mark;
+
+	$hub->sql('ALTER SYSTEM SET entanglement.journal_limit = 64');
+	$hub->sql('SELECT pg_reload_conf()');
+	$looked = $bob->sql('SELECT max(n) FROM audit_event');
+	$hub->sql("SELECT entanglement.pause_peer('bob')");
+	$hub->wait_state('bob', 'paused');
+	$alice->sql(join ';',
+		map { "UPDATE event SET n = $_, body = repeat('x', 1000) || $_ WHERE id = 101" } 1 .. 200);
+	$alice->drain('hub');
+	$hub->wait_until('SELECT relation, peer, states > 0 FROM entanglement.lost_states',
+		'event|bob|t', 'which the view tells');
+	like($hub->log_since($mark), qr/WARNING:  the journal has reached entanglement.journal_limit/, 'and the log');
+	$hub->sql("SELECT entanglement.resume_peer('bob')");
+	$hub->wait_connected('bob');
+	drain_all();
+	my @came = split ' ',
+	  $bob->sql("SELECT string_agg(body->>'n', ' ' ORDER BY n) FROM audit_event WHERE n > $looked");
+	my $lost = 0;
+
+	$lost += $_->sql('SELECT coalesce(sum(states), 0) FROM entanglement.lost_states') foreach $alice, $hub;
+	is("@came", join(' ', sort { $a <=> $b } @came), 'the newest ones arrive in order');
+	is($came[-1], 200, 'the last one among them');
+	cmp_ok(200 - @came, '<=', $lost, 'no more are missing than the view tells');
+	converge([ $alice, $hub, $bob ], ['event'], 'and all have the last');
+};
+
 done_testing();

@@ -374,17 +374,6 @@ synchronize_along(Oid relid, const Options *options)
 	}
 }
 
-static void
-refuse_both(const char *name)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("table \"%s\" cannot have both every_state and integrity",
-					name ? name : "?"),
-			 errdetail("What changed together arrives together only in its newest state."),
-			 errhint("Choose one of them.")));
-}
-
 Datum
 ent_sql_synchronize(PG_FUNCTION_ARGS)
 {
@@ -403,7 +392,7 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 	refuse_null(fcinfo, 1, "capture");
 	check_capture(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	if (o.every_state && o.integrity)
-		refuse_both(get_rel_name(PG_GETARG_OID(0)));
+		ent_integrity_refuse_states(get_rel_name(PG_GETARG_OID(0)));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	ent_identity_use();
@@ -462,7 +451,7 @@ ent_sql_set_every_state(PG_FUNCTION_ARGS)
 	refuse_null(fcinfo, 1, "every_state");
 	info = lock_synchronized(PG_GETARG_OID(0), ShareRowExclusiveLock);
 	if (PG_GETARG_BOOL(1) && info->integrity)
-		refuse_both(info->name);
+		ent_integrity_refuse_states(info->name);
 	args[0] = Int32GetDatum(info->no);
 	args[1] = PG_GETARG_DATUM(1);
 	if (SPI_connect() != SPI_OK_CONNECT)

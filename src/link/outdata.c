@@ -214,7 +214,7 @@ write_row(EntWriter *w, EntRelation *rel, EntOutTable *t, Taken *taken,
 	uint8		bitmap[ENT_WIRE_MAX_COLUMNS / 8];
 	EntWireRow	row = {
 		.op = ops[x->kind],
-		.flags = taken->entry.flags & (ENT_ROW_REFRESH | ENT_ROW_LATE),
+		.flags = taken->more ? 0 : taken->entry.flags & (ENT_ROW_REFRESH | ENT_ROW_LATE),
 		.serial = x->serial, .base = x->base
 	};
 
@@ -342,11 +342,12 @@ extract_section(Section *s)
 		items[i].key = e->key;
 		items[i].keylen = e->keylen;
 		items[i].owner = e->owner;
-		items[i].since = e->since;
+		items[i].since = items[i].after = e->since;
+		/* what was asked for comes in full, whichever states went before it */
+		if (s->rel->every_state && (e->flags & (ENT_ROW_REFRESH | ENT_ROW_LATE)))
+			items[i].since = 0;
 		/* a key that it has not named itself may be one that it must not hear of */
 		items[i].asked = (e->flags & (whom.partial ? ENT_OUT_ASKED : ENT_ROW_LATE)) != 0;
-		/* what comes late, or was asked for, is the newest there is */
-		items[i].states = (e->flags & (ENT_ROW_REFRESH | ENT_ROW_LATE)) == 0;
 		s->taken[i].extract = &items[i];
 		s->taken[i].fate = FATE_DONE;
 		s->taken[i].more = false;
@@ -507,6 +508,7 @@ put_back_rest(Section *s, Taken *t)
 	memcpy(key, t->entry.key, t->entry.keylen);
 	*rest = t->entry;
 	rest->key = key;
+	rest->newest = Max(rest->newest, t->extract->serial);
 	rest->since = t->extract->serial;
 	rest->bulk = true;
 	s->source->rest = lappend(s->source->rest, rest);

@@ -46,8 +46,8 @@ typedef struct EntExtract
 	size_t		keylen;
 	int32		owner;			/* expected; another owner's object is nothing */
 	int64		since;			/* the peer's copy is complete up to here; 0: in full */
-	bool		states;			/* rel->every_state: the first state that is newer
-								 * than since, not the newest */
+	int64		after;			/* rel->every_state: states newer than this come
+								 * first */
 	bool		asked;			/* by the peer, which may still have what died so
 								 * long ago that it has left no trace */
 	/* answered */

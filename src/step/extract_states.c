@@ -119,7 +119,7 @@ read_journal(Job *j)
 	bool		again = true;
 
 	for (int i = 0; i < j->n; i++)
-		since[i] = j->items[i].since;
+		since[i] = j->items[i].after;
 	while (again)
 	{
 		int			m = 0;
@@ -127,7 +127,7 @@ read_journal(Job *j)
 		again = false;
 		for (int i = 0; i < j->n; i++)
 		{
-			if (j->done[i] || !j->items[i].states)
+			if (j->done[i])
 				continue;
 			keys[m] = j->keys[i];
 			owners[m] = Int32GetDatum(j->items[i].owner);

@@ -145,7 +145,10 @@ add_truncated(EntFold *f, int32 rel)
 	SPI_freetuptable(rows);
 }
 
-/* Of a table with every_state. True: nothing was changed by it. */
+/*
+ * Of a table with every_state. True: nothing was changed by it. What has no place is
+ * older than what has one; only a birth can be that alone (an heir's first version).
+ */
 static bool
 add_step(EntFold *f, EntFoldEntry *e, HeapTuple tup, TupleDesc desc, char op,
 		 bytea *columns)
@@ -153,15 +156,16 @@ add_step(EntFold *f, EntFoldEntry *e, HeapTuple tup, TupleDesc desc, char op,
 	bool		null,
 				no_image;
 	Datum		image = SPI_getbinval(tup, desc, 9, &no_image);
-	uint64		place = DatumGetLSN(SPI_getbinval(tup, desc, 7, &null));
+	Datum		place = SPI_getbinval(tup, desc, 7, &null);
+	int			xid = null ? 1 : 8;
 
-	if (null)
+	if (null && op != ENT_CHANGE_INSERT)
 	{
 		ent_fold_disorder(f, e);
 		return false;
 	}
-	ent_fold_add_step(f, e, place,
-					  DatumGetTransactionId(SPI_getbinval(tup, desc, 8, &null)), op,
+	ent_fold_add_step(f, e, null ? 0 : DatumGetLSN(place),
+					  DatumGetTransactionId(SPI_getbinval(tup, desc, xid, &null)), op,
 					  DatumGetInt32(SPI_getbinval(tup, desc, 3, &null)), columns,
 					  no_image ? NULL : DatumGetByteaPP(image));
 	return op == ENT_CHANGE_UPDATE && (columns == NULL || VARSIZE_ANY_EXHDR(columns) == 0);
