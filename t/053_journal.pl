@@ -102,6 +102,35 @@ SQL
 	like(shown(), qr/^(x 8 x 9|8 x 9 x|x 8 9 x|8 x x 9)$/, 'another key is another object');
 };
 
+subtest 'long values, tables with partitions' => sub {
+	foreach my $node ($alice, $hub, $bob)
+	{
+		$node->sql(<<'SQL');
+ALTER TABLE event ALTER body SET STORAGE EXTERNAL;
+CREATE TABLE part (n int, id int PRIMARY KEY) PARTITION BY RANGE (id);
+CREATE TABLE part_low (id int NOT NULL, gone text, n int);
+ALTER TABLE part_low DROP gone;
+ALTER TABLE part ATTACH PARTITION part_low FOR VALUES FROM (0) TO (100);
+CREATE TABLE part_high PARTITION OF part FOR VALUES FROM (100) TO (200);
+SELECT entanglement.synchronize('part', every_state => true);
+SQL
+	}
+	$bob->audit('part');
+	$alice->sql('INSERT INTO event VALUES (5, 0)');
+	$alice->sql(join ';',
+		map { "UPDATE event SET n = $_, body = repeat('$_', 300000) WHERE id = 5" } 1 .. 5);
+	$alice->sql('UPDATE event SET body = NULL WHERE id = 5');
+	$alice->sql('INSERT INTO part VALUES (1, 7)');
+	$alice->sql("UPDATE part SET n = $_ WHERE id = 7") foreach 2 .. 4;
+	$alice->sql('UPDATE part SET id = 107 WHERE id = 7');
+	$alice->sql('UPDATE part SET n = n + 1 WHERE id = 107');
+	drain_all();
+	is(shown(), join(' ', 0, (map { "$_/" . $_ x 300000 } 1 .. 5), 5), 'of 300 kB');
+	like( $bob->sql("SELECT string_agg(CASE op WHEN 'DELETE' THEN 'x' ELSE body->>'n' END, ' ' ORDER BY n) FROM audit_part"),
+		qr/^1 2 3 4 (x 4|4 x) 5$/, 'of a partition with other columns');
+	converge([ $alice, $hub, $bob ], [ 'event', 'part' ], 'in step');
+};
+
 subtest 'what triggers do within a statement is the same state' => sub {
 	$alice->sql(<<'SQL');
 CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -123,7 +123,7 @@ CREATE TABLE entanglement.journal (
     key bytea NOT NULL,
     column_serials bytea NOT NULL,
     image bytea,
-    PRIMARY KEY (rel, key, owner, serial)
+    PRIMARY KEY (rel, key, owner, epoch, serial)
 );
 CREATE INDEX journal_owner_serial ON entanglement.journal (owner, serial);
 COMMENT ON TABLE entanglement.journal IS 'Versions of objects that newer ones have replaced, until every peer has them, as far as entanglement.journal_limit goes. image: the values of the row by column; NULL: it was deleted.';

@@ -2,7 +2,7 @@
  * link/outbound_private.h
  *	  What the files of the sending end share: outbound.c (life, ring, batch),
  *	  outscan.c (adverts, catching up), outprogress.c (how far that is),
- *	  outdata.c (objects),
+ *	  outdata.c (objects), outstates.c (which states went),
  *	  outclaim.c (claims), outtogether.c (what goes as of one cut),
  *	  outpresent.c (which keys live), outresend.c (tables to be sent anew),
  *	  outshow.c (what the peer may see), outconfirm.c (objects handed over),
@@ -169,6 +169,8 @@ struct EntOutbound
 	bool		filters_due;	/* tell what becomes of what the peer wants */
 	bool		wishes_heard;	/* it has said what, on this connection */
 	bool		looked;			/* at keys that may not be told: there is more */
+	HTAB	   *states_sent;	/* of every_state: objects and versions sent on this
+								 * link; NULL: none */
 	bool		copying;		/* entanglement.progress shows something */
 	bool		copies_moved;	/* ... and not yet the latest */
 	int			scans;			/* owners scanning and arrears not yet queued */
@@ -298,6 +300,18 @@ extern EntOutArrears *ent_outbound_start_arrears(EntOutbound *ob, int32 owner,
 extern EntOutArrears *ent_outbound_start_review(EntOutbound *ob, int32 owner,
 												int32 rel, uint64 position);
 extern void ent_outbound_scan(EntOutbound *ob);
+
+/* outstates.c */
+/*
+ * The version of the object that was sent last on this link, in order, of a table
+ * with every_state; 0: none, or it is not remembered.
+ */
+extern int64 ent_outbound_state_sent(const EntOutbound *ob,
+									 const EntQueueEntry *e);
+extern void ent_outbound_note_state(EntOutbound *ob, const EntQueueEntry *e,
+									int64 serial);
+/* The peer may not have what it was sent. */
+extern void ent_outbound_forget_states(EntOutbound *ob);
 
 /* outprogress.c */
 /*

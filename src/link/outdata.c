@@ -325,6 +325,13 @@ not_in_cut(Section *s, Taken *t)
 		t->extract->serial < t->entry.newest;
 }
 
+/* Is the object wanted for itself, not because it has changed? */
+static bool
+asked_for(const EntQueueEntry *e)
+{
+	return (e->flags & (ENT_ROW_REFRESH | ENT_ROW_LATE)) != 0;
+}
+
 /* Reads the objects of a section as they are now. */
 static void
 extract_section(Section *s)
@@ -342,9 +349,11 @@ extract_section(Section *s)
 		items[i].key = e->key;
 		items[i].keylen = e->keylen;
 		items[i].owner = e->owner;
+		if (s->rel->every_state && !asked_for(e))
+			e->since = Max(e->since, ent_outbound_state_sent(s->ob, e));
 		items[i].since = items[i].after = e->since;
 		/* what was asked for comes in full, whichever states went before it */
-		if (s->rel->every_state && (e->flags & (ENT_ROW_REFRESH | ENT_ROW_LATE)))
+		if (s->rel->every_state && asked_for(e))
 			items[i].since = 0;
 		/* a key that it has not named itself may be one that it must not hear of */
 		items[i].asked = (e->flags & (whom.partial ? ENT_OUT_ASKED : ENT_ROW_LATE)) != 0;
@@ -577,6 +586,9 @@ settle_section(Section *s, size_t bytes)
 		}
 		if (s->taken[i].fate == FATE_SENT)
 			sent++;
+		if (s->taken[i].fate == FATE_SENT && s->rel->every_state && !s->table->partial)
+			ent_outbound_note_state(s->ob, &s->taken[i].entry,
+									s->taken[i].extract->serial);
 	}
 	if (s->table->partial)
 		note_held(s);

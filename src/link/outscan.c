@@ -270,6 +270,7 @@ void
 ent_outbound_start_scan(EntOutbound *ob, EntOutOwner *o, int64 from,
 						uint64 position)
 {
+	ent_outbound_forget_states(ob);
 	if (!o->scanning)
 		scan_begins(ob, position);
 	o->scanning = true;
@@ -288,6 +289,7 @@ start_table(EntOutbound *ob, int32 owner, int32 rel, uint64 position)
 	dlist_iter	iter;
 	EntOutArrears *a;
 
+	ent_outbound_forget_states(ob);
 	dlist_foreach(iter, &ob->arrears)
 	{
 		a = dlist_container(EntOutArrears, node, iter.cur);
