@@ -312,7 +312,7 @@ ent_fold_settle_states(EntFold *f, EntFoldEntry *e, EntFoldOwner *o,
 
 	if (st == NULL)
 		return;
-	if (f->keeps && !e->exists && e->verdict == ENT_VERDICT_BIRTH)
+	if (f->keeps && !e->exists && (e->verdict == ENT_VERDICT_BIRTH || st->n > 0))
 		ent_journal_add_grave(journal, e->k.rel, o->no, e->image);
 	if (st->n == 0)
 		return;
