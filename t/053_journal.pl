@@ -267,6 +267,18 @@ subtest 'owners, requests, columns' => sub {
 	is($bob->sql('SELECT more FROM event WHERE id = 103'), 'more', 'and the column');
 };
 
+subtest 'a state that cannot be stored is given up for the next' => sub {
+	shown();
+	$bob->sql('ALTER TABLE event ADD CONSTRAINT lucky CHECK (n <> 13)');
+	$alice->sql("UPDATE event SET n = $_ WHERE id = 103") foreach 12 .. 15;
+	$bob->wait_until('SELECT n FROM event WHERE id = 103', 15, 'the last one is there');
+	like(shown(), qr/^12 (14 )?15$/, 'without the one that is refused');
+	$alice->sql("UPDATE event SET n = $_ WHERE id = 103") foreach 16 .. 20;
+	drain_all();
+	is(shown(), '16 17 18 19 20', 'those that come after it');
+	$bob->sql('ALTER TABLE event DROP CONSTRAINT lucky');
+};
+
 subtest 'whether it is so can be changed' => sub {
 	$alice->fails('SELECT entanglement.synchronize($$pg_temp.none$$, every_state => true)', '42P01|3F000', '', 'no table');
 	$alice->sql('SELECT entanglement.set_every_state($$state$$, true)');

@@ -349,7 +349,7 @@ extract_section(Section *s)
 		items[i].key = e->key;
 		items[i].keylen = e->keylen;
 		items[i].owner = e->owner;
-		if (s->rel->every_state && !asked_for(e))
+		if (s->rel->every_state)
 			e->since = Max(e->since, ent_outbound_state_sent(s->ob, e));
 		items[i].since = items[i].after = e->since;
 		/* what was asked for comes in full, whichever states went before it */
