@@ -32,7 +32,7 @@ DATA := $(patsubst $(TOP)/%,%,$(wildcard $(TOP)/sql/$(EXTENSION)--*--*.sql))
 
 PG_CPPFLAGS = -I$(TOP)/src -I$(TOP) -I$(shell $(PG_CONFIG) --includedir)
 SHLIB_LINK_INTERNAL = $(libpq)
-SHLIB_LINK = -lssl -lcrypto
+SHLIB_LINK = -lssl -lcrypto -lzstd
 
 # PostgreSQL's own headers and callback signatures are not clean under -Wextra
 # in these two respects; all else is.

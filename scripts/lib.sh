@@ -204,6 +204,8 @@ ent_prepare() {
     command -v openssl >/dev/null || wanted+=(openssl)
     echo '#include <openssl/ssl.h>' | gcc -E - >/dev/null 2>&1 ||
         wanted+=(libssl-dev)
+    echo '#include <zstd.h>' | gcc -E - >/dev/null 2>&1 ||
+        wanted+=(libzstd-dev)
     [ -f "$("$PG_CONFIG" --includedir)/libpq-fe.h" ] || wanted+=(libpq-dev)
     command -v prove >/dev/null || wanted+=(perl)
     perl -MIPC::Run -e 1 2>/dev/null || wanted+=(libipc-run-perl)

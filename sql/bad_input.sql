@@ -108,6 +108,7 @@ SELECT pg_temp.cases('entanglement.hello(text, bytea)', 'NULL, NULL', '''push'',
     '''push'', ''''', '''pull'', ''garbage''', '1, 2', '');
 SELECT pg_temp.cases('entanglement.push(bytea)', 'NULL', '''''', '''garbage''', '1', '');
 SELECT pg_temp.cases('entanglement.pull(bytea, bytea)', 'NULL', '''''', '1', '');
+SELECT pg_temp.cases('entanglement.stream(text)', 'NULL', '''''', '''sideways''', '''push''', '1', '');
 SELECT pg_temp.cases('entanglement.drain(text, interval)', '''missing''', '''''', '''peer'', NULL',
     '''peer'', ''-1 s''', '''peer'', ''soon''', '1', 'NULL, NULL');
 SELECT pg_temp.cases('entanglement.may_see(regrole)', '''regress_missing''', '1, 2');

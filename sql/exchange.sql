@@ -15,7 +15,7 @@ SELECT entanglement.set_node_name('here');
 SELECT entanglement.synchronize('item');
 SELECT entanglement.add_peer('mallory', role => 'regress_peer');
 GRANT EXECUTE ON FUNCTION entanglement.hello, entanglement.push TO regress_other;
-GRANT EXECUTE ON PROCEDURE entanglement.pull TO regress_other;
+GRANT EXECUTE ON PROCEDURE entanglement.pull, entanglement.stream TO regress_other;
 -- The bytes of a hello as docs/protocol.md has them.
 CREATE FUNCTION pg_temp.hello(node uuid, name text, versions text DEFAULT '0101')
 RETURNS bytea LANGUAGE sql AS $$
@@ -56,6 +56,12 @@ BEGIN;
 CALL entanglement.pull('', NULL);
 \echo :LAST_ERROR_SQLSTATE
 ROLLBACK;
+BEGIN;
+CALL entanglement.stream('push');
+\echo :LAST_ERROR_SQLSTATE
+ROLLBACK;
+CALL entanglement.stream('push');
+CALL entanglement.stream('verify');
 RESET SESSION AUTHORIZATION;
 
 -- roles without the right, and with the right but no peer
@@ -65,11 +71,12 @@ SELECT entanglement.hello('push', :'hello');
 \echo :LAST_ERROR_SQLSTATE
 RESET SESSION AUTHORIZATION;
 REVOKE ALL ON FUNCTION entanglement.hello, entanglement.push FROM regress_other;
-REVOKE ALL ON PROCEDURE entanglement.pull FROM regress_other;
+REVOKE ALL ON PROCEDURE entanglement.pull, entanglement.stream FROM regress_other;
 SET SESSION AUTHORIZATION regress_other;
 SELECT entanglement.hello('push', '\x');
 SELECT entanglement.push('\x');
 CALL entanglement.pull('\x');
+CALL entanglement.stream('push');
 RESET SESSION AUTHORIZATION;
 
 -- a peer's login: what it says is taken for a batch, once it said hello
@@ -95,7 +102,7 @@ SELECT entanglement.push('\x00010001');
 :greet
 SELECT entanglement.push('\xE7020001');
 :greet
-SELECT entanglement.push('\xE7010101');
+SELECT entanglement.push('\xE7010201');
 :greet
 SELECT entanglement.push('\xE70100');
 :greet

@@ -2,7 +2,7 @@
 #
 # Promise: an update storm on one row does not delay another row; among hot
 # rows none starves; what is superseded is never sent; nothing waits in queues
-# longer than the link needs.
+# longer than the link needs; requests and their answers go before objects.
 
 use strict;
 use warnings;
@@ -130,6 +130,23 @@ SQL
 	calm($storm);
 	$alice->sql("SELECT entanglement.alter_peer('bob', reset => '{bandwidth}')");
 	converge([ $alice, $bob ], ['item'], 'all arrive in the end');
+};
+
+subtest 'requests and answers overtake objects' => sub {
+	my $asked = "; SELECT entanglement.last_request() AS id \\gset\nSELECT entanglement.wait_for(:'id')";
+
+	$bob->sql('INSERT INTO item (id) VALUES (500)');
+	$alice->sql('ALTER TABLE item ADD CHECK (n >= 0)');
+	converge([ $alice, $bob ], ['item'], 'in step');
+	$alice->sql("SELECT entanglement.alter_peer('bob', bandwidth => 5000)");
+	$alice->sql('UPDATE item SET body = (SELECT string_agg(md5(random()::text), $$$$) FROM generate_series(1, 90 + id * 0) j) WHERE id < 500');
+	$alice->wait_folded;
+	is($alice->sql("UPDATE item SET n = 5 WHERE id = 500$asked"), 'accepted', 'a request of who has much to send');
+	my ($rc, $out, $err) = $bob->try("UPDATE item SET n = -1 WHERE id = 1$asked");
+	like($err, qr/violates check constraint/, 'the answer to one made to him');
+	cmp_ok($alice->peer('bob')->{queued}, '>', 50, 'objects wait meanwhile');
+	$alice->sql("SELECT entanglement.alter_peer('bob', reset => '{bandwidth}')");
+	converge([ $alice, $bob ], ['item'], 'all arrive');
 };
 
 subtest 'the oldest stale copy ages while the link is down' => sub {

@@ -458,6 +458,7 @@ my %calls = (
 	set_node_name => [ q('x'), '42501', '42501' ],
 	set_every_state => [ q('closed', true), '42501', '42501' ],
 	start_worker => [ '', '42501', '42501' ],
+	stream => [ q('push'), '55000', '42501' ],
 	subscribe => [ q('alice', 'closed'), '42501', '42501' ],
 	synchronize => [ q('closed'), '42501', '42501' ],
 	table_dropped => [ '', '42501', '42501' ],
@@ -480,7 +481,7 @@ subtest 'every function, for what is not hers' => sub {
 		($arguments, @says{qw(mallory plain)}) = @{ $calls{$name} };
 		foreach my $role (sort keys %says)
 		{
-			my ($rc, $out, $err) = $hub->try(($name eq 'pull' ? 'CALL' : 'SELECT') . " entanglement.$name($arguments)",
+			my ($rc, $out, $err) = $hub->try(($name =~ /^(pull|stream)$/ ? 'CALL' : 'SELECT') . " entanglement.$name($arguments)",
 				extra_params => [ '-U', $role, '-v', 'VERBOSITY=verbose' ]);
 			my ($state) = $err =~ /ERROR:  (\w{5}):/;
 

@@ -242,6 +242,20 @@ add_arrears(EntWriter *w, Random *r, Shape *shapes)
 }
 
 static void
+add_fragment(EntWriter *w, Random *r, Shape *shapes)
+{
+	EntWireFragment p;
+	uint8_t		bytes[16] = {0};
+
+	(void) shapes;
+	p.owner = any_number(r, ENT_WIRE_MAX_OWNERS);
+	p.total = 1 + any_number(r, ENT_WIRE_MAX_BATCH - 1);
+	p.offset = random_below(r, p.total);
+	ent_wire_write_fragment(w, &p, bytes, (size_t) random_below(r, p.total - p.offset < 16 ?
+															p.total - p.offset + 1 : 16));
+}
+
+static void
 add_present(EntWriter *w, Random *r, Shape *shapes)
 {
 	EntWirePresent p;
@@ -568,14 +582,15 @@ batch_random(EntWriter *w, Random *r, unsigned max_sections)
 {
 	static void (*const add[]) (EntWriter *, Random *, Shape *) = {
 		add_hello, add_owner, add_table, add_objects, add_objects, add_claim,
-		add_arrears, add_present, add_want, add_table_state, add_again,
+		add_arrears, add_fragment, add_present, add_want, add_table_state, add_again,
 		add_confirm, add_request, add_response, add_gone, add_homes, add_compare,
 		add_digest, add_subscribe, add_filter_state, add_unknown,
 	};
 	Shape		shapes[KNOWN_TABLES];
-	EntWireHeader h = {1, 0, random_any_size(r)};
+	EntWireHeader h = {.version = 1, .number = random_any_size(r)};
 
 	memset(shapes, 0, sizeof(shapes));
+	h.heard = random_below(r, 2) || h.number == 0 ? h.number : random_below(r, h.number);
 	ent_wire_write_header(w, &h);
 	for (uint64_t n = random_below(r, max_sections + 1); n > 0; n--)
 		add[random_below(r, sizeof(add) / sizeof(add[0]))] (w, r, shapes);
@@ -677,6 +692,18 @@ echo_arrears(Echo *e, EntReader *r)
 
 	ent_wire_read_arrears(r, &a);
 	ent_wire_write_arrears(e->out, (EntSectionType) e->type, &a);
+}
+
+static void
+echo_fragment(Echo *e, EntReader *r)
+{
+	EntWireFragment p;
+	size_t		len;
+
+	ent_wire_read_fragment(r, &p);
+	len = r->error == ENT_WIRE_OK ? (size_t) (r->end - r->p) : 0;
+	ent_wire_write_fragment(e->out, &p, r->p, len);
+	r->p = r->error == ENT_WIRE_OK ? r->end : r->p;
 }
 
 static void
@@ -886,6 +913,7 @@ static void (*const echoes[]) (Echo *, EntReader *) = {
 	[ENT_SECTION_ARREARS_DONE] = echo_arrears,
 	[ENT_SECTION_PRESENT] = echo_present,
 	[ENT_SECTION_WANT] = echo_want,
+	[ENT_SECTION_FRAGMENT] = echo_fragment,
 	[ENT_SECTION_ARREARS] = echo_arrears,
 	[ENT_SECTION_TABLE_STATE] = echo_table_state,
 	[ENT_SECTION_AGAIN] = echo_again,

@@ -114,6 +114,14 @@ write_example_arrears(EntWriter *w)
 }
 
 static void
+write_example_fragment(EntWriter *w)
+{
+	EntWireFragment p = {2, 300, 5};
+
+	ent_wire_write_fragment(w, &p, "abc", 3);
+}
+
+static void
 write_example_present(EntWriter *w)
 {
 	EntWirePresent p = {2, 5, 300, false, true, NULL, 0,
@@ -346,6 +354,7 @@ static const struct
 	BYTES("\x12\x0d\x01\x05\xac\x02\x06x > 3\x06\x01\x00")},
 	{"filter state", write_example_filter_state,
 	BYTES("\x53\x0b\x05\xac\x02" "42703\x02no")},
+	{"fragment", write_example_fragment, BYTES("\x14\x07\x02\xac\x02\x05" "abc")},
 };
 
 static void

@@ -41,8 +41,15 @@
 #include "store/journal.h"
 #include "worker/prune.h"
 
-#define REST_US			2000	/* after a fold, which costs about as much for one
-								 * change as for a hundred */
+/*
+ * A fold, and the batches that follow from it, cost about as much for one change
+ * as for a hundred: the rest after it is so many times what it took, within
+ * bounds. So writers keep most of the processors, and a change after a pause is
+ * folded at once.
+ */
+#define REST_SHARE		10
+#define REST_MIN_US		2000
+#define REST_MAX_US		40000
 #define RETRY_MS	1000		/* pause after a failed round */
 #define VACUUM_EVERY 20000		/* changes consumed */
 
@@ -341,6 +348,17 @@ set_up(Collector *c, Oid database)
 	c->doubt = true;
 }
 
+/* After a fold that took so long; cut short when somebody waits for the next. */
+static void
+rest(Collector *c, int64 took, uint64 asked)
+{
+	int64		us = Min(Max(took * REST_SHARE, REST_MIN_US), REST_MAX_US);
+
+	for (; us > 0 && !InterruptPending &&
+		 pg_atomic_read_u64(&c->slot->fold_asked) == asked; us -= REST_MIN_US)
+		pg_usleep(Min(us, REST_MIN_US));
+}
+
 /* How long it sleeps unless somebody has work. */
 static long
 idle_ms(void)
@@ -362,7 +380,9 @@ ent_collector_main(Datum arg)
 	for (;;)
 	{
 		bool		ok;
-		uint64		folded;
+		uint64		folded,
+					asked;
+		TimestampTz began;
 
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
@@ -372,9 +392,11 @@ ent_collector_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 		}
 		folded = pg_atomic_read_u64(&c.slot->folded);
+		asked = pg_atomic_read_u64(&c.slot->fold_asked);
+		began = GetCurrentTimestamp();
 		ok = try_work(&c);
 		if (pg_atomic_read_u64(&c.slot->folded) != folded)
-			pg_usleep(REST_US);
+			rest(&c, GetCurrentTimestamp() - began, asked);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 ok && !c.later ? idle_ms() : RETRY_MS,

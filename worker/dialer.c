@@ -44,14 +44,13 @@ typedef enum Stage
 {
 	STAGE_DIALING = 0,
 	STAGE_GREETING,
-	STAGE_PREPARING,
+	STAGE_OPENING,
 	STAGE_READY,
 } Stage;
 
 typedef struct Side
 {
 	const char *direction;		/* as hello calls it */
-	const char *statement;
 	Stage		stage;
 	EntConnection connection;
 	uint32		events;			/* what the last wait reported */
@@ -275,10 +274,10 @@ next_stage(Dialer *d, Side *side)
 			break;
 		case STAGE_GREETING:
 			greet(d, side);
-			ent_connection_prepare(&side->connection, side->statement);
-			side->stage = STAGE_PREPARING;
+			ent_connection_stream(&side->connection, side->direction);
+			side->stage = STAGE_OPENING;
 			break;
-		case STAGE_PREPARING:
+		case STAGE_OPENING:
 		case STAGE_READY:
 			side->stage = STAGE_READY;
 			break;
@@ -515,9 +514,7 @@ set_up(Dialer *d, const EntDialerStart *how)
 	d->tick = AllocSetContextCreate(TopMemoryContext, "entanglement tick",
 									ALLOCSET_DEFAULT_SIZES);
 	d->sides[0].direction = "push";
-	d->sides[0].statement = ENT_LIVE_PUSH;
 	d->sides[1].direction = "pull";
-	d->sides[1].statement = ENT_LIVE_PULL;
 
 	before_shmem_exit(tell_end, (Datum) 0);
 	d->slot = ent_shmem_peer(d->no, true);

@@ -2,9 +2,9 @@
  * worker/live.c
  *	  A dialed link while it is up: batches out by push, batches in by pull.
  *
- * Place: worker. One batch is in flight in each direction. An answer is sent
- * only after the transaction it speaks of was committed, and read only when the
- * remote's transaction has ended, so both always speak of what is durable (I3).
+ * Place: worker. What is in flight is bounded by rule/pace.h. An answer is sent
+ * only after the transaction it speaks of was committed, here and there, so it
+ * always speaks of what is durable (I3).
  */
 #include "postgres.h"
 
@@ -12,6 +12,7 @@
 #include "executor/spi.h"
 #include "pgstat.h"
 #include "storage/latch.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -54,14 +55,6 @@ ent_live_commit(void)
 
 /* ---- pull ---- */
 
-/* The next call of pull, with the answer to the batch before. */
-static void
-call_pull(EntLive *l, const bytea *answer)
-{
-	ent_connection_execute(l->pull, answer);
-	l->asked = false;
-}
-
 static void
 begin_pull(EntLive *l)
 {
@@ -71,37 +64,34 @@ begin_pull(EntLive *l)
 	ent_inbound_begin(l->in);
 	answer = ent_inbound_answer(l->in);
 	ent_live_commit();
-	call_pull(l, answer);
+	ent_connection_send(l->pull, answer);
 }
 
 static void
-take_batch(EntLive *l)
+take_batch(EntLive *l, const char *batch, size_t len)
 {
-	size_t		len;
-	const char *batch = ent_connection_answer(l->pull, &len);
 	bytea	   *answer;
 
 	ent_live_begin();
 	/* the answer says what is durable, so it must be when the peer reads it */
 	ForceSyncCommit();
+	pg_atomic_fetch_add_u64(&l->slot->bytes_received, len);
+	ent_unpack(l->unpacker, &batch, &len);
 	answer = ent_inbound_apply(l->in, batch, len);
 	ent_live_commit();
-	call_pull(l, answer);
+	ent_connection_send(l->pull, answer);
+	l->asked = false;
 }
 
 /* ---- push ---- */
 
 static void
-take_answer(EntLive *l)
+take_answer(EntLive *l, const char *answer, size_t len)
 {
-	size_t		len;
-	const char *answer = ent_connection_answer(l->push, &len);
-
 	ent_live_begin();
 	ent_outbound_answered(l->out, answer, len);
 	ent_live_commit();
-	ent_pace_acked(&l->pace, l->in_flight, ent_connection_clock());
-	l->in_flight = 0;
+	ent_pace_acked(&l->pace, ent_connection_clock());
 	pg_atomic_write_u64(&l->slot->rate, (uint64) ent_pace_rate(&l->pace));
 	pg_atomic_write_u64(&l->slot->round_trip,
 						Max(ent_pace_rtt(&l->pace), 0));
@@ -117,21 +107,23 @@ push(EntLive *l, size_t max_bytes, bool heartbeat)
 	ent_live_commit();
 	if (batch == NULL)
 		return;
-	l->in_flight = VARSIZE(batch) - VARHDRSZ;
+	batch = ent_pack(l->packer, batch);
+	pg_atomic_fetch_add_u64(&l->slot->bytes_sent, VARSIZE(batch) - VARHDRSZ);
 	l->pushed_at = ent_connection_clock();
-	ent_pace_sent(&l->pace, l->in_flight, l->pushed_at);
-	ent_connection_execute(l->push, batch);
+	ent_pace_sent(&l->pace, VARSIZE(batch) - VARHDRSZ,
+				  ent_outbound_backlog(l->out), l->pushed_at);
+	ent_connection_send(l->push, batch);
+	l->more = true;
 }
 
 /*
- * The answer to a pull is the only way to tell the other side what it did
- * not ask: when there is something, it is asked to return the pull early.
+ * An answer is the only way to tell the other side what it did not ask: when
+ * there is something, it is asked to send a batch.
  */
 static void
 ask_for_pull(EntLive *l)
 {
-	if (l->asked || l->pull->state != ENT_CONNECTION_BUSY ||
-		!ent_inbound_has_news(l->in))
+	if (l->asked || !ent_inbound_has_news(l->in))
 		return;
 	l->slot->nudge = true;
 	l->asked = true;
@@ -142,20 +134,21 @@ consider_push(EntLive *l)
 {
 	int64		now = ent_connection_clock();
 	bool		work = ent_outbound_poll(l->out);
+	size_t		most = (size_t) ent_max_batch * 1024;
 	bool		heartbeat;
 	int64		pause;
 
+	l->more = false;
 	ask_for_pull(l);
-	if (l->push->state != ENT_CONNECTION_IDLE)
-		return;
-	pause = ent_pace_wait(&l->pace, now);
-	heartbeat = l->slot->nudge || l->slot->called || l->pushed_at == 0 ||
-		now - l->pushed_at >= (int64) ent_heartbeat * 1000;
+	pause = ent_pace_wait(&l->pace, now, ent_pack_shrink(l->packer, ent_outbound_backlog(l->out)));
+	heartbeat = ent_pace_has_slot(&l->pace) &&
+		(l->slot->nudge || l->slot->called || l->pushed_at == 0 ||
+		 now - l->pushed_at >= (int64) ent_heartbeat * 1000);
 	if (!heartbeat && (!work || pause > 0))
 		return;
 	l->slot->called = false;
 	push(l, pause > 0 ? 1 :
-		 ent_pace_batch_size(&l->pace, (size_t) ent_max_batch * 1024),
+		 Min(ent_pack_expand(l->packer, ent_pace_batch_size(&l->pace, most)), most),
 		 heartbeat);
 }
 
@@ -172,6 +165,10 @@ ent_live_start(EntLive *l, const EntPeer *peer, EntPeerSlot *slot,
 	l->pull = pull;
 	l->since = ent_connection_clock();
 	ent_pace_init(&l->pace, peer->bandwidth, l->since);
+	l->context = AllocSetContextCreate(TopMemoryContext, "entanglement link",
+									   ALLOCSET_SMALL_SIZES);
+	l->packer = ent_pack_create(l->context);
+	l->unpacker = ent_unpack_create(l->context);
 	l->sender = ent_shmem_take(&slot->sender);
 	l->receiver = ent_shmem_take(&slot->receiver);
 	l->out = ent_outbound_create(peer->no, peer->role, slot);
@@ -204,16 +201,21 @@ dead_at(EntLive *l)
 	int64		heard = Max(l->push->heard_at, l->pull->heard_at);
 
 	return heard + ((int64) ent_heartbeat + ent_dead_after) * 1000 +
-		(int64) (l->in_flight * 4 / rate * 1e6);
+		(int64) (ent_pace_in_flight(&l->pace) * 4 / rate * 1e6);
 }
 
 void
 ent_live_advance(EntLive *l, uint32 push_events, uint32 pull_events)
 {
-	if (ent_connection_advance(l->push, push_events))
-		take_answer(l);
-	if (ent_connection_advance(l->pull, pull_events))
-		take_batch(l);
+	const char *message;
+	size_t		len;
+
+	(void) ent_connection_advance(l->push, push_events);
+	while ((message = ent_connection_receive(l->push, &len)) != NULL)
+		take_answer(l, message, len);
+	(void) ent_connection_advance(l->pull, pull_events);
+	while ((message = ent_connection_receive(l->pull, &len)) != NULL)
+		take_batch(l, message, len);
 	consider_push(l);
 	if (ent_connection_clock() > dead_at(l))
 		ereport(ERROR,
@@ -228,15 +230,13 @@ ent_live_wait(EntLive *l)
 {
 	int64		now = ent_connection_clock();
 	int64		until = Min(now + LOOK_US, dead_at(l));
+	int64		pause = ent_pace_wait(&l->pace, now, ent_pack_shrink(l->packer, ent_outbound_backlog(l->out)));
 
-	if (l->push->state == ENT_CONNECTION_IDLE)
-	{
-		int64		pause = ent_pace_wait(&l->pace, now);
-
-		until = Min(until, l->pushed_at + (int64) ent_heartbeat * 1000);
-		if (pause > 0)
-			until = Min(until, now + pause);
-	}
+	if (l->more)
+		return 0;
+	until = Min(until, l->pushed_at + (int64) ent_heartbeat * 1000);
+	if (pause > 0 && pause < LOOK_US)
+		until = Min(until, now + pause);
 	return Max(until - now, 0);
 }
 
@@ -255,6 +255,8 @@ ent_live_end(EntLive *l)
 		ent_outbound_destroy(l->out);
 	if (l->in != NULL)
 		ent_inbound_destroy(l->in);
+	if (l->context != NULL)
+		MemoryContextDelete(l->context);
 	if (ours)
 		ent_shmem_acked(l->slot, 0);
 	ent_shmem_routes_changed();

@@ -2,8 +2,7 @@
  * worker/live.h
  *	  A dialed link while it is up: batches out by push, batches in by pull.
  *
- * Between two connections that are IDLE, prepared and greeted, and the link's
- * failure. Nothing here waits; every function may raise, and then the link is to be
+ * Between two connections that are STREAMING, and the link's failure. Nothing here waits; every function may raise, and then the link is to be
  * ended.
  */
 #ifndef ENT_WORKER_LIVE_H
@@ -11,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "base/pack.h"
 #include "base/shmem.h"
 #include "link/inbound.h"
 #include "link/outbound.h"
@@ -27,19 +27,18 @@ typedef struct EntLive
 	EntOutbound *out;
 	EntInbound *in;
 	EntPace		pace;
+	MemoryContext context;		/* holds what follows */
+	EntPacker  *packer;
+	EntUnpacker *unpacker;
 	uint32		sender;			/* generations of the slot's ends */
 	uint32		receiver;
-	size_t		in_flight;		/* bytes of the batch pushed */
 	int64		pushed_at;		/* us, when the last push began */
 	int64		since;			/* us, when the link came up */
-	bool		asked;			/* the other side was asked to return the pull */
+	bool		asked;			/* the other side was asked to send */
+	bool		more;			/* there may be more to push at once */
 } EntLive;
 
-/* SQL that ent_connection_prepare gets for each. */
-#define ENT_LIVE_PUSH	"SELECT entanglement.push($1)"
-#define ENT_LIVE_PULL	"CALL entanglement.pull($1, NULL)"
-
-/* Takes the slot's ends and begins; both connections IDLE. No transaction. */
+/* Takes the slot's ends and begins; both connections STREAMING. No transaction. */
 extern void ent_live_start(EntLive *l, const EntPeer *peer, EntPeerSlot *slot,
 						   EntConnection *push, EntConnection *pull);
 

@@ -22,6 +22,13 @@ REVOKE ALL ON PROCEDURE entanglement.pull(bytea, bytea) FROM PUBLIC;
 COMMENT ON PROCEDURE entanglement.pull(bytea, bytea) IS
 'Takes the peer''s answer to the last batch and returns the next one, as soon as there is something to say or a heartbeat is due. Waits outside any snapshot. For nodes, not for people.';
 
+CREATE PROCEDURE entanglement.stream(direction text)
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'ent_sql_stream';
+REVOKE ALL ON PROCEDURE entanglement.stream(text) FROM PUBLIC;
+COMMENT ON PROCEDURE entanglement.stream(text) IS
+'Push or pull, whichever hello said, as a stream of messages in both directions (copy-both mode) that lasts as long as the link. Waits outside any snapshot. For nodes, not for people.';
+
 CREATE FUNCTION entanglement.digest(question bytea) RETURNS bytea
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'ent_sql_digest';

@@ -1,9 +1,10 @@
 /*
  * api/exchange.c
- *	  The exchange as the accepting node serves it: hello, push, pull.
+ *	  The exchange as the accepting node serves it: push, pull, stream.
  *
- * Place: api; called by the peer's login, one connection per direction. The
- * counterpart of worker/live.c.
+ * Place: api; called by the peer's login, one connection per direction, after
+ * hello. The counterpart of worker/live.c. A stream is what nodes use; push and
+ * pull are the same with one message in each call, for anything that speaks SQL.
  */
 #include "postgres.h"
 
@@ -14,72 +15,26 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
+#include "postmaster/interrupt.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "api/session.h"
-#include "api/verify.h"
 #include "base/cert.h"
 #include "base/guc.h"
 #include "base/shmem.h"
-#include "link/greet.h"
-#include "link/hello.h"
-#include "store/identity.h"
+#include "base/stream.h"
+#include "rule/wire.h"
 
-PG_FUNCTION_INFO_V1(ent_sql_hello);
 PG_FUNCTION_INFO_V1(ent_sql_push);
 PG_FUNCTION_INFO_V1(ent_sql_pull);
+PG_FUNCTION_INFO_V1(ent_sql_stream);
 
 /* Claims and parked rows fall due by themselves; looked at this often. */
 #define LOOK_US		1000000
-
-/* ---- hello ---- */
-
-/* What a long conversation needs, whatever the database's defaults are. */
-static void
-prepare_connection(void)
-{
-	const struct
-	{
-		const char *name;
-		const char *value;
-	}			settings[] = {
-		{"statement_timeout", "0"},
-		{"lock_timeout", "0"},
-		{"transaction_timeout", "0"},
-		{"idle_in_transaction_session_timeout", "0"},
-		{"idle_session_timeout", "0"},
-		{"default_transaction_isolation", "read committed"},
-		{"default_transaction_read_only", "off"},
-		{"default_transaction_deferrable", "off"},
-		{"tcp_keepalives_idle", psprintf("%d", Max(1, ent_heartbeat / 1000))},
-		{"tcp_keepalives_interval",
-		psprintf("%d", Max(1, ent_dead_after / 4000))},
-		{"tcp_keepalives_count", "3"},
-		{"tcp_user_timeout", psprintf("%d", ent_dead_after)},
-	};
-
-	for (int i = 0; i < lengthof(settings); i++)
-		if (GetConfigOption(settings[i].name, true, false) != NULL)
-			SetConfigOption(settings[i].name, settings[i].value,
-							PGC_USERSET, PGC_S_SESSION);
-}
-
-static EntDirection
-parse_direction(const char *text)
-{
-	if (strcmp(text, "push") == 0)
-		return ENT_PUSH;
-	if (strcmp(text, "pull") == 0)
-		return ENT_PULL;
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("direction must be \"push\", \"pull\" or \"verify\", not \"%s\"",
-					text)));
-	return ENT_PUSH;
-}
 
 static void
 refuse_null(const char *argument)
@@ -89,95 +44,16 @@ refuse_null(const char *argument)
 			 errmsg("%s must not be NULL", argument)));
 }
 
-Datum
-ent_sql_hello(PG_FUNCTION_ARGS)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	EntDirection direction = ENT_PUSH;
-	char	   *name;
-	bool		verify;
-	EntWireHello hello;
-	EntPeer    *peer;
-	bytea	   *theirs;
-	bytea	   *ours;
-
-	if (PG_ARGISNULL(0))
-		refuse_null("direction");
-	if (PG_ARGISNULL(1))
-		refuse_null("hello");
-	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	verify = strcmp(name, "verify") == 0;
-	if (!verify)
-		direction = parse_direction(name);
-	theirs = PG_GETARG_BYTEA_PP(1);
-	ent_shmem_require("entanglement's exchange");
-	ent_identity_refuse_undecided();
-	ent_hello_read(VARDATA_ANY(theirs), VARSIZE_ANY_EXHDR(theirs), &hello);
-
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	MemoryContextSwitchTo(caller);
-	peer = ent_greet_caller(&hello, !verify);
-	ours = ent_hello_build();
-	if (verify)
-		ent_verify_greeted(peer->no);
-	else
-		ent_session_open(direction, peer->no);
-	SPI_finish();
-	prepare_connection();
-	PG_RETURN_BYTEA_P(ours);
-}
-
-/* ---- push ---- */
-
-Datum
-ent_sql_push(PG_FUNCTION_ARGS)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	EntSession    *s = ent_session_use(ENT_PUSH);
-	uint64		routes = ent_session_routes();
-	bytea	   *batch;
-	bytea	   *answer;
-
-	if (PG_ARGISNULL(0))
-		refuse_null("batch");
-	batch = PG_GETARG_BYTEA_PP(0);
-
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	if (routes != s->routes)
-		ent_session_look(s);
-	s->routes = routes;
-	/* the answer says what is durable, so it must be when the peer reads it */
-	ForceSyncCommit();
-	MemoryContextSwitchTo(caller);
-	answer = ent_inbound_apply(s->in, VARDATA_ANY(batch),
-							   VARSIZE_ANY_EXHDR(batch));
-	SPI_finish();
-	ent_shmem_expect_call(s->end, true);
-	PG_RETURN_BYTEA_P(answer);
-}
-
-/* ---- pull ---- */
-
 static void
-take_answer(EntSession *s, bytea *answer)
+refuse_transaction(FunctionCallInfo fcinfo, const char *procedure)
 {
-	if (answer == NULL)
-		refuse_null("answer");
-	PushActiveSnapshot(GetTransactionSnapshot());
-	ent_outbound_answered(s->out, VARDATA_ANY(answer),
-						  VARSIZE_ANY_EXHDR(answer));
-	PopActiveSnapshot();
-	if (s->in_flight > 0)
-	{
-		ent_pace_acked(&s->pace, s->in_flight, ent_session_clock());
-		s->in_flight = 0;
-		pg_atomic_write_u64(&s->slot->rate,
-							(uint64) ent_pace_rate(&s->pace));
-		pg_atomic_write_u64(&s->slot->round_trip,
-							Max(ent_pace_rtt(&s->pace), 0));
-	}
+	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+		((CallContext *) fcinfo->context)->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s cannot run inside a transaction block", procedure),
+				 errdetail("It waits, and must hold nothing while it does."),
+				 errhint("The exchange is for nodes of entanglement, not for people.")));
 }
 
 /* Ends the transaction, and with it every snapshot, and begins the next. */
@@ -189,25 +65,137 @@ commit(EntSession *s)
 	s->used_in = GetCurrentSubTransactionId();
 }
 
-/* A batch in the given context, durable knowledge of ours; or NULL. */
+/* Between two messages of a stream; before looking for work. */
+static void
+look_up(EntSession *s)
+{
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	ent_session_check(s);
+}
+
+/* ---- what the peer sends ---- */
+
+/* Needs SPI. The answer in the current context; true when committed. */
 static bytea *
-build(EntSession *s, bool heartbeat, bool may_send, MemoryContext context)
+apply(EntSession *s, const char *batch, size_t len)
+{
+	MemoryContext context = CurrentMemoryContext;
+	uint64		routes = ent_session_routes();
+
+	if (routes != s->routes)
+		ent_session_look(s);
+	s->routes = routes;
+	/* the answer says what is durable, so it must be when the peer reads it */
+	ForceSyncCommit();
+	MemoryContextSwitchTo(context);
+	return ent_inbound_apply(s->in, batch, len);
+}
+
+Datum
+ent_sql_push(PG_FUNCTION_ARGS)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	EntSession *s = ent_session_use(ENT_PUSH);
+	bytea	   *batch;
+	bytea	   *answer;
+
+	if (PG_ARGISNULL(0))
+		refuse_null("batch");
+	batch = PG_GETARG_BYTEA_PP(0);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	MemoryContextSwitchTo(caller);
+	pg_atomic_fetch_add_u64(&s->slot->bytes_received, VARSIZE_ANY_EXHDR(batch));
+	answer = apply(s, VARDATA_ANY(batch), VARSIZE_ANY_EXHDR(batch));
+	SPI_finish();
+	ent_shmem_expect_call(s->end, true);
+	PG_RETURN_BYTEA_P(answer);
+}
+
+/* One batch of a stream, and its answer. */
+static void
+take_batch(EntSession *s, EntStream *io)
+{
+	bytea	   *answer;
+	const char *batch = io->message.data;
+	size_t		len = io->message.len;
+
+	commit(s);					/* now() is when it has come */
+	(void) ent_session_use(ENT_PUSH);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	pg_atomic_fetch_add_u64(&s->slot->bytes_received, len);
+	ent_unpack(s->unpacker, &batch, &len);
+	answer = apply(s, batch, len);
+	PopActiveSnapshot();
+	commit(s);
+	ent_stream_write(VARDATA_ANY(answer), VARSIZE_ANY_EXHDR(answer));
+	ent_shmem_expect_call(s->end, true);
+}
+
+static void
+receive(EntSession *s, EntStream *io, MemoryContext message)
+{
+	while (!io->ended)
+	{
+		look_up(s);
+		if (ent_stream_read(io, ENT_WIRE_MAX_BATCH))
+		{
+			MemoryContextSwitchTo(message);
+			take_batch(s, io);
+			MemoryContextReset(message);
+		}
+		else if (!io->ended)
+			ent_stream_wait(-1);
+	}
+}
+
+/* ---- what the peer is sent ---- */
+
+static void
+take_answer(EntSession *s, const char *answer, size_t len)
+{
+	PushActiveSnapshot(GetTransactionSnapshot());
+	ent_outbound_answered(s->out, answer, len);
+	PopActiveSnapshot();
+	if (ent_pace_in_flight(&s->pace) == 0)
+		return;
+	ent_pace_acked(&s->pace, ent_session_clock());
+	pg_atomic_write_u64(&s->slot->rate, (uint64) ent_pace_rate(&s->pace));
+	pg_atomic_write_u64(&s->slot->round_trip, Max(ent_pace_rtt(&s->pace), 0));
+}
+
+/*
+ * A batch in the given context, durable knowledge of ours, as it is to be sent; or
+ * NULL.
+ */
+static bytea *
+build(EntSession *s, bool heartbeat, bool may_send, MemoryContext context, bool pack)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
+	size_t		most = (size_t) ent_max_batch * 1024;
 	size_t		size = 1;
 	bytea	   *batch;
 
 	if (may_send)
-		size = ent_pace_batch_size(&s->pace, (size_t) ent_max_batch * 1024);
+		size = Min(ent_pack_expand(s->packer, ent_pace_batch_size(&s->pace, most)), most);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	batch = ent_outbound_build(s->out, size, heartbeat);
 	PopActiveSnapshot();
+	if (batch != NULL && pack)
+		batch = ent_pack(s->packer, batch);
 	MemoryContextSwitchTo(old);
 	commit(s);
 	if (batch != NULL)
 	{
-		s->in_flight = VARSIZE(batch) - VARHDRSZ;
-		ent_pace_sent(&s->pace, s->in_flight, ent_session_clock());
+		size = VARSIZE(batch) - VARHDRSZ;
+		pg_atomic_fetch_add_u64(&s->slot->bytes_sent, size);
+		ent_pace_sent(&s->pace, size, ent_outbound_backlog(s->out), ent_session_clock());
 	}
 	return batch;
 }
@@ -228,6 +216,31 @@ notice_changes(EntSession *s)
 	s->slot->nudge = true;
 }
 
+/*
+ * The next batch in the given context, or NULL: then *wait is how long, in us,
+ * there will be none, unless the latch is set. due: when a heartbeat is.
+ */
+static bytea *
+next_batch(EntSession *s, int64 due, MemoryContext context, bool pack, int64 *wait)
+{
+	int64		now = ent_session_clock();
+	bool		work = ent_outbound_poll(s->out);
+	int64		pause = ent_pace_wait(&s->pace, now,
+										  ent_pack_shrink(s->packer, ent_outbound_backlog(s->out)));
+	bool		heartbeat = ent_pace_has_slot(&s->pace) &&
+	(s->slot->nudge || s->slot->called || now >= due);
+	bytea	   *batch = NULL;
+
+	*wait = Min(work ? pause : due - now, LOOK_US);
+	if (heartbeat || (work && pause == 0))
+	{
+		s->slot->called = false;
+		batch = build(s, heartbeat, pause == 0, context, pack);
+		*wait = Min(Max(due - now, 0), LOOK_US);
+	}
+	return batch;
+}
+
 /* Nobody would mind this wait: no snapshot is held. */
 static void
 wait_for_work(long ms)
@@ -244,64 +257,25 @@ wait_for_work(long ms)
 				 errmsg("the peer has closed the connection")));
 }
 
-/*
- * Waits, in no transaction that anybody could mind (it has no snapshot and
- * no lock), until there is something to send or a heartbeat is due.
- */
-static bytea *
-next_batch(EntSession *s, MemoryContext context)
+static long
+in_ms(int64 us)
 {
-	int64		due = ent_session_clock() + (int64) ent_heartbeat * 1000;
-
-	for (;;)
-	{
-		int64		now;
-		int64		pause;
-		bool		work;
-		bool		heartbeat;
-
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		ent_session_check(s);
-		notice_changes(s);
-
-		now = ent_session_clock();
-		work = ent_outbound_poll(s->out);
-		pause = ent_pace_wait(&s->pace, now);
-		heartbeat = s->slot->nudge || s->slot->called || now >= due;
-		if (heartbeat || (work && pause == 0))
-		{
-			bytea	   *batch;
-
-			s->slot->called = false;
-			batch = build(s, heartbeat, pause == 0, context);
-
-			if (batch != NULL)
-				return batch;
-		}
-
-		pause = Min(work && pause > 0 ? pause : due - now, LOOK_US);
-		wait_for_work((long) Max(pause / 1000 + 1, 1));
-	}
+	return (long) Max(us / 1000 + 1, 1);
 }
 
 Datum
 ent_sql_pull(PG_FUNCTION_ARGS)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	EntSession    *s;
+	EntSession *s;
 	TupleDesc	tupdesc;
+	bytea	   *answer = PG_ARGISNULL(0) ? NULL : PG_GETARG_BYTEA_PP(0);
+	bytea	   *batch = NULL;
 	Datum		values[1];
 	bool		nulls[1] = {false};
-	bytea	   *answer = PG_ARGISNULL(0) ? NULL : PG_GETARG_BYTEA_PP(0);
+	int64		due = ent_session_clock() + (int64) ent_heartbeat * 1000;
 
-	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
-		((CallContext *) fcinfo->context)->atomic)
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("entanglement.pull cannot run inside a transaction block"),
-				 errdetail("It waits, and must hold nothing while it does."),
-				 errhint("The exchange is for nodes of entanglement, not for people.")));
+	refuse_transaction(fcinfo, "entanglement.pull");
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	tupdesc = BlessTupleDesc(tupdesc);
@@ -309,10 +283,109 @@ ent_sql_pull(PG_FUNCTION_ARGS)
 	s = ent_session_use(ENT_PULL);
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	take_answer(s, answer);
+	if (answer == NULL)
+		refuse_null("answer");
+	take_answer(s, VARDATA_ANY(answer), VARSIZE_ANY_EXHDR(answer));
 	commit(s);
-	values[0] = PointerGetDatum(next_batch(s, caller));
+	while (batch == NULL)
+	{
+		int64		wait;
+
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		ent_session_check(s);
+		notice_changes(s);
+		batch = next_batch(s, due, caller, false, &wait);
+		if (batch == NULL)
+			wait_for_work(in_ms(wait));
+	}
+	values[0] = PointerGetDatum(batch);
 	SPI_finish();
 	ent_shmem_expect_call(s->end, true);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(tupdesc, values, nulls)));
+}
+
+/* The answers that have come; true: the first one has. */
+static bool
+take_answers(EntSession *s, EntStream *io)
+{
+	bool		any = false;
+
+	while (ent_stream_read(io, ENT_WIRE_MAX_BATCH))
+	{
+		any = true;
+		take_answer(s, io->message.data, io->message.len);
+		commit(s);
+		ent_shmem_expect_call(s->end, ent_pace_in_flight(&s->pace) > 0);
+	}
+	return any;
+}
+
+static void
+send_batches(EntSession *s, EntStream *io, MemoryContext message)
+{
+	int64		due = ent_session_clock();
+	bool		begun = false;
+
+	while (!io->ended)
+	{
+		int64		wait = LOOK_US;
+		bytea	   *batch = NULL;
+
+		look_up(s);
+		MemoryContextReset(message);
+		MemoryContextSwitchTo(message);
+		begun |= take_answers(s, io);
+		if (begun && !io->ended)
+		{
+			notice_changes(s);
+			batch = next_batch(s, due, message, true, &wait);
+		}
+		if (batch != NULL)
+		{
+			/* from now on an answer is due */
+			if (ent_pace_in_flight(&s->pace) == VARSIZE(batch) - VARHDRSZ)
+				ent_shmem_expect_call(s->end, true);
+			due = ent_session_clock() + (int64) ent_heartbeat * 1000;
+			ent_stream_write(VARDATA(batch), VARSIZE(batch) - VARHDRSZ);
+		}
+		else if (!io->ended)
+		{
+			InvalidateCatalogSnapshot();
+			ent_stream_wait(in_ms(wait));
+		}
+	}
+}
+
+/* ---- stream ---- */
+
+Datum
+ent_sql_stream(PG_FUNCTION_ARGS)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext message;
+	EntDirection direction;
+	EntSession *s;
+	EntStream	io;
+
+	refuse_transaction(fcinfo, "entanglement.stream");
+	if (PG_ARGISNULL(0))
+		refuse_null("direction");
+	direction = ent_session_direction(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	s = ent_session_use(direction);
+	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	message = AllocSetContextCreate(caller, "entanglement message",
+									ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(caller);
+	ent_stream_begin(&io);
+	ent_shmem_expect_call(s->end, true);
+	if (direction == ENT_PUSH)
+		receive(s, &io, message);
+	else
+		send_batches(s, &io, message);
+	MemoryContextSwitchTo(caller);
+	ent_stream_end();
+	SPI_finish();
+	PG_RETURN_VOID();
 }

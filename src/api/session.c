@@ -31,6 +31,20 @@ ent_session_clock(void)
 	return (int64) INSTR_TIME_GET_MICROSEC(t);
 }
 
+EntDirection
+ent_session_direction(const char *text)
+{
+	if (strcmp(text, "push") == 0)
+		return ENT_PUSH;
+	if (strcmp(text, "pull") == 0)
+		return ENT_PULL;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("direction must be \"push\" or \"pull\", not \"%s\"",
+					text)));
+	return ENT_PUSH;
+}
+
 /* Gives back the end of the link, if it is still ours. */
 static void
 leave_link(EntSession *s)
@@ -163,10 +177,14 @@ ent_session_open(EntDirection direction, int32 no)
 	{
 		s->in = ent_inbound_create(peer->no, peer->role, s->slot);
 		ent_inbound_begin(s->in);
+		s->unpacker = ent_unpack_create(s->context);
 		ent_role_log_excess(peer->role, peer->name);
 	}
 	else
+	{
 		s->out = ent_outbound_create(peer->no, peer->role, s->slot);
+		s->packer = ent_pack_create(s->context);
+	}
 	MemoryContextSwitchTo(old);
 	ent_pace_init(&s->pace, peer->bandwidth, ent_session_clock());
 

@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "base/pack.h"
 #include "base/shmem.h"
 #include "link/inbound.h"
 #include "link/outbound.h"
@@ -38,8 +39,12 @@ typedef struct EntSession
 	EntInbound *in;				/* ENT_PUSH */
 	EntOutbound *out;			/* ENT_PULL */
 	EntPace		pace;			/* ENT_PULL */
-	size_t		in_flight;		/* ENT_PULL: bytes of the batch not answered */
+	EntPacker  *packer;			/* ENT_PULL, in context */
+	EntUnpacker *unpacker;		/* ENT_PUSH, in context */
 } EntSession;
+
+/* "push" or "pull", else ERRCODE_INVALID_PARAMETER_VALUE. */
+extern EntDirection ent_session_direction(const char *text);
 
 /*
  * Opens a session for a peer that has been greeted, and takes its end of the

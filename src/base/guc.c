@@ -35,6 +35,8 @@ int			ent_log_interval;
 int			ent_request_retention;
 int			ent_max_owners;
 int			ent_journal_limit;
+int			ent_compression_level;
+int			ent_compression_window;
 
 typedef struct NumberSetting
 {
@@ -82,6 +84,14 @@ static const NumberSetting numbers[] = {
 		PGC_SIGHUP, GUC_UNIT_KB,
 		"Sets the size that a batch should not exceed.",
 	"A larger row is sent alone in a batch of its own."},
+	{ENT_NAME ".compression_level", &ent_compression_level, 1, 0, 19,
+		PGC_SIGHUP, 0,
+		"Sets how hard zstd tries to compress what is sent; 0 sends it as it is.",
+	"It counts for links that are made from then on."},
+	{ENT_NAME ".compression_window", &ent_compression_window, 512, 64, 2048,
+		PGC_SIGHUP, GUC_UNIT_KB,
+		"Sets how much of what a link has sent is context for what it sends next.",
+	"Rounded down to a power of two. It counts for links that are made from then on."},
 	{ENT_NAME ".fold_limit", &ent_fold_limit, 100000, 1, 10000000,
 		PGC_SIGHUP, 0,
 		"Sets how many captured changes are folded in one transaction.",

@@ -271,6 +271,17 @@ ent_connection_execute(EntConnection *c, const bytea *argument)
 								 formats, 1));
 }
 
+void
+ent_connection_stream(EntConnection *c, const char *direction)
+{
+	const Oid	types[1] = {TEXTOID};
+	const char *const values[1] = {direction};
+
+	drop_answer(c);
+	begin(c, PQsendQueryParams(c->pg, "CALL entanglement.stream($1)", 1, types,
+							   values, NULL, NULL, 1));
+}
+
 /* ---- collecting ---- */
 
 static void
@@ -299,6 +310,10 @@ take_result(EntConnection *c, PGresult *r)
 		case PGRES_TUPLES_OK:	/* the end of the rows */
 		case PGRES_COMMAND_OK:
 			PQclear(r);
+			break;
+		case PGRES_COPY_BOTH:
+			PQclear(r);
+			c->state = ENT_CONNECTION_STREAMING;
 			break;
 		default:
 			fail_result(c, r);
@@ -344,6 +359,8 @@ collect(EntConnection *c)
 			return true;
 		}
 		take_result(c, r);
+		if (c->state == ENT_CONNECTION_STREAMING)
+			return true;
 	}
 	return false;
 }
@@ -369,7 +386,46 @@ ent_connection_advance(EntConnection *c, uint32 events)
 	}
 	if (c->flushing)
 		flush(c);
-	return collect(c);
+	return c->state == ENT_CONNECTION_BUSY && collect(c);
+}
+
+/* ---- streaming ---- */
+
+void
+ent_connection_send(EntConnection *c, const bytea *message)
+{
+	Assert(c->state == ENT_CONNECTION_STREAMING);
+	if (PQputCopyData(c->pg, VARDATA_ANY(message),
+					  VARSIZE_ANY_EXHDR(message)) != 1)
+		fail_connected(c);
+	flush(c);
+}
+
+static void
+drop_message(EntConnection *c)
+{
+	if (c->message != NULL)
+		PQfreemem(c->message);
+	c->message = NULL;
+}
+
+const char *
+ent_connection_receive(EntConnection *c, size_t *len)
+{
+	int			n;
+
+	drop_message(c);
+	n = PQgetCopyData(c->pg, &c->message, 1);
+	if (n == 0)
+		return NULL;
+	if (n < 0)
+		fail_reading(c);
+	if ((size_t) n > ENT_WIRE_MAX_BATCH)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("the peer's server sent too large a message")));
+	*len = n;
+	return c->message;
 }
 
 const char *
@@ -394,6 +450,7 @@ ent_connection_events(const EntConnection *c)
 		case ENT_CONNECTION_IDLE:
 			return WL_SOCKET_READABLE;
 		case ENT_CONNECTION_BUSY:
+		case ENT_CONNECTION_STREAMING:
 			return WL_SOCKET_READABLE |
 				(c->flushing ? WL_SOCKET_WRITEABLE : 0);
 		default:
@@ -419,6 +476,7 @@ ent_connection_close(EntConnection *c)
 	if (c->state == ENT_CONNECTION_CLOSED)
 		return;
 	drop_answer(c);
+	drop_message(c);
 	PQfinish(c->pg);
 	ReleaseExternalFD();
 	memset(c, 0, sizeof(*c));

@@ -1,9 +1,9 @@
 /*
  * link/connection.h
- *	  One libpq connection of a dialer, never waited for: dial, ask, collect.
+ *	  One libpq connection of a dialer, never waited for: dial, greet, stream.
  *
  * The dialed server is not trusted: one row of one column is taken for an
- * answer, its size is limited, its messages are cleaned data, notices and
+ * answer, sizes are limited, its messages are cleaned data, notices and
  * notifications are dropped. Whatever fails raises an error with the
  * remote's SQLSTATE, or 08001 (dialing) or 08006 (later); the connection is then to
  * be closed.
@@ -21,6 +21,7 @@ typedef enum EntConnectionState
 	ENT_CONNECTION_DIALING,
 	ENT_CONNECTION_IDLE,
 	ENT_CONNECTION_BUSY,		/* a question is under way */
+	ENT_CONNECTION_STREAMING,	/* messages go both ways */
 } EntConnectionState;
 
 typedef struct EntConnection
@@ -28,8 +29,9 @@ typedef struct EntConnection
 	struct pg_conn *pg;
 	EntConnectionState state;
 	int			polling;		/* DIALING: what PQconnectPoll wants */
-	bool		flushing;		/* BUSY: the socket does not take it all */
+	bool		flushing;		/* the socket does not take it all */
 	struct pg_result *answer;	/* the row, until the next question */
+	char	   *message;		/* the one received last */
 	int64		heard_at;		/* us: last progress in either direction */
 } EntConnection;
 
@@ -39,7 +41,8 @@ extern void ent_connection_dial(EntConnection *c, const EntConninfo *conninfo);
 /*
  * Does what can be done without waiting. events: what the wait reported of
  * its socket (WL_SOCKET_...), 0: nothing. Returns true when it has just
- * become IDLE: dialed, or the answer is complete (the remote's transaction has ended).
+ * become IDLE: dialed, or the answer is complete (the remote's transaction has
+ * ended); or STREAMING.
  */
 extern bool ent_connection_advance(EntConnection *c, uint32 events);
 
@@ -53,6 +56,17 @@ extern void ent_connection_hello(EntConnection *c, const char *direction,
 /* The statement has one parameter of type bytea. */
 extern void ent_connection_prepare(EntConnection *c, const char *sql);
 extern void ent_connection_execute(EntConnection *c, const bytea *argument);
+
+/* What follows is a stream, of the direction that hello said. */
+extern void ent_connection_stream(EntConnection *c, const char *direction);
+
+/* A message of a STREAMING connection. */
+extern void ent_connection_send(EntConnection *c, const bytea *message);
+/*
+ * The next one that has come, valid until the next call, or NULL. Raises
+ * ERRCODE_PROTOCOL_VIOLATION when it is too large.
+ */
+extern const char *ent_connection_receive(EntConnection *c, size_t *len);
 
 /*
  * The answer, valid until the next question. Raises

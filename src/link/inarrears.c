@@ -45,6 +45,7 @@ typedef struct Asked
 {
 	AskedKey	key;			/* hash key */
 	int64		round;			/* of the note */
+	uint64		in;				/* number of the answer that asked */
 } Asked;
 
 HTAB *
@@ -127,6 +128,7 @@ ask(EntInbound *ib, EntWriter *w, EntInOwner *in, EntInTable *t, int64 round)
 	if (found && asked->round == round && !t->fresh)
 		return;
 	asked->round = round;
+	asked->in = ib->number;
 	ent_wire_write_arrears(w, ENT_SECTION_ARREARS, &a);
 }
 
@@ -180,7 +182,8 @@ ent_inbound_take_arrears_done(EntInbound *ib, EntReader *body)
 	key.owner = in->number;
 	key.rel = t->rel;
 	asked = hash_search(ib->asked, &key, HASH_FIND, NULL);
-	if (asked == NULL)
+	/* it may also have been done before the sender heard that it is to do it */
+	if (asked == NULL || ib->heard < asked->in)
 		return;
 	args[0] = Int32GetDatum(in->no);
 	args[1] = Int32GetDatum(t->rel);

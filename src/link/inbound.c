@@ -140,6 +140,7 @@ owner_spoken_of(EntInbound *ib, unsigned type, EntReader body)
 		case ENT_SECTION_CLAIM:
 		case ENT_SECTION_CLAIM_GAPS:
 		case ENT_SECTION_ARREARS_DONE:
+		case ENT_SECTION_FRAGMENT:
 			break;
 		default:
 			return 0;
@@ -201,6 +202,12 @@ ent_inbound_authorized_owner(EntInbound *ib, uint32 number, int32 rel)
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
 				 errmsg("malformed batch from peer"),
 				 errdetail("Owner number %u was never announced.", number)));
+	/*
+	 * What left before the sender had heard is passed over: it will begin again
+	 * from the have that it was told.
+	 */
+	if (ib->heard < in->told_in)
+		return NULL;
 	if (in->no != 0 && in->wanted)
 		return in;
 	if (!in->told_wanted)
@@ -323,6 +330,9 @@ take_section(EntInbound *ib, unsigned type, EntReader *body)
 			break;
 		case ENT_SECTION_ARREARS_DONE:
 			ent_inbound_take_arrears_done(ib, body);
+			break;
+		case ENT_SECTION_FRAGMENT:
+			ent_inbound_take_fragment(ib, body);
 			break;
 		case ENT_SECTION_REQUEST:
 			ent_inbound_take_request(ib, body);
@@ -485,12 +495,13 @@ ask_for_parked(EntInbound *ib, EntWriter *w, bool all)
 }
 
 static bytea *
-build_answer(EntInbound *ib, uint64 number, uint64 routes)
+build_answer(EntInbound *ib, uint64 number, uint64 routes, uint64 version)
 {
 	EntWireAllocator alloc = {writer_grow, CurrentMemoryContext};
-	EntWireHeader header = {.version = ENT_WIRE_VERSION, .number = number};
+	EntWireHeader header = {
+		.version = ENT_WIRE_VERSION, .number = number, .heard = number
+	};
 	EntWriter	w;
-	uint64		version = ent_relinfo_version();
 	bool		ask;
 	bool		changed = routes != ib->routes || version != ib->tables_version;
 
@@ -537,7 +548,8 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	EntWireHeader header;
 	MemoryContext section;
 	unsigned	type;
-	uint64		routes;
+	uint64		routes,
+				version;
 
 	ent_wire_reader_init(&r, data, len);
 	ent_wire_read_header(&r, &header);
@@ -557,6 +569,7 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	ent_relinfo_refresh();
 	ent_show_settle_if_changed();
 	defer_nothing();
+	ib->heard = header.heard;
 	ib->requests = ib->ends = 0;
 	ib->batch = CurrentMemoryContext;
 	ib->again = ib->helped = NIL;
@@ -564,9 +577,11 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	section = AllocSetContextCreate(ib->batch, "entanglement section",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(section);
+	/* what changes from here on is for the next batch: not all owners may be held */
 	routes = routes_now();
+	version = ent_relinfo_version();
 	hold_owners(ib, r, ib->number == 0 || routes != ib->routes ||
-				ent_relinfo_version() != ib->tables_version);
+				version != ib->tables_version);
 	while (ent_wire_read_section(&r, &type, &body))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -584,8 +599,7 @@ ent_inbound_apply(EntInbound *ib, const void *data, size_t len)
 	ent_refusal_write(ib->peer, ib->slot);
 	ib->number = header.number;
 	pg_atomic_fetch_add_u64(&ib->slot->batches_received, 1);
-	pg_atomic_fetch_add_u64(&ib->slot->bytes_received, len);
-	return build_answer(ib, header.number, routes);
+	return build_answer(ib, header.number, routes, version);
 }
 
 bool
@@ -604,10 +618,12 @@ ent_inbound_begin(EntInbound *ib)
 bytea *
 ent_inbound_answer(EntInbound *ib)
 {
-	uint64		routes = routes_now();
+	uint64		routes = routes_now(),
+				version;
 
 	ent_relinfo_refresh();
-	if (routes != ib->routes || ent_relinfo_version() != ib->tables_version)
+	version = ent_relinfo_version();
+	if (routes != ib->routes || version != ib->tables_version)
 		ent_owner_hold(true, ent_query_array(INT4OID, NULL, NULL, 0));
-	return build_answer(ib, ib->number, routes);
+	return build_answer(ib, ib->number, routes, version);
 }

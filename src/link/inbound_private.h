@@ -6,7 +6,7 @@
  *	  inrequest.c (requests),
  *	  insubscribe.c (which tables and rows are wanted),
  *	  inlife.c (owners that end or move), inconfirm.c (objects handed over),
- *	  inrun.c (state that stands together).
+ *	  inrun.c (state that stands together), infragment.c (objects in fragments).
  */
 #ifndef ENT_LINK_INBOUND_PRIVATE_H
 #define ENT_LINK_INBOUND_PRIVATE_H
@@ -59,6 +59,8 @@ typedef struct EntInOwner
 	int32		base_epoch;		/* our have when we asked for the owner, raised */
 	int64		base_have;		/* by the sender's own claims */
 	bool		told_wanted;	/* as the sender was last told */
+	uint64		told_in;		/* the answer in which it was told something else
+								 * than before, or to begin again */
 	EntInSeek	seek;			/* an offer beyond this: */
 	int32		seek_epoch;
 	int64		seek_serial;
@@ -114,6 +116,8 @@ struct EntInbound
 	TimestampTz told_at;		/* when haves of owners that come by another
 								 * way were last told */
 	uint64		number;			/* of the last batch applied */
+	uint64		heard;			/* the sender of the current one had had the answers
+								 * up to this one */
 	bool		announced;		/* a batch with tables has come: what is not
 								 * announced now the sender does not have */
 	bool		arrears_due;	/* arrears are to be asked for */
@@ -139,6 +143,7 @@ struct EntInbound
 	int32		newest;			/* owner there was when the session began */
 	HTAB	   *rumours;		/* EntGrave by id: ends that we do not believe from
 								 * this peer, as things are */
+	struct EntInFragment *fragment;		/* of an object, as far as it has come; or NULL */
 	List	   *lived_on;		/* owners of ours that it has buried in this session */
 };
 
@@ -146,7 +151,8 @@ struct EntInbound
 extern void ent_inbound_check(EntReader *r, const char *what);
 /*
  * The owner behind a number, if this peer may speak for it now: it was
- * advertised here, is not ours, and this peer is its route. Else NULL, and a
+ * advertised here, is not ours, and this peer is its route and knows what it
+ * was last told of the owner. Else NULL, and a
  * violation unless that may be a coincidence. rel: the table that it speaks of,
  * or 0. Raises ERRCODE_PROTOCOL_VIOLATION when the owner was never announced.
  */
@@ -215,6 +221,10 @@ extern void ent_inbound_write_confirms(EntInbound *ib, EntWriter *w);
 extern bool ent_inbound_is_state(unsigned type);
 /* Such sections that follow each other. */
 extern void ent_inbound_take_run(EntInbound *ib, EntInSection *sections, int n);
+
+/* infragment.c */
+/* The last one of an object has it stored. */
+extern void ent_inbound_take_fragment(EntInbound *ib, EntReader *body);
 
 /* inrequest.c */
 extern void ent_inbound_take_request(EntInbound *ib, EntReader *body);

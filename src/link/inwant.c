@@ -122,7 +122,7 @@ write_seek(EntInbound *ib, EntWriter *w, EntInOwner *in)
 }
 
 static void
-write_want(EntInOwner *in, EntWriter *w)
+write_want(EntInbound *ib, EntInOwner *in, EntWriter *w)
 {
 	EntWireWant want = {.owner = in->number, .wanted = in->wanted,
 	.epoch = in->have > 0 ? in->epoch : 0, .have = in->have};
@@ -136,6 +136,8 @@ write_want(EntInOwner *in, EntWriter *w)
 	}
 	if (in->wanted || !in->ignored)
 		ent_wire_write_want(w, &want);
+	if (in->ignored || in->wanted != in->told_wanted)
+		in->told_in = ib->number;
 	in->answered = true;
 	in->ignored = false;
 	in->told_wanted = in->wanted;
@@ -174,7 +176,7 @@ ent_inbound_answer_routes(EntInbound *ib, EntWriter *w)
 	while ((in = hash_seq_search(&seq)) != NULL)
 	{
 		if (!in->answered)
-			write_want(in, w);
+			write_want(ib, in, w);
 		if (in->seek != ENT_IN_SEEK_NOT)
 			write_seek(ib, w, in);
 	}

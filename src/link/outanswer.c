@@ -13,7 +13,6 @@
 
 #include "link/outbound_private.h"
 #include "rule/route.h"
-#include "store/handover.h"
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/refusal.h"
@@ -34,12 +33,6 @@ static EntQuery save_query = {
 	"WHERE EXISTS (SELECT 1 FROM entanglement.owner o WHERE o.no OPERATOR(pg_catalog.=) u.owner) "
 	"ON CONFLICT (peer, owner) DO UPDATE SET epoch = EXCLUDED.epoch, have = EXCLUDED.have",
 	4, {INT4OID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID}, NULL
-};
-static EntQuery paid_query = {
-	"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1 "
-	"AND rel OPERATOR(pg_catalog.=) $2 AND owner OPERATOR(pg_catalog.=) $3 "
-	"AND key OPERATOR(pg_catalog.=) $4 AND serial OPERATOR(pg_catalog.<=) $5",
-	5, {INT4OID, INT4OID, INT4OID, BYTEAOID, INT8OID}, NULL
 };
 
 void
@@ -102,8 +95,8 @@ take_want(EntOutbound *ob, EntReader *r)
 		return;
 	if (!want.wanted)
 		ent_outbound_unwant(ob, o);
-	/* a claim in flight may have been ignored: this is what it has */
-	o->claiming_serial = 0;
+	/* a claim of this batch may have been ignored: this is what it has */
+	ent_outbound_void_claims(ob, o, false);
 	/* by another way it may have heard more of a remote owner than we have */
 	o->claimed = want.epoch == o->epoch ? want.have : 0;
 	o->unsaved = true;
@@ -116,7 +109,7 @@ take_want(EntOutbound *ob, EntReader *r)
 	if (want.have > 0 && (want.epoch != o->epoch || want.have < owner->pruned))
 		ent_outbound_start_presents(ob, o);
 	ent_outbound_start_scan(ob, o, o->claimed,
-							Min(ob->flight_min, ob->ring_position));
+							Min(ent_outbound_flight_position(ob), ob->ring_position));
 }
 
 EntOutTable *
@@ -145,7 +138,7 @@ take_arrears(EntOutbound *ob, EntReader *r)
 		ent_outbound_asked_table(ob, table) == NULL)
 		return;					/* of nothing we ever offered */
 	(void) ent_outbound_start_arrears(ob, a.owner, a.table,
-									  Min(ob->flight_min, ob->ring_position));
+									  Min(ent_outbound_flight_position(ob), ob->ring_position));
 }
 
 static void
@@ -292,49 +285,6 @@ serve_seeks(EntOutbound *ob)
 		serve_seek(ob, lfirst(lc));
 }
 
-/* What was in flight is durable at the peer now. */
-static void
-settle(EntOutbound *ob)
-{
-	ListCell   *lc;
-
-	foreach(lc, ob->flight_claims)
-	{
-		EntOutOwner *o = lfirst(lc);
-
-		o->claimed = Max(o->claimed, o->claiming_serial);
-		o->unsaved = true;
-	}
-	list_free(ob->flight_claims);
-	ob->flight_claims = NIL;
-	foreach(lc, ob->flight_late)
-	{
-		EntOutLate *late = lfirst(lc);
-		Datum		args[5] = {Int32GetDatum(ob->peer), Int32GetDatum(late->rel),
-			Int32GetDatum(late->owner), PointerGetDatum(late->key),
-		Int64GetDatum(late->serial)};
-
-		ent_query_run(&paid_query, args, NULL, SPI_OK_DELETE, NULL);
-		pfree(late->key);
-	}
-	list_free_deep(ob->flight_late);
-	ob->flight_late = NIL;
-	foreach(lc, ob->flight_handed)
-	{
-		EntOutLate *handed = lfirst(lc);
-
-		ent_handover_delivered(handed->rel, handed->key, handed->owner, ob->peer);
-		pfree(handed->key);
-	}
-	list_free_deep(ob->flight_handed);
-	ob->flight_handed = NIL;
-	ent_outbound_settle_forgotten(ob);
-	ent_outbound_settle_resent(ob);
-	ent_outbound_settle_requests(ob);
-	ent_outbound_settle_graves(ob);
-	ob->in_flight = false;
-}
-
 /* What the peer has, for those who collect tombstones. */
 static void
 save_haves(EntOutbound *ob)
@@ -413,7 +363,10 @@ ent_outbound_answered(EntOutbound *ob, const void *data, size_t len)
 	unsigned	type;
 	MemoryContext section,
 				old;
-	uint64		expected = ob->in_flight ? ob->number : 0;
+	EntOutFlight *f = dlist_is_empty(&ob->flights) ? NULL :
+	dlist_head_element(EntOutFlight, node, &ob->flights);
+	uint64		expected = f ? f->number : 0;
+	uint64		asked = f ? f->asked : 0;
 
 	ent_wire_reader_init(&r, data, len);
 	ent_wire_read_header(&r, &header);
@@ -422,7 +375,7 @@ ent_outbound_answered(EntOutbound *ob, const void *data, size_t len)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
 				 errmsg("answer from peer does not match the batch in flight"),
-				 errdetail("It answers batch %llu; batch %llu is in flight.",
+				 errdetail("It answers batch %llu; batch %llu is the oldest in flight.",
 						   (unsigned long long) header.number,
 						   (unsigned long long) expected)));
 	ent_relinfo_refresh();
@@ -443,16 +396,15 @@ ent_outbound_answered(EntOutbound *ob, const void *data, size_t len)
 		serve_seeks(ob);
 	if (expected != 0)
 	{
-		settle(ob);
+		ent_outbound_settle_flight(ob);
 		ob->answered_once = true;
 	}
 	if (TimestampDifferenceExceeds(ob->saved_at, GetCurrentTimestamp(),
 								   SAVE_INTERVAL_MS))
 		save_haves(ob);
-	ob->flight_min = UINT64_MAX;
 	/* first what is no longer so, then that we heard */
 	ent_outbound_show(ob);
 	if (expected != 0)
-		ent_shmem_heard(ob->slot, ob->flight_asked);
+		ent_shmem_heard(ob->slot, asked);
 	pg_atomic_fetch_add_u64(&ob->slot->bytes_received, len);
 }

@@ -77,6 +77,8 @@ ent_outbound_create(int32 peer, Oid role, EntPeerSlot *slot)
 	ob->slot = slot;
 	ob->queue = ent_queue_create(alloc);
 	ob->together = ent_queue_create(alloc);
+	ob->large = ent_queue_create(alloc);
+	ob->behind = ent_queue_create(alloc);
 	ctl.entrysize = sizeof(EntOutOwner);
 	ob->owners = hash_create("entanglement owners sent", 64, &ctl,
 							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
@@ -91,7 +93,9 @@ ent_outbound_create(int32 peer, Oid role, EntPeerSlot *slot)
 	ob->owed_due = true;
 	ob->resend_due = true;
 	ob->requests_due = ob->again_due = true;
-	ob->flight_min = UINT64_MAX;
+	dlist_init(&ob->flights);
+	ent_outbound_begin_flight(ob);
+	ob->asked = pg_atomic_read_u64(&slot->heard);
 	pg_atomic_write_u64(&slot->acked, 0);
 	return ob;
 }
@@ -112,12 +116,6 @@ ent_outbound_destroy(EntOutbound *ob)
 	MemoryContextDelete(ob->context);
 }
 
-bool
-ent_outbound_in_flight(const EntOutbound *ob)
-{
-	return ob->in_flight;
-}
-
 /* ---- from the ring into the queue ---- */
 
 void
@@ -132,14 +130,20 @@ ent_outbound_push(EntOutbound *ob, EntOutTable *t, EntQueueEntry *e)
 size_t
 ent_outbound_queued(const EntOutbound *ob)
 {
-	return ent_queue_length(ob->queue) + ent_queue_length(ob->together);
+	return ent_queue_length(ob->queue) + ent_queue_length(ob->together) +
+		ent_queue_length(ob->large) + ent_queue_length(ob->behind) +
+		(ob->transit != NULL ? 1 : 0);
 }
 
 uint64
 ent_outbound_min_position(const EntOutbound *ob)
 {
-	return Min(ent_queue_min_position(ob->queue),
-			   ent_queue_min_position(ob->together));
+	uint64		position = Min(ent_queue_min_position(ob->queue),
+							   ent_queue_min_position(ob->together));
+
+	position = Min(position, ent_queue_min_position(ob->large));
+	position = Min(position, ent_queue_min_position(ob->behind));
+	return ob->transit != NULL ? Min(position, ob->transit->flight->min_position) : position;
 }
 
 static void
@@ -153,6 +157,8 @@ take_object(EntOutbound *ob, const EntEvent *ev)
 		.stale_at = GetCurrentTimestamp(), .keylen = ev->keylen, .key = ev->key
 	};
 
+	if (o == NULL && bms_is_member(ev->owner, ob->withheld))
+		return;
 	if (o == NULL || t == NULL)
 	{
 		ob->adverts_due = true;
@@ -196,6 +202,8 @@ take_owner(EntOutbound *ob, const EntEvent *ev)
 {
 	EntOutOwner *o = hash_search(ob->owners, &ev->owner, HASH_FIND, NULL);
 
+	if (o == NULL && ev->serial != 0 && bms_is_member(ev->owner, ob->withheld))
+		return;
 	if (o == NULL || ev->serial == 0)
 	{
 		ob->adverts_due = true;
@@ -268,7 +276,19 @@ caught_up(EntOutbound *ob)
 {
 	return ob->answered_once && ob->scans == 0 &&
 		ent_outbound_min_position(ob) > ob->catch_position &&
-		!(ob->in_flight && ob->flight_min <= ob->catch_position);
+		ent_outbound_flight_position(ob) > ob->catch_position;
+}
+
+/* Is it on its way to the peer that a table is complete? */
+static bool
+completes_table(EntOutbound *ob)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &ob->flights)
+		if (dlist_container(EntOutFlight, node, iter.cur)->arrears)
+			return true;
+	return false;
 }
 
 void
@@ -278,8 +298,11 @@ ent_outbound_show(EntOutbound *ob)
 	int64		oldest = Min(ent_queue_oldest(ob->queue),
 							 ent_queue_oldest(ob->together));
 
-	if (ob->in_flight && ob->flight_oldest < oldest)
-		oldest = ob->flight_oldest;
+	oldest = Min(oldest, ent_queue_oldest(ob->large));
+	oldest = Min(oldest, ent_queue_oldest(ob->behind));
+	oldest = Min(oldest, ent_outbound_flight_oldest(ob));
+	if (ob->transit != NULL)
+		oldest = Min(oldest, ob->transit->flight->oldest);
 	pg_atomic_write_u64(&slot->queued, ent_outbound_queued(ob));
 	pg_atomic_write_u64(&slot->oldest, oldest == PG_INT64_MAX ? 0 : oldest);
 	if (caught_up(ob))
@@ -288,16 +311,15 @@ ent_outbound_show(EntOutbound *ob)
 		ent_outbound_show_copies(ob, caught_up(ob));
 	if (ob->answered_once)
 	{
-		uint64		position = ent_outbound_settled(ob);
+		uint64		position = Min(ent_outbound_settled(ob),
+								   ent_outbound_flight_position(ob));
 
-		if (ob->in_flight && ob->flight_min < position)
-			position = ob->flight_min;
 		/*
 		 * What a table that appeared there lacks is of old; so is what notes
 		 * speak of that have not been looked at.
 		 */
 		if (ob->resend_due || ob->owed_due || !dlist_is_empty(&ob->arrears) ||
-			(ob->in_flight && ob->flight_arrears))
+			completes_table(ob))
 			position = 0;
 		ent_shmem_acked(slot, position);
 	}
@@ -330,8 +352,7 @@ claims_ready(EntOutbound *ob)
 static bool
 is_asked(const EntOutbound *ob)
 {
-	return pg_atomic_read_u64(&ob->slot->asked) !=
-		pg_atomic_read_u64(&ob->slot->heard);
+	return pg_atomic_read_u64(&ob->slot->asked) != ob->asked;
 }
 
 bool
@@ -351,7 +372,8 @@ ent_outbound_poll(EntOutbound *ob)
 	}
 	ent_outbound_read_ring(ob);
 	ent_outbound_show(ob);
-	if (ob->in_flight)
+	/* what it has must be known before anything else is said */
+	if (!ob->answered_once && !dlist_is_empty(&ob->flights))
 		return false;
 	return ent_outbound_queued(ob) > 0 || ob->adverts_due ||
 		(ob->filters_due && ob->wishes_heard) ||
@@ -359,6 +381,12 @@ ent_outbound_poll(EntOutbound *ob)
 		ob->scans > 0 || ent_outbound_presents_due(ob) || ob->slot->nudge ||
 		is_asked(ob) || ent_outbound_show_due(ob) ||
 		claims_ready(ob);
+}
+
+size_t
+ent_outbound_backlog(const EntOutbound *ob)
+{
+	return ent_outbound_queued(ob) * Max(ob->row_bytes, 16);
 }
 
 /* ---- debts ---- */
@@ -425,27 +453,32 @@ bytea *
 ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 {
 	EntWireAllocator alloc = {writer_grow, CurrentMemoryContext};
-	EntWireHeader header = {.version = ENT_WIRE_VERSION, .number = ob->number + 1};
+	EntWireHeader header = {
+		.version = ENT_WIRE_VERSION, .number = ob->number + 1,
+		.heard = ob->number
+	};
+	EntOutFlight *f = ob->flight;
 	EntWriter	w;
 	size_t		empty;
 	bool		nudge = ob->slot->nudge;
 
 	/* what was locked when it was looked for wakes nobody */
 	ob->requests_due |= heartbeat;
-	Assert(!ob->in_flight);
 	/* before the rights: who asks wants to know what they have become by then */
-	ob->flight_asked = pg_atomic_read_u64(&ob->slot->asked);
+	f->asked = pg_atomic_read_u64(&ob->slot->asked);
 	ent_relinfo_refresh();
 	ent_outbound_look_at_rights(ob);
+	if (!dlist_is_empty(&ob->flights))
+		header.heard = dlist_head_element(EntOutFlight, node, &ob->flights)->number - 1;
 	ent_wire_writer_init(&w, alloc);
 	/* room for the header of a bytea: the batch is returned in place */
 	ent_wire_write_raw(&w, "\0\0\0\0", VARHDRSZ);
 	ent_wire_write_header(&w, &header);
 	empty = w.len;
 
-	ob->flight_arrears = false;
-	ob->flight_min = UINT64_MAX;
-	ob->flight_oldest = PG_INT64_MAX;
+	f->arrears = false;
+	f->min_position = UINT64_MAX;
+	f->oldest = PG_INT64_MAX;
 	if (ob->tables_version != ent_relinfo_version())
 	{
 		ob->tables_version = ent_relinfo_version();
@@ -455,7 +488,7 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	}
 	if (ob->adverts_due)
 	{
-		ob->flight_min = Min(ob->adverts_position, ob->ring_position);
+		f->min_position = Min(ob->adverts_position, ob->ring_position);
 		ent_outbound_advertise(ob, &w);
 		ob->requests_due = ob->again_due = true;
 	}
@@ -465,15 +498,18 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 		load_owed(ob);
 	if (ob->resend_due && ob->answered_once)
 		ent_outbound_load_resend(ob);
+	if ((ob->requests_due || ob->answers_held) && ob->answered_once)
+		ent_outbound_write_requests(ob, &w, max_bytes);
 	ent_outbound_scan(ob);
 	ent_outbound_ask_cut(ob);
 	ent_outbound_write_presents(ob, &w, max_bytes);
 	ent_outbound_write_objects(ob, &w, max_bytes);
+	ent_outbound_write_fragments(ob, &w, max_bytes);
 	ent_outbound_write_together(ob, &w);
 	ent_refusal_write(ob->peer, ob->slot);	/* hooks that failed */
 	ent_outbound_write_claims(ob, &w);
-	if ((ob->requests_due || ob->answers_held) && ob->answered_once)
-		ent_outbound_write_requests(ob, &w, max_bytes);
+	if (ob->answers_held && ob->answered_once)
+		ent_outbound_write_answers(ob, &w, max_bytes);
 	if (nudge)
 	{
 		size_t		mark = ent_wire_open_section(&w, ENT_SECTION_NUDGE);
@@ -485,16 +521,18 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	 * What this batch tells counts as in flight, not as acknowledged. An empty
 	 * one keeps the link alive while much is looked at in vain.
 	 */
-	ob->in_flight = w.len > empty || heartbeat || ob->looked || is_asked(ob);
-	ent_outbound_show(ob);
-	if (!ob->in_flight)
+	if (w.len == empty && !heartbeat && !ob->looked && !is_asked(ob))
 	{
+		ent_outbound_show(ob);
 		pfree(w.data);
 		return NULL;
 	}
-	ob->number++;
+	f->number = ++ob->number;
+	ob->asked = f->asked;
+	dlist_push_tail(&ob->flights, &f->node);
+	ent_outbound_begin_flight(ob);
+	ent_outbound_show(ob);
 	pg_atomic_fetch_add_u64(&ob->slot->batches_sent, 1);
-	pg_atomic_fetch_add_u64(&ob->slot->bytes_sent, w.len - VARHDRSZ);
 	SET_VARSIZE(w.data, w.len);
 	return (bytea *) w.data;
 }

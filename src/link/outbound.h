@@ -5,7 +5,8 @@
  *
  * Lives in the dialer (push) or in a backend of the peer's login (pull). All
  * state is in memory and is rebuilt from what the receiver says it has: losing
- * it costs nothing but time. One batch is in flight at a time.
+ * it costs nothing but time. Several batches may be in flight, once the first
+ * has been answered; how many is the caller's business.
  *
  * "In a transaction" below means: a transaction with SPI connected; these
  * functions set snapshots and users by themselves and restore them. They
@@ -28,25 +29,27 @@ extern void ent_outbound_destroy(EntOutbound *ob);
 /*
  * Reads the ring into the queue. No transaction needed, cheap; call after
  * each wake-up. Returns true when ent_outbound_build would have something to
- * say. Never true while a batch is in flight.
+ * say. Never true while the first batch is in flight.
  */
 extern bool ent_outbound_poll(EntOutbound *ob);
+
+/* Bytes of what is queued, about. */
+extern size_t ent_outbound_backlog(const EntOutbound *ob);
 
 /*
  * Builds the next batch, of about max_bytes at most (one larger row goes
  * alone). In a transaction. NULL: nothing to say after all, unless
  * heartbeat is set, which makes an empty batch instead. Result in the
- * current context; it counts as in flight from now on.
+ * current context; it counts as in flight from now on. Bytes sent are for the caller
+ * to count.
  */
 extern bytea *ent_outbound_build(EntOutbound *ob, size_t max_bytes,
 								 bool heartbeat);
 
 /*
- * The receiver's answer to the batch in flight (it is durable there), or at
+ * The receiver's answer to the oldest batch in flight (it is durable there), or at
  * the start of a pull before any batch. In a transaction.
  */
 extern void ent_outbound_answered(EntOutbound *ob, const void *data, size_t len);
-
-extern bool ent_outbound_in_flight(const EntOutbound *ob);
 
 #endif							/* ENT_LINK_OUTBOUND_H */

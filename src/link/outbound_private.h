@@ -2,8 +2,9 @@
  * link/outbound_private.h
  *	  What the files of the sending end share: outbound.c (life, ring, batch),
  *	  outscan.c (adverts, catching up), outprogress.c (how far that is),
- *	  outdata.c (objects), outstates.c (which states went),
- *	  outclaim.c (claims), outtogether.c (what goes as of one cut),
+ *	  outdata.c (objects), outstates.c (which states went), outfragment.c
+ *	  (objects in fragments), outflight.c (what is in flight), outclaim.c
+ *	  (claims), outtogether.c (what goes as of one cut),
  *	  outpresent.c (which keys live), outresend.c (tables to be sent anew),
  *	  outshow.c (what the peer may see), outconfirm.c (objects handed over),
  *	  outrequest.c (requests),
@@ -16,6 +17,7 @@
 #include "postgres.h"
 
 #include "lib/ilist.h"
+#include "nodes/bitmapset.h"
 #include "utils/hsearch.h"
 #include "utils/snapshot.h"
 #include "utils/timestamp.h"
@@ -31,6 +33,28 @@
 #define ENT_OUT_ASKED	0x100
 /* ... it is one of those that a long scan has counted. */
 #define ENT_OUT_COPY	0x200
+
+/*
+ * A batch that has been built, or is being built, and what its answer will
+ * settle. Answers come in the order of the batches.
+ */
+typedef struct EntOutFlight
+{
+	dlist_node	node;
+	uint64		number;
+	uint64		asked;			/* slot->asked when it was built */
+	bool		arrears;		/* it says that a table is complete */
+	uint64		min_position;	/* least position of what it carries */
+	int64		oldest;			/* least stale_at of what it carries */
+	List	   *late;			/* of EntOutLate *: debts */
+	List	   *handed;			/* of EntOutLate *: brought for local owners to heirs
+								 * elsewhere */
+	List	   *forgotten;		/* of EntOutLate *: not held by the peer any more */
+	List	   *claims;			/* of EntOutClaimed * */
+	List	   *resent;			/* of EntOutResent *: tables to their end */
+	List	   *told;			/* of pg_uuid_t *: answers */
+	List	   *graves;			/* of EntGrave * */
+} EntOutFlight;
 
 /* A statement that may be made once all entries up to position have gone. */
 typedef struct EntOutClaim
@@ -61,7 +85,7 @@ typedef struct EntOutOwner
 	bool		counted;		/* scanning: for entanglement.progress */
 	uint64		position;		/* scanning: ring position noted at its start */
 	int64		claimed;		/* the peer has it up to here (acknowledged) */
-	int64		claiming_serial;	/* in the batch in flight, 0: none */
+	int64		claiming_serial;	/* greatest in flight, 0: none */
 	bool		unsaved;		/* claimed is newer than peer_owner says */
 	bool		claiming;		/* is in EntOutbound.claiming */
 	bool		gapped;			/* the last claim had gaps, as far as is known */
@@ -133,6 +157,19 @@ typedef struct EntOutPresent
 	int			next;			/* to be looked at */
 } EntOutPresent;
 
+/* An object that goes in fragments, encoded when the first of them went. */
+typedef struct EntOutTransit
+{
+	EntQueueEntry entry;		/* as it was taken from the queue; key palloc'd */
+	EntOutFlight *flight;		/* what the answer to the last fragment settles */
+	uint8	   *data;			/* one byte, then the section: */
+	size_t		len;
+	size_t		sent;
+	uint64		generation;		/* of the table, and */
+	uint64		show_version;	/* ... of what the peer may see, when encoded */
+	int32		epoch;			/* of the owner, likewise */
+} EntOutTransit;
+
 struct EntOutbound
 {
 	MemoryContext context;
@@ -142,6 +179,11 @@ struct EntOutbound
 	EntQueue   *queue;
 	EntQueue   *together;		/* of tables with integrity: what is in it goes
 								 * as of one cut */
+	EntQueue   *large;			/* too large to go at once: in fragments, one after the
+								 * other */
+	EntQueue   *behind;			/* the object in transit, and what has its key: wait
+								 * for it */
+	EntOutTransit *transit;		/* or NULL */
 	uint64		round;			/* of asking for cuts: what was queued in an
 								 * earlier one is in the cut */
 	uint64		cut_ticket;		/* of the cut asked for, 0: none */
@@ -149,6 +191,8 @@ struct EntOutbound
 	TimestampTz cut_at;			/* likewise */
 	HTAB	   *owners;			/* EntOutOwner */
 	HTAB	   *tables;			/* EntOutTable */
+	Bitmapset  *withheld;		/* owners that the last adverts left out, since they
+								 * come from the peer, or nobody gets to them */
 	dlist_head	claiming;		/* owners with a claim to make */
 	dlist_head	arrears;		/* EntOutArrears */
 	dlist_head	presents;		/* EntOutPresent */
@@ -178,19 +222,10 @@ struct EntOutbound
 	uint64		catch_position; /* greatest ring position any scan began at */
 
 	uint64		number;			/* of the last batch built */
-	bool		in_flight;
-	uint64		flight_asked;	/* slot->asked when it was built */
-	bool		flight_arrears; /* it says that a table is complete */
+	dlist_head	flights;		/* EntOutFlight, the oldest first */
+	EntOutFlight *flight;		/* of the batch being built, or to be built */
+	uint64		asked;			/* slot->asked as the last batch knew it */
 	bool		answered_once;	/* the peer has told its haves */
-	uint64		flight_min;		/* least position of what is in flight */
-	int64		flight_oldest;	/* least stale_at of what is in flight */
-	List	   *flight_late;	/* of EntOutLate *: debts in flight */
-	List	   *flight_handed;	/* of EntOutLate *: brought for local owners to
-								 * heirs elsewhere, in flight */
-	List	   *flight_forgotten;	/* of EntOutLate *: not held by the peer once it
-									 * has answered */
-	List	   *flight_claims;	/* of EntOutOwner *: claims in flight */
-	List	   *flight_resent;	/* of EntOutResent *: tables in flight to the end */
 	size_t		row_bytes;		/* moving average of an encoded row */
 
 	bool		requests_due;	/* look for requests and answers to be sent */
@@ -198,9 +233,8 @@ struct EntOutbound
 								 * have to be sent again */
 	HTAB	   *requests;		/* ids of those that this link has sent */
 	bool		answers_held;	/* some wait for a claim */
-	List	   *flight_told;	/* of pg_uuid_t *: answers in flight */
 	bool		seeks_due;		/* an owner has sought set */
-	List	   *flight_graves;	/* of EntGrave *: in flight */
+	bool		graves_left;	/* more than went into the last batch */
 	bool		homes_told;		/* all that is at home here was offered */
 };
 
@@ -214,6 +248,7 @@ typedef struct EntOutSource
 	size_t		max_bytes;		/* of the whole batch; exceeded by one row at most,
 								 * or by as much again */
 	size_t		max_objects;
+	size_t		large;			/* bytes of an object that goes in fragments */
 	/* used within */
 	MemoryContext context;
 	List	   *later;
@@ -227,6 +262,13 @@ typedef struct EntOutLate
 	bytea	   *key;
 	int64		serial;			/* of the version sent */
 } EntOutLate;
+
+/* Void once the owner is not sent any more, or the peer has said what it has. */
+typedef struct EntOutClaimed
+{
+	EntOutOwner *owner;			/* NULL: void */
+	int64		serial;
+} EntOutClaimed;
 
 typedef struct EntOutResent
 {
@@ -247,6 +289,26 @@ extern EntOutTable *ent_outbound_asked_table(EntOutbound *ob, int32 no);
 /* Queues an object that the peer asks for whatever it has. */
 extern void ent_outbound_ask_again(EntOutbound *ob, EntOutTable *t, int32 owner,
 								   bytea *key);
+
+/* outflight.c */
+/* Begins what is noted of the next batch; once it is sent, the next one's. */
+extern void ent_outbound_begin_flight(EntOutbound *ob);
+/* Least ring position, and time, of what is in flight. */
+extern uint64 ent_outbound_flight_position(EntOutbound *ob);
+extern int64 ent_outbound_flight_oldest(EntOutbound *ob);
+/* Adds to a list of the batch being built; what is noted is palloc'd here. */
+extern void *ent_outbound_note(EntOutbound *ob, List **list, size_t size);
+/* What one flight is to settle the other one settles; the first is freed. */
+extern void ent_outbound_join_flight(EntOutbound *ob, EntOutFlight *to,
+									 EntOutFlight *from);
+/* A claim in the batch being built. */
+extern void ent_outbound_note_claim(EntOutbound *ob, EntOutOwner *o, int64 serial);
+/* Claims of this owner count no more: those of the oldest batch, or all. */
+extern void ent_outbound_void_claims(EntOutbound *ob, EntOutOwner *o, bool all);
+/* What a batch in flight has the peer forget it is told of again behind that. */
+extern void ent_outbound_holds_again(EntOutbound *ob, const EntQueueEntry *e);
+/* What the oldest batch carried is durable at the peer. */
+extern void ent_outbound_settle_flight(EntOutbound *ob);
 
 /* outconfirm.c */
 extern void ent_outbound_take_confirm(EntOutbound *ob, EntReader *r);
@@ -285,7 +347,7 @@ extern bool ent_outbound_show_table(EntOutbound *ob, EntRelation *rel,
 extern struct EntExtractFor ent_outbound_whom(const EntOutbound *ob,
 											  const EntOutTable *t);
 /* What the peer was to forget has been acknowledged. */
-extern void ent_outbound_settle_forgotten(EntOutbound *ob);
+extern void ent_outbound_settle_forgotten(EntOutbound *ob, EntOutFlight *f);
 /* A key image as bytea. */
 extern Datum ent_outbound_key(const uint8 *key, size_t keylen);
 
@@ -336,6 +398,12 @@ extern void ent_outbound_write_source(EntOutbound *ob, EntWriter *w,
 extern ErrorData *ent_outbound_try(void (*run) (void *), void *arg,
 								   EntWriter *w);
 
+/* outfragment.c */
+/* Is it the object in transit, or has it its key? */
+extern bool ent_outbound_is_in_transit(const EntOutbound *ob, const EntQueueEntry *e);
+/* Fills the batch up with fragments of what is too large to go at once. */
+extern void ent_outbound_write_fragments(EntOutbound *ob, EntWriter *w, size_t max_bytes);
+
 /* outclaim.c */
 extern void ent_outbound_write_claims(EntOutbound *ob, EntWriter *w);
 
@@ -353,7 +421,7 @@ extern void ent_outbound_load_resend(EntOutbound *ob);
 /* All of this table is in the batch being built. */
 extern void ent_outbound_note_resent(EntOutbound *ob, EntOutArrears *a);
 /* ... and has arrived. */
-extern void ent_outbound_settle_resent(EntOutbound *ob);
+extern void ent_outbound_settle_resent(EntOutbound *ob, EntOutFlight *f);
 
 /* outpresent.c */
 /* The peer is to be told, from the first key on, which of these live. */
@@ -366,16 +434,20 @@ extern bool ent_outbound_presents_due(EntOutbound *ob);
 extern bool ent_outbound_presents_left(EntOutbound *ob, int32 owner);
 
 /* outrequest.c */
+/*
+ * Requests and answers go before objects, however many of these there are; answers
+ * that wait for a claim of this batch, behind it.
+ */
 extern void ent_outbound_write_requests(EntOutbound *ob, EntWriter *w,
 										size_t max_bytes);
 /* A key's columns and values. Needs ent_value_enter. */
 extern void ent_outbound_write_key(EntWriter *w, EntRelation *rel, bytea *key);
 
 /* outresponse.c */
-extern void ent_outbound_send_answers(EntOutbound *ob, EntWriter *w,
-									  size_t max_bytes);
-/* The answers in flight have arrived. */
-extern void ent_outbound_settle_requests(EntOutbound *ob);
+extern void ent_outbound_write_answers(EntOutbound *ob, EntWriter *w,
+									   size_t max_bytes);
+/* The answers have arrived. */
+extern void ent_outbound_settle_requests(EntOutbound *ob, EntOutFlight *f);
 
 /* outsubscribe.c */
 extern void ent_outbound_take_subscribe(EntOutbound *ob, EntReader *r);
@@ -389,7 +461,7 @@ extern void ent_outbound_write_filter_states(EntOutbound *ob, EntWriter *w);
 
 /* outlife.c */
 extern void ent_outbound_write_graves(EntOutbound *ob, EntWriter *w);
-extern void ent_outbound_settle_graves(EntOutbound *ob);
+extern void ent_outbound_settle_graves(EntOutbound *ob, EntOutFlight *f);
 /* owners: of EntOwner *, all there are. */
 extern void ent_outbound_write_homes(EntOutbound *ob, EntWriter *w,
 									 List *owners);

@@ -50,15 +50,11 @@ static void
 write_claim(EntOutbound *ob, EntWriter *w, EntOutOwner *o, int64 serial)
 {
 	EntWireClaim claim = {.owner = o->no, .epoch = o->epoch, .serial = serial};
-	MemoryContext old;
 
 	o->gapped = has_gaps(ob, o->no);
 	ent_wire_write_claim(w, o->gapped ? ENT_SECTION_CLAIM_GAPS : ENT_SECTION_CLAIM,
 						 &claim);
-	old = MemoryContextSwitchTo(ob->context);
-	o->claiming_serial = serial;
-	ob->flight_claims = lappend(ob->flight_claims, o);
-	MemoryContextSwitchTo(old);
+	ent_outbound_note_claim(ob, o, serial);
 }
 
 /* What was claimed with gaps has none any more. */
@@ -102,7 +98,7 @@ write_owner_claims(EntOutbound *ob, EntWriter *w, uint64 unsent)
 			serial = o->current.serial;
 			memset(&o->current, 0, sizeof(o->current));
 		}
-		if (serial > o->claimed && o->wanted)
+		if (serial > Max(o->claimed, o->claiming_serial) && o->wanted)
 			write_claim(ob, w, o, serial);
 		if (o->current.serial == 0)
 		{
@@ -131,7 +127,7 @@ ent_outbound_write_claims(EntOutbound *ob, EntWriter *w)
 			ent_outbound_presents_left(ob, a->owner))
 			continue;
 		ent_wire_write_arrears(w, ENT_SECTION_ARREARS_DONE, &done);
-		ob->flight_arrears = true;
+		ob->flight->arrears = true;
 		if (a->resend)
 			ent_outbound_note_resent(ob, a);
 		dlist_delete(&a->node);

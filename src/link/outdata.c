@@ -26,12 +26,14 @@
 #include "store/value.h"
 
 #define MAX_TAKE	128			/* objects extracted at a time */
+#define LEAST_LARGE	2048		/* bytes of an object that may be too large */
 
 typedef enum Fate
 {
 	FATE_DONE,					/* nothing to tell */
 	FATE_SENT,
-	FATE_LATER					/* did not fit into this batch */
+	FATE_LATER,					/* did not fit into this batch */
+	FATE_LARGE					/* goes in fragments */
 } Fate;
 
 typedef struct Taken
@@ -92,6 +94,12 @@ take(EntOutbound *ob, EntQueue *queue, Taken *taken, int max)
 
 		if (o == NULL || !o->wanted || t == NULL || !t->known)
 			continue;
+		if (ent_outbound_is_in_transit(ob, e))
+		{
+			ent_queue_push(ob->behind, e);
+			continue;
+		}
+		(void) ent_queue_take(ob->large, e);
 		if (other_owner_taken(taken, n, e))
 		{
 			ent_queue_push(queue, e);
@@ -112,8 +120,8 @@ row_size(EntRelation *rel, EntExtract *x)
 {
 	size_t		size = x->keylen + 32;
 
-	if (x->set == NULL)
-		return size;
+	if (x->kind != ENT_EXTRACT_DELTA && x->kind != ENT_EXTRACT_FULL)
+		return size;			/* values have not been read */
 	for (int i = 0; i < rel->ncolumns; i++)
 		if (x->raw != NULL)
 			size += x->set[i] ? x->rawlen[i] : 0;
@@ -268,23 +276,19 @@ sendable(EntOutbound *ob, EntRelation *rel, EntExtract *x)
 	return false;
 }
 
-static List *
-note_sent(EntOutbound *ob, List *list, Taken *taken)
+static void
+note_sent(EntOutbound *ob, List **list, Taken *taken)
 {
 	EntQueueEntry *e = &taken->entry;
-	MemoryContext old = MemoryContextSwitchTo(ob->context);
-	EntOutLate *late = palloc(sizeof(EntOutLate));
+	EntOutLate *late = ent_outbound_note(ob, list, sizeof(EntOutLate));
 
 	late->rel = e->rel;
 	late->owner = e->owner;
 	/* a version that came since is a debt of its own */
 	late->serial = taken->fate == FATE_SENT ? taken->extract->serial : PG_INT64_MAX;
-	late->key = palloc(VARHDRSZ + e->keylen);
+	late->key = MemoryContextAlloc(ob->context, VARHDRSZ + e->keylen);
 	SET_VARSIZE(late->key, VARHDRSZ + e->keylen);
 	memcpy(VARDATA(late->key), e->key, e->keylen);
-	list = lappend(list, late);
-	MemoryContextSwitchTo(old);
-	return list;
 }
 
 /* What is in flight counts for age, acknowledgement and debts. */
@@ -293,13 +297,13 @@ note_flight(EntOutbound *ob, Taken *taken)
 {
 	EntQueueEntry *e = &taken->entry;
 
-	ob->flight_min = Min(ob->flight_min, e->position);
-	ob->flight_oldest = Min(ob->flight_oldest, e->stale_at);
+	ob->flight->min_position = Min(ob->flight->min_position, e->position);
+	ob->flight->oldest = Min(ob->flight->oldest, e->stale_at);
 	if (e->flags & ENT_ROW_LATE)
-		ob->flight_late = note_sent(ob, ob->flight_late, taken);
+		note_sent(ob, &ob->flight->late, taken);
 	if (taken->fate == FATE_SENT && taken->extract->kind == ENT_EXTRACT_FULL &&
 		taken->extract->heir.owner != 0 && ent_object_owner_is_local(e->owner))
-		ob->flight_handed = note_sent(ob, ob->flight_handed, taken);
+		note_sent(ob, &ob->flight->handed, taken);
 }
 
 typedef struct Section
@@ -413,6 +417,11 @@ encode_section(void *section)
 
 		if (!worth_telling(s, t))
 			continue;
+		if (row_size(s->rel, x) > s->source->large)
+		{
+			t->fate = FATE_LARGE;
+			continue;
+		}
 		if (w->len > s->source->max_bytes &&
 			w->len + row_size(s->rel, x) > 2 * s->source->max_bytes)
 		{
@@ -526,8 +535,8 @@ put_back_rest(Section *s, Taken *t)
 
 /*
  * What the peer is told of for the first time is held by it from before the
- * batch leaves; what it is to forget, until it has answered, though from now on
- * it may be gone.
+ * batch leaves; what it is to forget, until it has answered that batch, though
+ * from now on it may be gone.
  */
 static void
 note_held(Section *s)
@@ -545,14 +554,18 @@ note_held(Section *s)
 		if (t->fate != FATE_SENT)
 			continue;
 		if (t->forgets)
-			s->ob->flight_forgotten = note_sent(s->ob, s->ob->flight_forgotten, t);
-		if (x->kind == ENT_EXTRACT_WITHDRAWN)
+			note_sent(s->ob, &s->ob->flight->forgotten, t);
+		if (t->forgets || x->kind == ENT_EXTRACT_WITHDRAWN)
 		{
 			if (x->held && !x->leaving)
 				leaving[m++] = ent_outbound_key(t->entry.key, t->entry.keylen);
 		}
-		else if (!t->forgets && (!x->held || x->leaving))
+		else if (!x->held || x->leaving)
+		{
 			told[n++] = ent_outbound_key(t->entry.key, t->entry.keylen);
+			if (x->leaving)
+				ent_outbound_holds_again(s->ob, &t->entry);
+		}
 	}
 	if (n > 0)
 		ent_shown_hold(s->ob->peer, s->rel->no,
@@ -573,6 +586,8 @@ settle_section(Section *s, size_t bytes)
 	{
 		if (s->taken[i].fate == FATE_LATER)
 			put_off(s, &s->taken[i].entry);
+		else if (s->taken[i].fate == FATE_LARGE)
+			ent_queue_push(s->ob->large, &s->taken[i].entry);
 		else if (s->taken[i].more)
 			put_back_rest(s, &s->taken[i]);
 		else if (s->taken[i].again)
@@ -726,8 +741,12 @@ void
 ent_outbound_write_objects(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 {
 	EntOutSource source = {
-		.queue = ob->queue, .max_bytes = max_bytes, .max_objects = SIZE_MAX
+		.queue = ob->queue, .max_bytes = max_bytes, .max_objects = SIZE_MAX,
+		.large = Max(max_bytes, LEAST_LARGE)
 	};
 
+	/* half of it is for what goes in fragments */
+	if (ob->transit != NULL || ent_queue_length(ob->large) > 0)
+		source.max_bytes = max_bytes > w->len ? w->len + (max_bytes - w->len) / 2 : 0;
 	ent_outbound_write_source(ob, w, &source);
 }

@@ -14,19 +14,42 @@
 #include "store/owner.h"
 #include "store/query.h"
 
+/* Does a batch in flight say so? */
+static bool
+being_told(EntOutbound *ob, const EntGrave *g)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &ob->flights)
+	{
+		ListCell   *lc;
+
+		foreach(lc, dlist_container(EntOutFlight, node, iter.cur)->graves)
+		{
+			EntGrave   *told = lfirst(lc);
+
+			if (told->epoch == g->epoch && memcmp(&told->id, &g->id, UUID_LEN) == 0)
+				return true;
+		}
+	}
+	return false;
+}
+
 void
 ent_outbound_write_graves(EntOutbound *ob, EntWriter *w)
 {
-	MemoryContext old = MemoryContextSwitchTo(ob->context);
+	List	   *untold = ent_life_untold(ob->peer, ENT_WIRE_MAX_GONE);
 	ListCell   *lc;
 
-	ob->flight_graves = ent_life_untold(ob->peer, ENT_WIRE_MAX_GONE);
-	MemoryContextSwitchTo(old);
-	foreach(lc, ob->flight_graves)
+	ob->graves_left = list_length(untold) == ENT_WIRE_MAX_GONE;
+	foreach(lc, untold)
 	{
 		EntGrave   *g = lfirst(lc);
 		EntWireGone gone = {.epoch = g->epoch};
 
+		if (being_told(ob, g))
+			continue;
+		*(EntGrave *) ent_outbound_note(ob, &ob->flight->graves, sizeof(EntGrave)) = *g;
 		memcpy(gone.id.bytes, g->id.data, UUID_LEN);
 		memcpy(gone.home.bytes, g->home.data, UUID_LEN);
 		ent_wire_write_gone(w, &gone);
@@ -34,19 +57,17 @@ ent_outbound_write_graves(EntOutbound *ob, EntWriter *w)
 }
 
 void
-ent_outbound_settle_graves(EntOutbound *ob)
+ent_outbound_settle_graves(EntOutbound *ob, EntOutFlight *f)
 {
-	if (ob->flight_graves == NIL)
+	if (f->graves == NIL)
 		return;
-	ent_life_told(ob->flight_graves, ob->peer);
-	/* there may be more of them */
-	if (list_length(ob->flight_graves) == ENT_WIRE_MAX_GONE && !ob->adverts_due)
+	ent_life_told(f->graves, ob->peer);
+	if (ob->graves_left && !ob->adverts_due)
 	{
 		ob->adverts_due = true;
 		ob->adverts_position = ob->ring_position;
 	}
-	list_free_deep(ob->flight_graves);
-	ob->flight_graves = NIL;
+	list_free_deep(f->graves);
 }
 
 /* After the first adverts: the peer may forget what it has of ours besides. */

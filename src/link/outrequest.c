@@ -486,7 +486,6 @@ ent_outbound_write_requests(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 		}
 		send_request(ob, w, lfirst(lc));
 	}
-	ent_outbound_send_answers(ob, w, max_bytes);
 	ent_value_leave(level);
 	if (w->len > start)
 	{
@@ -494,4 +493,5 @@ ent_outbound_write_requests(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 		(void) GetTopTransactionId();
 		ForceSyncCommit();
 	}
+	ent_outbound_write_answers(ob, w, max_bytes);
 }

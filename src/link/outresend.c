@@ -54,6 +54,19 @@ under_way(EntOutbound *ob, const EntOutResent *r)
 		if (a->owner == r->owner && a->rel == r->rel)
 			return a->resend && a->round == r->round;
 	}
+	dlist_foreach(iter, &ob->flights)
+	{
+		ListCell   *lc;
+
+		foreach(lc, dlist_container(EntOutFlight, node, iter.cur)->resent)
+		{
+			EntOutResent *sent = lfirst(lc);
+
+			if (sent->owner == r->owner && sent->rel == r->rel &&
+				sent->round == r->round)
+				return true;
+		}
+	}
 	return false;
 }
 
@@ -107,23 +120,19 @@ ent_outbound_load_resend(EntOutbound *ob)
 void
 ent_outbound_note_resent(EntOutbound *ob, EntOutArrears *a)
 {
-	MemoryContext old = MemoryContextSwitchTo(ob->context);
-	EntOutResent *r = palloc(sizeof(EntOutResent));
+	EntOutResent *r = ent_outbound_note(ob, &ob->flight->resent, sizeof(EntOutResent));
 
 	r->owner = a->owner;
 	r->rel = a->rel;
 	r->round = a->round;
-	ob->flight_resent = lappend(ob->flight_resent, r);
-	MemoryContextSwitchTo(old);
 }
 
 void
-ent_outbound_settle_resent(EntOutbound *ob)
+ent_outbound_settle_resent(EntOutbound *ob, EntOutFlight *f)
 {
 	ListCell   *lc;
 
-	foreach(lc, ob->flight_resent)
+	foreach(lc, f->resent)
 		forget(ob, lfirst(lc));
-	list_free_deep(ob->flight_resent);
-	ob->flight_resent = NIL;
+	list_free_deep(f->resent);
 }

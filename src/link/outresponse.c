@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
@@ -172,12 +173,34 @@ read_answer(Answering *a, uint64 row)
 		a->detail = NULL;
 }
 
+static bool
+is_among(List *ids, const pg_uuid_t *id)
+{
+	ListCell   *lc;
+
+	foreach(lc, ids)
+		if (memcmp(lfirst(lc), id, UUID_LEN) == 0)
+			return true;
+	return false;
+}
+
+/* Is it in a batch in flight, or in this one? */
+static bool
+being_told(EntOutbound *ob, const pg_uuid_t *id)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &ob->flights)
+		if (is_among(dlist_container(EntOutFlight, node, iter.cur)->told, id))
+			return true;
+	return is_among(ob->flight->told, id);
+}
+
 static void
 send_answer(Answering *a)
 {
-	MemoryContext old;
-	pg_uuid_t  *told;
-
+	if (being_told(a->ob, &a->id))
+		return;
 	if (a->s.accepted && !may_follow(a->ob, a->owner, a->s.epoch, a->s.serial))
 	{
 		a->ob->answers_held = true;
@@ -189,18 +212,17 @@ send_answer(Answering *a)
 		a->key = NULL;
 		write_answer(a);
 	}
-	old = MemoryContextSwitchTo(a->ob->context);
-	told = palloc(sizeof(pg_uuid_t));
-	*told = a->id;
-	a->ob->flight_told = lappend(a->ob->flight_told, told);
-	MemoryContextSwitchTo(old);
+	*(pg_uuid_t *) ent_outbound_note(a->ob, &a->ob->flight->told,
+									 sizeof(pg_uuid_t)) = a->id;
 }
 
 void
-ent_outbound_send_answers(EntOutbound *ob, EntWriter *w, size_t max_bytes)
+ent_outbound_write_answers(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 {
 	Datum		args[2] = {Int32GetDatum(ob->peer), Int64GetDatum(MAX_ANSWERS)};
 	Answering  *answers;
+	size_t		start = w->len;
+	int			level = ent_value_enter();
 	uint64		n,
 				i = 0;
 
@@ -217,23 +239,29 @@ ent_outbound_send_answers(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 	SPI_freetuptable(SPI_tuptable);
 	for (i = 0; i < n && w->len < max_bytes; i++)
 		send_answer(&answers[i]);
+	ent_value_leave(level);
 	if (n == MAX_ANSWERS || i < n)
 		ob->answers_held = true;
+	if (w->len > start)
+	{
+		/* what others know of must not be lost here */
+		(void) GetTopTransactionId();
+		ForceSyncCommit();
+	}
 }
 
 void
-ent_outbound_settle_requests(EntOutbound *ob)
+ent_outbound_settle_requests(EntOutbound *ob, EntOutFlight *f)
 {
 	ListCell   *lc;
 
-	foreach(lc, ob->flight_told)
+	foreach(lc, f->told)
 	{
 		Datum		args[2] = {UUIDPGetDatum(lfirst(lc)), Int32GetDatum(ob->peer)};
 
 		ent_query_run(&told_query, args, NULL, SPI_OK_UPDATE, NULL);
 	}
-	if (ob->flight_told != NIL && ob->answers_held)
+	if (f->told != NIL && ob->answers_held)
 		ob->requests_due = true;
-	list_free_deep(ob->flight_told);
-	ob->flight_told = NIL;
+	list_free_deep(f->told);
 }

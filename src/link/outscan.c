@@ -88,6 +88,7 @@ ent_outbound_unwant(EntOutbound *ob, EntOutOwner *o)
 	o->scanning = false;
 	o->wanted = false;
 	o->position = 0;
+	ent_outbound_void_claims(ob, o, true);
 	memset(&o->current, 0, sizeof(o->current));
 	memset(&o->next, 0, sizeof(o->next));
 }
@@ -193,6 +194,15 @@ withdraw_owner(EntOutbound *ob, EntWriter *w, EntOwner *o)
 	return true;
 }
 
+static void
+note_withheld(EntOutbound *ob, const EntOwner *o)
+{
+	MemoryContext old = MemoryContextSwitchTo(ob->context);
+
+	ob->withheld = bms_add_member(ob->withheld, o->no);
+	MemoryContextSwitchTo(old);
+}
+
 /* Is any table shown in part? */
 static bool
 any_partial(EntOutbound *ob)
@@ -257,8 +267,12 @@ ent_outbound_advertise(EntOutbound *ob, EntWriter *w)
 	ob->partial = any_partial(ob);
 	ent_outbound_write_graves(ob, w);
 	ent_outbound_unwant_missing(ob, owners);
+	bms_free(ob->withheld);
+	ob->withheld = NULL;
 	foreach(lc, owners)
-		if (!withdraw_owner(ob, w, lfirst(lc)))
+		if (withdraw_owner(ob, w, lfirst(lc)))
+			note_withheld(ob, lfirst(lc));
+		else
 			advertise_owner(ob, w, lfirst(lc));
 	ent_outbound_write_homes(ob, w, owners);
 	ob->adverts_due = false;

@@ -186,15 +186,15 @@ ent_outbound_key(const uint8 *key, size_t keylen)
 }
 
 void
-ent_outbound_settle_forgotten(EntOutbound *ob)
+ent_outbound_settle_forgotten(EntOutbound *ob, EntOutFlight *flight)
 {
-	int			n = list_length(ob->flight_forgotten);
+	int			n = list_length(flight->forgotten);
 	Datum	   *keys = palloc((n + 1) * sizeof(Datum));
 
 	for (int i = 0, m = 0; i < n; i++)
 	{
-		EntOutLate *f = list_nth(ob->flight_forgotten, i);
-		EntOutLate *next = i + 1 < n ? list_nth(ob->flight_forgotten, i + 1) : NULL;
+		EntOutLate *f = list_nth(flight->forgotten, i);
+		EntOutLate *next = i + 1 < n ? list_nth(flight->forgotten, i + 1) : NULL;
 
 		keys[m++] = PointerGetDatum(f->key);
 		if (next != NULL && next->rel == f->rel)
@@ -204,8 +204,7 @@ ent_outbound_settle_forgotten(EntOutbound *ob)
 		m = 0;
 	}
 	for (int i = 0; i < n; i++)
-		pfree(((EntOutLate *) list_nth(ob->flight_forgotten, i))->key);
-	list_free_deep(ob->flight_forgotten);
-	ob->flight_forgotten = NIL;
+		pfree(((EntOutLate *) list_nth(flight->forgotten, i))->key);
+	list_free_deep(flight->forgotten);
 	pfree(keys);
 }

@@ -49,7 +49,7 @@ ent_outbound_write_together(EntOutbound *ob, EntWriter *w)
 {
 	EntOutSource source = {
 		.queue = ob->together, .cut = true, .max_bytes = w->len + MAX_BYTES,
-		.max_objects = MAX_OBJECTS
+		.max_objects = MAX_OBJECTS, .large = SIZE_MAX
 	};
 
 	if (ob->cut_ticket == 0)

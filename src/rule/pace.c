@@ -2,165 +2,61 @@
  * rule/pace.c
  *	  How much may be sent, and when.
  *
- * Contract and model in rule/pace.h. Estimation: of all lines through two
- * samples (bytes, elapsed) of sufficiently different size that no sample lies
- * below, the one that is highest in their middle; its slope is one over the
- * rate, its value at zero bytes the round trip. While there is none (one size
- * only, or nothing but noise) both are taken from single samples, which can
- * only make the window grow, to at most twice what was tried before.
+ * Contract and model in rule/pace.h. A sample of the rate is what was
+ * acknowledged while a batch was in flight, divided by that time or by the time it
+ * took to send the same, whichever is longer: acknowledgements that come
+ * together make no rate that was never sent. Samples of a time when there was too
+ * little to send count only if they are greater. The round trip creeps up with
+ * what we queue ourselves: when it was not seen as small for long, one batch
+ * goes alone.
  */
 #include "rule/pace.h"
 
 #include <string.h>
 
 #define US_PER_S		1000000.0
-#define BURST_US		250000.0	/* of a configured bandwidth */
-#define PROBE_EVERY		4		/* batches, one of them half as large */
-#define LATE			1.5		/* times longer than estimated */
-#define LATE_IN_A_ROW	3		/* after which the path has changed */
-#define LEVER			1.5		/* least ratio of the sizes of two samples */
-#define TOLERANCE		1.001	/* of "no sample lies below" */
-#define MAX_SAMPLES		(2 * ENT_PACE_SAMPLES)
+#define START_GAIN		2.9		/* of the window, until the path is full: the
+								 * rate can double in each round */
+#define PROBE_GAIN		1.25	/* of the window, in one round of eight: is there
+								 * more? and */
+#define DRAIN_GAIN		0.9		/* ... in the next one */
+#define PROBE_ROUNDS	8
+#define OWN_SHARE		0.5		/* of what a batch takes itself: the rest is lost
+								 * if the rate is twice what we think */
+#define EXCESS_SHARE	0.5		/* of the noise, let into the window; with 1 our
+								 * own queue would make itself grow */
+#define EXCESS_OVER		16		/* batches that its mean is taken over */
+#define GROWTH			1.25	/* of the rate, less is none */
+#define LATE			1.5		/* times later than estimated */
+#define LATE_IN_A_ROW	4
+#define FULL_ROUNDS		3		/* without growth: the path is full */
 
 void
 ent_pace_init(EntPace *p, int64_t bandwidth, int64_t now)
 {
 	memset(p, 0, sizeof(*p));
 	p->bandwidth = bandwidth > 0 ? bandwidth : 0;
-	p->refilled_at = now;
+	p->refilled_at = p->delivered_at = p->first_sent_at = now;
 }
 
-/* ---- estimation ---- */
-
-typedef struct Line
+double
+ent_pace_wire(size_t bytes)
 {
-	double		base;			/* us at no bytes */
-	double		slope;			/* us per byte */
-} Line;
+	size_t		sent = bytes + 5 + 22 * (1 + bytes / 8192);
 
-static void
-remember(EntPaceRing *ring, int64_t at, double bytes, double elapsed)
-{
-	EntPaceSample *s = &ring->samples[ring->count++ % ENT_PACE_SAMPLES];
-
-	s->at = at;
-	s->bytes = bytes;
-	s->elapsed = elapsed;
-}
-
-/* Copies what is remembered and young enough; returns how many. */
-static int
-collect(const EntPaceRing *ring, int64_t now, EntPaceSample *out)
-{
-	unsigned	held = ring->count < ENT_PACE_SAMPLES ? ring->count :
-		ENT_PACE_SAMPLES;
-	int			n = 0;
-
-	for (unsigned i = 0; i < held; i++)
-		if (now - ring->samples[i].at <= ENT_PACE_MEMORY_US)
-			out[n++] = ring->samples[i];
-	return n;
-}
-
-static bool
-below_all(const Line *line, const EntPaceSample *s, int n)
-{
-	for (int i = 0; i < n; i++)
-		if (line->base + line->slope * s[i].bytes > s[i].elapsed * TOLERANCE)
-			return false;
-	return true;
-}
-
-/* The line through two samples; false if it means nothing. */
-static bool
-line_through(const EntPaceSample *a, const EntPaceSample *b, Line *line)
-{
-	if (b->bytes < a->bytes * LEVER || b->elapsed <= a->elapsed)
-		return false;
-	line->slope = (b->elapsed - a->elapsed) / (b->bytes - a->bytes);
-	line->base = a->elapsed - line->slope * a->bytes;
-	return true;
+	return (double) sent + 52.0 * (double) (1 + sent / 1448);
 }
 
 static double
-mean_bytes(const EntPaceSample *s, int n)
+least(double a, double b)
 {
-	double		sum = 0;
-
-	for (int i = 0; i < n; i++)
-		sum += s[i].bytes;
-	return sum / n;
+	return a < b ? a : b;
 }
 
-/*
- * The supporting line that is highest in the middle of the samples; false,
- * with *best as it was, when there is none.
- */
-static bool
-fit(const EntPaceSample *s, int n, Line *best)
+static double
+most(double a, double b)
 {
-	double		middle = mean_bytes(s, n);
-	double		height = 0;
-
-	for (int i = 0; i < n; i++)
-	{
-		for (int j = 0; j < n; j++)
-		{
-			Line		line;
-
-			if (!line_through(&s[i], &s[j], &line) ||
-				line.base + line.slope * middle <= height ||
-				!below_all(&line, s, n))
-				continue;
-			height = line.base + line.slope * middle;
-			*best = line;
-		}
-	}
-	return height > 0;
-}
-
-/* What single samples tell: bounds of rate and round trip. */
-static void
-estimate_bounds(EntPace *p, const EntPaceSample *s, int n, int nlarge)
-{
-	double		greatest = 0;
-
-	p->rate = nlarge > 0 ? 0 : p->rate;
-	if (n == 0)
-		return;
-	p->rtt = s[0].elapsed;
-	for (int i = 0; i < n; i++)
-	{
-		double		rate = s[i].bytes / s[i].elapsed * US_PER_S;
-
-		p->rate = rate > p->rate ? rate : p->rate;
-		p->rtt = p->rtt < s[i].elapsed ? p->rtt : s[i].elapsed;
-		greatest = s[i].bytes > greatest ? s[i].bytes : greatest;
-	}
-	p->ceiling = 2 * greatest;
-}
-
-static void
-estimate(EntPace *p, int64_t now)
-{
-	EntPaceSample s[MAX_SAMPLES];
-	int			nlarge = collect(&p->large, now, s);
-	int			n = nlarge + collect(&p->small, now, s + nlarge);
-	Line		line = {0, 0};
-
-	estimate_bounds(p, s, n, nlarge);
-	if (!fit(s, n, &line))
-		return;
-	p->rtt = line.base > 0 ? line.base : 0;
-	if (line.base > 0 && nlarge > 0)
-		p->rate = US_PER_S / line.slope;
-}
-
-static bool
-is_late(const EntPace *p, double bytes, double elapsed)
-{
-	return p->rate > 0 &&
-		elapsed > LATE * (p->rtt + bytes / p->rate * US_PER_S);
+	return a > b ? a : b;
 }
 
 /* ---- bandwidth ---- */
@@ -183,85 +79,246 @@ ent_pace_set_bandwidth(EntPace *p, int64_t bandwidth, int64_t now)
 	p->bandwidth = bandwidth > 0 ? bandwidth : 0;
 }
 
-int64_t
-ent_pace_wait(EntPace *p, int64_t now)
+/* ---- estimation ---- */
+
+static double
+elapsed_since(int64_t then, int64_t now)
 {
-	repay(p, now);
-	if (p->debt <= 0)
-		return 0;
-	return (int64_t) (p->debt / (double) p->bandwidth * US_PER_S) + 1;
+	return now > then ? (double) (now - then) : 1;
+}
+
+static void
+end_round(EntPace *p)
+{
+	p->round_end = p->delivered + p->in_flight;
+	if (p->filled || !p->round_full)
+		return;
+	if (p->rate >= GROWTH * p->full_rate)
+	{
+		p->full_rate = p->rate;
+		p->full_rounds = 0;
+	}
+	else
+		p->filled = ++p->full_rounds >= FULL_ROUNDS;
+}
+
+/* A round in which nothing was learned is not one. */
+static void
+next_round(EntPace *p)
+{
+	end_round(p);
+	if (!p->round_full)
+		return;
+	p->round_full = false;
+	p->round++;
+	p->rates[p->round % ENT_PACE_ROUNDS] = 0;
+}
+
+static void
+learn_rate(EntPace *p, const EntPaceFlight *f, int64_t now)
+{
+	double		took = most(elapsed_since(f->delivered_at, now),
+							elapsed_since(f->first_sent_at, f->sent_at));
+	double		rate = (p->delivered - f->delivered) / took * US_PER_S;
+	double	   *best;
+
+	/* it was sent in this round: the last one is over */
+	if (f->delivered >= p->round_end)
+		next_round(p);
+	best = &p->rates[p->round % ENT_PACE_ROUNDS];
+	p->round_full |= !f->limited;
+	if (f->limited && rate <= p->rate)
+		return;
+	*best = most(*best, rate);
+	p->rate = 0;
+	for (int i = 0; i < ENT_PACE_ROUNDS; i++)
+		p->rate = most(p->rate, p->rates[i]);
+}
+
+/* Is it time for a batch to go alone, so that the round trip is seen? */
+static bool
+rtt_is_old(const EntPace *p, int64_t now)
+{
+	return p->measured && now - p->rtt_at > ENT_PACE_MEMORY_US;
+}
+
+/* Without what the batch itself took, as far as that is known. */
+static void
+learn_rtt(EntPace *p, const EntPaceFlight *f, int64_t now)
+{
+	double		elapsed = elapsed_since(f->sent_at, now);
+	double		own = p->filled ? OWN_SHARE * f->bytes / p->rate * US_PER_S : 0;
+	double		rtt = elapsed - least(own, elapsed / 2);
+
+	if (p->filled)
+		p->excess += (most(rtt - p->rtt, 0) - p->excess) / EXCESS_OVER;
+	if (p->measured ? rtt > p->rtt && !(f->alone && rtt_is_old(p, now) && p->late == 0) :
+		!f->alone)
+		return;
+	p->rtt = rtt;
+	p->rtt_at = now;
+	p->measured = true;
+}
+
+/* Is it later than it should be acknowledged? Not told from what is not known. */
+static bool
+is_late(const EntPace *p, const EntPaceFlight *f, int64_t now)
+{
+	return p->rate > 0 && p->measured &&
+		elapsed_since(f->sent_at, now) > LATE *
+		(p->rtt + p->excess + ENT_PACE_BATCH_US + f->ahead / p->rate * US_PER_S);
+}
+
+/*
+ * So many so late mean that the path is another one, or much slower: what was
+ * learned of it is forgotten.
+ */
+static void
+look_for_change(EntPace *p, const EntPaceFlight *f, int64_t now)
+{
+	if (!is_late(p, f, now))
+		p->late = 0;
+	else if ((p->late += f->alone ? 2 : 1) >= LATE_IN_A_ROW)
+	{
+		memset(p->rates, 0, sizeof(p->rates));
+		p->rate = p->full_rate = p->excess = 0;
+		p->late = p->full_rounds = 0;
+		p->filled = p->measured = p->round_full = false;
+	}
+}
+
+void
+ent_pace_acked(EntPace *p, int64_t now)
+{
+	EntPaceFlight *f = &p->flights[p->first];
+
+	if (p->count == 0)
+		return;
+	p->first = (p->first + 1) % ENT_PACE_FLIGHTS;
+	p->count--;
+	p->in_flight -= f->bytes;
+	p->payload -= f->payload;
+	if (p->count == 0)
+		p->in_flight = 0;
+	p->delivered += f->bytes;
+	look_for_change(p, f, now);
+	learn_rate(p, f, now);
+	learn_rtt(p, f, now);
+	p->delivered_at = now;
+	p->first_sent_at = f->sent_at;
 }
 
 /* ---- batches ---- */
 
+/* What we take the path to carry; 0: not known. */
 static double
-least(double a, double b)
+usable_rate(const EntPace *p)
 {
-	return a < b ? a : b;
-}
-
-static double
-window(const EntPace *p)
-{
-	return least(ENT_PACE_WINDOW * p->rate * p->rtt / US_PER_S, p->ceiling);
-}
-
-/* What a configured bandwidth allows at once. */
-static double
-allowance(const EntPace *p)
-{
-	double		us = ENT_PACE_WINDOW * p->rtt;
-
-	if (us < BURST_US)
-		us = BURST_US;
-	return (double) p->bandwidth * us / US_PER_S;
+	if (p->bandwidth == 0)
+		return p->rate;
+	return p->rate > 0 ? least(p->rate, (double) p->bandwidth) :
+		(double) p->bandwidth;
 }
 
 size_t
 ent_pace_batch_size(const EntPace *p, size_t max_batch)
 {
-	double		bytes = least(window(p), (double) max_batch);
+	double		us = most(p->rtt / 4, ENT_PACE_BATCH_US);
+	double		bytes = least(usable_rate(p) * us / US_PER_S, (double) max_batch);
 
-	if (p->bandwidth > 0)
-		bytes = least(bytes, allowance(p));
-	if (p->batches % PROBE_EVERY == PROBE_EVERY - 1)
-		bytes /= 2;
 	if (bytes < ENT_PACE_MIN_BATCH)
 		bytes = ENT_PACE_MIN_BATCH;
 	return bytes < (double) max_batch ? (size_t) bytes : max_batch;
 }
 
-void
-ent_pace_sent(EntPace *p, size_t bytes, int64_t now)
+static double
+gain(const EntPace *p)
 {
+	if (!p->filled)
+		return START_GAIN;
+	switch (p->round % PROBE_ROUNDS)
+	{
+		case 0:
+			return PROBE_GAIN;
+		case 1:
+			return DRAIN_GAIN;
+		default:
+			return 1;
+	}
+}
+
+/* Is there room for one more batch? */
+static bool
+has_room(const EntPace *p, int64_t now)
+{
+	double		us;
+
+	if (p->count == 0)
+		return true;
+	/* while the oldest is late nobody knows how slow the path has become */
+	if (p->count == ENT_PACE_FLIGHTS || !p->measured || rtt_is_old(p, now) ||
+		is_late(p, &p->flights[p->first], now))
+		return false;
+	us = most(p->rtt + EXCESS_SHARE * p->excess, ENT_PACE_BATCH_US);
+	return p->in_flight <= gain(p) * usable_rate(p) * us / US_PER_S;
+}
+
+int64_t
+ent_pace_wait(EntPace *p, int64_t now, size_t backlog)
+{
+	double		us = 0;
+
 	repay(p, now);
-	if (p->bandwidth > 0)
-		p->debt += (double) bytes;
-	p->sent_at = now;
-	p->in_flight = bytes;
+	if (!has_room(p, now))
+		return INT64_MAX;
+	if (p->debt > 0)
+	{
+		/* it is the budget that holds us back, not the path */
+		us = p->debt / (double) p->bandwidth * US_PER_S + 1;
+		p->limited_until = p->delivered + p->in_flight;
+	}
+	if (p->count > 0 && backlog < ent_pace_batch_size(p, SIZE_MAX))
+		us = most(us, (double) (p->sent_at - now) +
+				  most(ENT_PACE_GATHER_US, p->rtt / 16));
+	return us > 0 ? (int64_t) us : 0;
 }
 
 void
-ent_pace_acked(EntPace *p, size_t bytes, int64_t now)
+ent_pace_sent(EntPace *p, size_t bytes, size_t backlog, int64_t now)
 {
-	double		elapsed = now > p->sent_at ? (double) (now - p->sent_at) : 1;
-	bool		late = is_late(p, (double) bytes, elapsed);
+	EntPaceFlight *f = &p->flights[(p->first + p->count) % ENT_PACE_FLIGHTS];
 
-	if (p->in_flight == 0)
-		return;
-	p->in_flight = 0;
-	p->batches++;
-	p->late = late ? p->late + 1 : 0;
-	if (p->late == LATE_IN_A_ROW)
-		p->large.count = p->small.count = 0;
-	remember(bytes < ENT_PACE_MIN_BATCH ? &p->small : &p->large, now,
-			 (double) bytes, elapsed);
-	estimate(p, now);
-	if (p->late == LATE_IN_A_ROW)
-	{
-		p->ceiling = (double) bytes / 2;
-		p->late = 0;
-	}
+	repay(p, now);
+	f->bytes = ent_pace_wire(bytes);
+	f->payload = bytes;
+	if (p->bandwidth > 0)
+		p->debt += f->bytes;
+	f->alone = p->count == 0;
+	if (f->alone)
+		p->delivered_at = p->first_sent_at = now;
+	f->sent_at = p->sent_at = now;
+	f->delivered = p->delivered;
+	f->delivered_at = p->delivered_at;
+	f->first_sent_at = p->first_sent_at;
+	p->count++;
+	p->in_flight += f->bytes;
+	p->payload += bytes;
+	if (backlog == 0 && has_room(p, now))
+		p->limited_until = p->delivered + p->in_flight;
+	f->ahead = p->in_flight;
+	f->limited = p->limited_until > p->delivered;
+}
+
+bool
+ent_pace_has_slot(const EntPace *p)
+{
+	return p->count < ENT_PACE_FLIGHTS;
+}
+
+size_t
+ent_pace_in_flight(const EntPace *p)
+{
+	return p->payload;
 }
 
 double
@@ -273,5 +330,5 @@ ent_pace_rate(const EntPace *p)
 int64_t
 ent_pace_rtt(const EntPace *p)
 {
-	return p->batches > 0 ? (int64_t) p->rtt : -1;
+	return p->measured ? (int64_t) p->rtt : -1;
 }

@@ -3,19 +3,14 @@
  *	  How much may be sent, and when: rate, round trip, window, budget.
  *
  * Pure C; the caller brings a clock (microseconds) that should not go back.
- * One batch is in flight at a time, so it is acknowledged after
- *
- *		elapsed = round trip + bytes / rate
- *
- * plus noise, which only ever adds. Rate and round trip are the line that
- * lies as close as it can below all samples remembered. The time a peer
- * takes to apply grows with the bytes and so counts as transmission, not as
- * round trip. A configured bandwidth is a token bucket on top.
- *
- * The window is ENT_PACE_WINDOW bandwidth-delay products. Between batches
- * the link is idle for one round trip, so with one batch of w products in
- * flight it is used at w / (w + 1) at most, however well it is paced: 2 gives
- * 67 %; 90 % would take 9, with nine round trips of queue in the path.
+ * Several batches are in flight and acknowledged in order. As in BBR
+ * (draft-ietf-ccwg-bbr): what is delivered per time, at its greatest over the
+ * last rounds, is the rate; the least time to an acknowledgement, less what
+ * the batch itself took on the way, is the round trip; what may be in flight is
+ * their product and a batch. The time a peer takes to apply grows with the bytes
+ * and so counts as transmission. Rates, windows and the configured bandwidth
+ * count bytes as they are on the wire, with what PostgreSQL's protocol, TLS, TCP
+ * and IP add: see ent_pace_wire.
  */
 #ifndef ENT_RULE_PACE_H
 #define ENT_RULE_PACE_H
@@ -24,64 +19,90 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ENT_PACE_MIN_BATCH	4096	/* bytes; never asks for less */
-#define ENT_PACE_WINDOW		2		/* bandwidth-delay products in flight */
-#define ENT_PACE_SAMPLES	20		/* remembered of each size */
-#define ENT_PACE_MEMORY_US	60000000	/* and for how long */
+#define ENT_PACE_MIN_BATCH	256		/* bytes; never asks for less */
+#define ENT_PACE_FLIGHTS	16		/* batches in flight, at most */
+#define ENT_PACE_ROUNDS		10		/* that the rate is the greatest of */
+#define ENT_PACE_MEMORY_US	10000000	/* for which a round trip is believed */
+#define ENT_PACE_BATCH_US	5000	/* a batch takes so long on the way, or a
+									 * quarter of the round trip if that is more */
+#define ENT_PACE_GATHER_US	2000	/* less than a batch waits so long for more, or
+									 * for all to be acknowledged; or a sixteenth
+									 * of the round trip if that is more */
 
-typedef struct EntPaceSample
+typedef struct EntPaceFlight
 {
-	int64_t		at;				/* us, when acknowledged */
-	double		bytes;
-	double		elapsed;		/* us */
-} EntPaceSample;
-
-typedef struct EntPaceRing
-{
-	EntPaceSample samples[ENT_PACE_SAMPLES];
-	unsigned	count;			/* ever added; the newest is count - 1 */
-} EntPaceRing;
+	int64_t		sent_at;		/* us */
+	double		bytes;			/* on the wire */
+	size_t		payload;
+	double		delivered;		/* when it was sent: bytes acknowledged so far */
+	int64_t		delivered_at;	/* ... and when that was */
+	int64_t		first_sent_at;	/* ... and when the batch was sent whose
+								 * acknowledgement that was */
+	double		ahead;			/* bytes in flight with it */
+	bool		limited;		/* there was not enough to send */
+	bool		alone;			/* nothing else was in flight */
+} EntPaceFlight;
 
 typedef struct EntPace
 {
 	int64_t		bandwidth;		/* bytes/s allowed, 0: no limit */
 	double		debt;			/* bytes sent ahead of the bandwidth */
 	int64_t		refilled_at;	/* us; debt is as of then */
-	EntPaceRing large;			/* batches of at least ENT_PACE_MIN_BATCH */
-	EntPaceRing small;			/* the others, which displace none of those */
-	double		rate;			/* bytes/s, estimated; 0: no sample yet */
-	double		rtt;			/* us, estimated */
-	double		ceiling;		/* bytes; no batch is larger, whatever is
-								 * estimated */
-	unsigned	batches;		/* acknowledged */
-	int			late;			/* of them, in a row, later than estimated */
-	int64_t		sent_at;		/* us; of the batch in flight */
-	size_t		in_flight;		/* bytes */
+
+	EntPaceFlight flights[ENT_PACE_FLIGHTS];	/* a ring */
+	unsigned	first;			/* the oldest of them */
+	unsigned	count;
+	double		in_flight;		/* bytes on the wire */
+	size_t		payload;		/* of that, what was handed in */
+	int64_t		sent_at;		/* us; of the last batch */
+
+	double		delivered;		/* bytes acknowledged since the beginning */
+	int64_t		delivered_at;	/* us */
+	int64_t		first_sent_at;	/* us; see EntPaceFlight */
+	double		limited_until;	/* delivered, up to which there was too little */
+
+	double		rates[ENT_PACE_ROUNDS]; /* greatest of each round, bytes/s */
+	unsigned	round;			/* its index, modulo ENT_PACE_ROUNDS */
+	double		round_end;		/* delivered, at which it ends */
+	bool		round_full;		/* in it there was always enough to send */
+	double		rate;			/* greatest of all, 0: no sample yet */
+	double		rtt;			/* us */
+	int64_t		rtt_at;			/* us; when it was last as small */
+	bool		measured;		/* rtt is one */
+	double		excess;			/* us; mean of what it took longer */
+
+	bool		filled;			/* the path is: the beginning is over */
+	int			late;			/* batches in a row, later than estimated */
+	double		full_rate;		/* greatest before the last rounds */
+	int			full_rounds;	/* in which it hardly grew */
 } EntPace;
 
 extern void ent_pace_init(EntPace *p, int64_t bandwidth, int64_t now);
 extern void ent_pace_set_bandwidth(EntPace *p, int64_t bandwidth, int64_t now);
 /*
+ * Bytes on the wire of a message of so many: 5 of PostgreSQL's protocol, 22 of
+ * TLS 1.3 for each 8 kB, 52 of TCP and IP for each 1448 bytes.
+ */
+extern double ent_pace_wire(size_t bytes);
+/*
  * Bytes the next batch should have at most (>= ENT_PACE_MIN_BATCH, and above
- * all <= max_batch): the window, at most twice the greatest batch
- * remembered (so a new link starts at the minimum and doubles), and at most
- * what a configured bandwidth carries in a quarter of a second or in
- * ENT_PACE_WINDOW round trips, whichever is more. Every fourth
- * batch is half as large, which keeps round trip and rate apart.
+ * all <= max_batch): what rate or bandwidth carry in ENT_PACE_BATCH_US or a
+ * quarter of the round trip.
  */
 extern size_t ent_pace_batch_size(const EntPace *p, size_t max_batch);
 /*
- * Microseconds until the configured bandwidth lets something be sent; 0: now.
- * Whether a batch is still in flight is for the caller to know.
+ * Microseconds until something may be sent, if nothing is acknowledged before;
+ * 0: now, INT64_MAX: not before. backlog: bytes there are to send, about.
  */
-extern int64_t ent_pace_wait(EntPace *p, int64_t now);
-extern void ent_pace_sent(EntPace *p, size_t bytes, int64_t now);
-/*
- * The batch in flight was acknowledged. Without one it does nothing. Three in
- * a row that took half again as long as estimated mean that the path has
- * changed: what was remembered is forgotten.
- */
-extern void ent_pace_acked(EntPace *p, size_t bytes, int64_t now);
+extern int64_t ent_pace_wait(EntPace *p, int64_t now, size_t backlog);
+/* May anything be sent at all, whatever the pace? */
+extern bool ent_pace_has_slot(const EntPace *p);
+/* backlog: bytes there are left to send, about. Needs a slot. */
+extern void ent_pace_sent(EntPace *p, size_t bytes, size_t backlog, int64_t now);
+/* The oldest batch in flight was acknowledged. Without one it does nothing. */
+extern void ent_pace_acked(EntPace *p, int64_t now);
+/* Bytes in flight, as they were handed in. */
+extern size_t ent_pace_in_flight(const EntPace *p);
 extern double ent_pace_rate(const EntPace *p);	/* bytes/s; 0: no sample yet */
 extern int64_t ent_pace_rtt(const EntPace *p);	/* us; -1: no sample yet */
 

@@ -450,6 +450,19 @@ ent_queue_pop(EntQueue *q, EntQueueEntry *e, uint8_t *keybuf)
 	return true;
 }
 
+bool
+ent_queue_take(EntQueue *q, EntQueueEntry *e)
+{
+	Node	   *node = find(q, hash_object(q, e->rel, e->owner, e->key, e->keylen), e);
+
+	if (node == NULL)
+		return false;
+	join(e, &node->e);
+	take_out(q, heap_of(q, node->e.priority, node->e.bulk), node);
+	drop_node(q, node);
+	return true;
+}
+
 const EntQueueEntry *
 ent_queue_peek(const EntQueue *q)
 {

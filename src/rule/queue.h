@@ -70,6 +70,12 @@ extern bool ent_queue_push(EntQueue *q, const EntQueueEntry *e);
  */
 extern bool ent_queue_pop(EntQueue *q, EntQueueEntry *e, uint8_t *keybuf);
 
+/*
+ * Takes out the object of *e, if it is there, and joins what is known of it to *e.
+ * Constant or logarithmic time.
+ */
+extern bool ent_queue_take(EntQueue *q, EntQueueEntry *e);
+
 /* The first entry without taking it, or NULL; valid until the next call. */
 extern const EntQueueEntry *ent_queue_peek(const EntQueue *q);
 

@@ -73,6 +73,8 @@ typedef enum EntSectionType
 	ENT_SECTION_SUBSCRIBE = 18, /* receiver: of your tables I want these */
 	ENT_SECTION_FILTER_STATE = 19 | ENT_SECTION_OPTIONAL,	/* sender: what became
 															 * of such a wish */
+	ENT_SECTION_FRAGMENT = 20,		/* of an OBJECTS section that is too large to go
+								 * at once */
 	ENT_SECTION_GONE = 24,		/* sender: that owner is no more */
 	ENT_SECTION_HOMES = 25,		/* sender: these were all at home with me */
 	ENT_SECTION_COMPARE = 32,	/* who verifies: what do you have of this table? */
@@ -187,19 +189,24 @@ ent_wire_at_end(const EntReader *r)
 }
 
 /*
- * ---- the batch header: magic, version, flags, batch number ----
+ * ---- the batch header: magic, version, flags, batch number, heard ----
  *
- * Flags unknown to version 1 are refused in a batch of version 1. Another
+ * Several batches may be on their way. heard is there, as the difference to
+ * number - 1, when it is not that. Flags unknown to version 1 are refused in a batch of version 1. Another
  * version is for the caller to judge: a hello can be read in all of them.
  */
 
 typedef struct EntWireHeader
 {
 	unsigned	version;
-	unsigned	flags;			/* none defined in version 1 */
+	unsigned	flags;			/* ENT_HEADER_..., in version 1 filled in by write */
 	uint64_t	number;			/* counts batches of this connection from 1; an
 								 * answer repeats the number it answers */
+	uint64_t	heard;			/* of a batch: its sender has had the answers up
+								 * to this one, < number; of others: no meaning */
 } EntWireHeader;
+
+#define ENT_HEADER_HEARD	0x01	/* heard follows */
 
 extern void ent_wire_write_header(EntWriter *w, const EntWireHeader *h);
 extern void ent_wire_read_header(EntReader *r, EntWireHeader *h);
@@ -383,6 +390,22 @@ typedef struct EntWireClaim
 extern void ent_wire_write_claim(EntWriter *w, EntSectionType type,
 								 const EntWireClaim *c);
 extern void ent_wire_read_claim(EntReader *r, EntWireClaim *c);
+
+/*
+ * FRAGMENT: bytes of a whole OBJECTS section, type and length included, of that
+ * owner. They follow to the section's end. offset 0 begins a new one: what was
+ * begun before and is not complete is no more. At most ENT_WIRE_MAX_BATCH in all.
+ */
+typedef struct EntWireFragment
+{
+	uint32_t	owner;
+	uint64_t	total;			/* bytes of the section, at least 1 */
+	uint64_t	offset;			/* of these within it, less than total */
+} EntWireFragment;
+
+extern void ent_wire_write_fragment(EntWriter *w, const EntWireFragment *p,
+								const void *bytes, size_t len);
+extern void ent_wire_read_fragment(EntReader *r, EntWireFragment *p);
 
 /* ARREARS (receiver asks) and ARREARS_DONE (sender confirms) */
 typedef struct EntWireArrears

@@ -73,22 +73,38 @@ ent_wire_read_name(EntReader *r, char *buf)
 void
 ent_wire_write_header(EntWriter *w, const EntWireHeader *h)
 {
+	uint64_t	behind = h->version == 1 && h->heard < h->number ?
+	h->number - 1 - h->heard : 0;
+
 	ent_wire_write_u8(w, ENT_WIRE_MAGIC);
 	ent_wire_write_varint(w, h->version);
-	ent_wire_write_varint(w, h->flags);
+	ent_wire_write_varint(w, h->version != 1 ? h->flags :
+						  behind > 0 ? ENT_HEADER_HEARD : 0);
 	ent_wire_write_varint(w, h->number);
+	if (behind > 0)
+		ent_wire_write_varint(w, behind);
 }
 
 void
 ent_wire_read_header(EntReader *r, EntWireHeader *h)
 {
+	uint64_t	behind;
+
 	if (ent_wire_read_u8(r) != ENT_WIRE_MAGIC)
 		ent_wire_fail(r, ENT_WIRE_BAD_MAGIC);
 	h->version = (unsigned) ent_wire_read_bounded(r, UINT16_MAX);
 	h->flags = (unsigned) ent_wire_read_bounded(r, UINT32_MAX);
 	h->number = ent_wire_read_varint(r);
-	if (h->version == 0 || (h->version == 1 && h->flags != 0))
+	if (h->version == 0 || (h->version == 1 && (h->flags & ~ENT_HEADER_HEARD) != 0))
 		ent_wire_fail(r, ENT_WIRE_MALFORMED);
+	h->heard = h->number > 0 ? h->number - 1 : 0;
+	if (h->version != 1 || (h->flags & ENT_HEADER_HEARD) == 0)
+		return;
+	behind = ent_wire_read_varint(r);
+	if (behind == 0 || behind > h->heard)
+		ent_wire_fail(r, ENT_WIRE_MALFORMED);
+	else
+		h->heard -= behind;
 }
 
 /* ---- HELLO ---- */
@@ -419,6 +435,33 @@ ent_wire_read_claim(EntReader *r, EntWireClaim *c)
 	c->owner = read_owner_number(r);
 	c->epoch = read_epoch(r);
 	c->serial = ent_wire_read_serial(r);
+}
+
+/* ---- FRAGMENT ---- */
+
+void
+ent_wire_write_fragment(EntWriter *w, const EntWireFragment *p, const void *bytes, size_t len)
+{
+	size_t		mark = ent_wire_open_section(w, ENT_SECTION_FRAGMENT);
+
+	ent_wire_write_varint(w, p->owner);
+	ent_wire_write_varint(w, p->total);
+	ent_wire_write_varint(w, p->offset);
+	ent_wire_write_raw(w, bytes, len);
+	ent_wire_close_section(w, mark);
+}
+
+void
+ent_wire_read_fragment(EntReader *r, EntWireFragment *p)
+{
+	p->owner = read_owner_number(r);
+	p->total = ent_wire_read_bounded(r, ENT_WIRE_MAX_BATCH);
+	p->offset = ent_wire_read_bounded(r, ENT_WIRE_MAX_BATCH);
+	if (p->offset >= p->total || (uint64_t) (r->end - r->p) > p->total - p->offset)
+	{
+		ent_wire_fail(r, ENT_WIRE_MALFORMED);
+		p->total = p->offset = 0;
+	}
 }
 
 /* ---- ARREARS, ARREARS_DONE ---- */

@@ -304,7 +304,7 @@ ent_peer_delete(int32 no)
 #define EXCHANGE_ROUTINES \
 	"ROUTINE entanglement.hello(pg_catalog.text, pg_catalog.bytea), " \
 	"entanglement.push(pg_catalog.bytea), entanglement.pull, " \
-	"entanglement.digest(pg_catalog.bytea)"
+	"entanglement.stream(pg_catalog.text), entanglement.digest(pg_catalog.bytea)"
 
 static void
 execute(void *arg)
