@@ -347,7 +347,10 @@ subtest 'what has become of rows that she does not see' => sub {
 
 		# what was asked before is told before this
 		$hub->sql("UPDATE team SET w = 'asked $owner $from $serial' WHERE id = 102");
-		wait_for('the answer', sub { push @got, $pull->(); return grep { $_->{body} =~ /asked $owner $from $serial/ } @got });
+		wait_for('the answer', sub {
+			push @got, $pull->();
+			return (grep { $_->{body} =~ /asked $owner $from $serial/ } @got) && $hub->peer('mallory')->{queued} == 0;
+		});
 		return join ' ', grep { my $key = bytes(pack 'N', $_); grep { $_->{type} == 4 && index($_->{body}, $key) >= 0 } @got } @keys;
 	};
 

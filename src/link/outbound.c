@@ -35,6 +35,7 @@
 #include "store/value.h"
 
 #define READ_EVENTS		256		/* ring entries read at a time */
+#define FIRST_ROW		64		/* bytes that a row is taken to have at first */
 
 static EntQuery owed_query = {
 	"SELECT rel, owner, key FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1",
@@ -93,6 +94,7 @@ ent_outbound_create(int32 peer, Oid role, EntPeerSlot *slot)
 	ob->owed_due = true;
 	ob->resend_due = true;
 	ob->requests_due = ob->again_due = true;
+	ob->row_bytes = FIRST_ROW;
 	dlist_init(&ob->flights);
 	ent_outbound_begin_flight(ob);
 	ob->asked = pg_atomic_read_u64(&slot->heard);

@@ -185,10 +185,53 @@ ent_outbound_key(const uint8 *key, size_t keylen)
 	return PointerGetDatum(b);
 }
 
+static int
+by_rel_and_key(const ListCell *a, const ListCell *b)
+{
+	const EntOutLate *x = lfirst(a),
+			   *y = lfirst(b);
+	size_t		xlen = VARSIZE(x->key),
+				ylen = VARSIZE(y->key);
+
+	if (x->rel != y->rel)
+		return x->rel < y->rel ? -1 : 1;
+	if (xlen != ylen)
+		return xlen < ylen ? -1 : 1;
+	return memcmp(x->key, y->key, xlen);
+}
+
+/* What batches behind that one have the peer forget once more, in order. */
+static List *
+forgotten_again(EntOutbound *ob)
+{
+	List	   *all = NIL;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &ob->flights)
+		all = list_concat(all, dlist_container(EntOutFlight, node, iter.cur)->forgotten);
+	list_sort(all, by_rel_and_key);
+	return all;
+}
+
+static bool
+is_in(List *sorted, const EntOutLate *f)
+{
+	ListCell	cell = {.ptr_value = unconstify(EntOutLate *, f)};
+
+	return sorted != NIL &&
+		bsearch(&cell, sorted->elements, list_length(sorted), sizeof(ListCell),
+				(int (*) (const void *, const void *)) by_rel_and_key) != NULL;
+}
+
+/*
+ * One that a batch behind has it forget once more is held until that has been
+ * answered: between the two it may have been told of it again.
+ */
 void
 ent_outbound_settle_forgotten(EntOutbound *ob, EntOutFlight *flight)
 {
 	int			n = list_length(flight->forgotten);
+	List	   *again = n > 0 ? forgotten_again(ob) : NIL;
 	Datum	   *keys = palloc((n + 1) * sizeof(Datum));
 
 	for (int i = 0, m = 0; i < n; i++)
@@ -196,8 +239,9 @@ ent_outbound_settle_forgotten(EntOutbound *ob, EntOutFlight *flight)
 		EntOutLate *f = list_nth(flight->forgotten, i);
 		EntOutLate *next = i + 1 < n ? list_nth(flight->forgotten, i + 1) : NULL;
 
-		keys[m++] = PointerGetDatum(f->key);
-		if (next != NULL && next->rel == f->rel)
+		if (!is_in(again, f))
+			keys[m++] = PointerGetDatum(f->key);
+		if (m == 0 || (next != NULL && next->rel == f->rel))
 			continue;
 		ent_shown_release(ob->peer, f->rel,
 						  ent_query_array(BYTEAOID, keys, NULL, m));
@@ -206,5 +250,6 @@ ent_outbound_settle_forgotten(EntOutbound *ob, EntOutFlight *flight)
 	for (int i = 0; i < n; i++)
 		pfree(((EntOutLate *) list_nth(flight->forgotten, i))->key);
 	list_free_deep(flight->forgotten);
+	list_free(again);
 	pfree(keys);
 }
