@@ -320,6 +320,22 @@ subtest 'who is shown a part gets the newest state, and no more than he may see'
 	converge([ $alice, $hub, $bob ], ['event'], 'all is shown again');
 };
 
+subtest 'columns of a state count as they may be seen when it is sent' => sub {
+	$looked = $bob->sql('SELECT max(n) FROM audit_event');
+	$hub->sql("SELECT entanglement.pause_peer('bob')");
+	$hub->wait_state('bob', 'paused');
+	$alice->sql("UPDATE event SET n = $_, body = 'hidden $_' WHERE id = 104") foreach 1001 .. 1010;
+	$alice->drain('hub');
+	$hub->sql('REVOKE SELECT ON event FROM bob; GRANT SELECT (id, n, more) ON event TO bob');
+	$hub->sql("SELECT entanglement.resume_peer('bob')");
+	$hub->wait_connected('bob');
+	drain_all();
+	like(shown(), qr/^(10\d\d )*1010$/, 'without the column that was taken away meanwhile');
+	is($bob->sql("SELECT count(*) FROM audit_event WHERE body->>'body' LIKE 'hidden%'"), '0', 'not in any of them');
+	$hub->sql('GRANT SELECT ON event TO bob');
+	converge([ $alice, $hub, $bob ], ['event'], 'it comes when it may');
+};
+
 subtest 'beyond entanglement.journal_limit the oldest are given up' => sub {
 	my $mark = $hub->log_mark;
 
