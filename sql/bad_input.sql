@@ -48,12 +48,15 @@ SELECT pg_temp.cases('entanglement.owner_of(record)', '1', 'ROW(1)', '''(1)''', 
     '(SELECT v FROM item_view v LIMIT 1)', '(SELECT c FROM pg_class c LIMIT 1)',
     'ROW(1)::temporary', 'ROW(1)::far',
     '(SELECT entanglement.owner_of(i) FROM item i LIMIT 1)', '');
-SELECT pg_temp.cases('entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean, name)',
+SELECT pg_temp.cases('entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean, name, boolean)',
     'NULL', '''missing''', '''item''', '''item_view''', '''temporary''', '''far''', '''pg_class''',
     '''entanglement.object''', '1', '''plain'', NULL', '''plain'', ''x''', '''plain'', ''wal''',
     '''plain'', index => ''item_pkey''', '''plain'', index => ''missing''',
     '''plain'', priority => 9999999999', '''plain'', take_over => ''perhaps''', '''plain'', integrity => ''perhaps''',
-    '''plain'', owner_column => ''missing''', '''plain'', owner_column => ''ctid''', '''plain'', owner_column => ''id''', '');
+    '''plain'', owner_column => ''missing''', '''plain'', owner_column => ''ctid''', '''plain'', owner_column => ''id''',
+    '''plain'', every_state => ''perhaps''', '''plain'', every_state => true, integrity => true', '');
+SELECT pg_temp.cases('entanglement.set_every_state(regclass, boolean)', 'NULL, true', '''item'', NULL',
+    '''missing'', true', '''plain'', true', '''item_view'', true', '''pg_class'', true', '1', '');
 SELECT pg_temp.cases('entanglement.desynchronize(regclass)', 'NULL', '''missing''', '''plain''',
     '''item_view''', '''temporary''', '''far''', '''pg_class''', '''entanglement.object''', '1', '');
 SELECT pg_temp.cases('entanglement.add_peer(text, text, regrole, bigint, boolean)', 'NULL', '''''',
@@ -112,6 +115,7 @@ SELECT pg_temp.cases('entanglement.may_see(regrole)', '''regress_missing''', '1,
 SELECT pg_temp.cases('entanglement.key_text(integer, bytea)', '(SELECT no FROM entanglement.relation), ''garbage''', '(SELECT no FROM entanglement.relation), ''''', '''x'', NULL', '');
 SELECT pg_temp.cases('entanglement.start_worker()', '1');
 SELECT pg_temp.cases('entanglement.link_states()', '1');
+SELECT pg_temp.cases('entanglement.copies()', '1');
 SELECT pg_temp.cases('entanglement.is_preloaded()', '1');
 SELECT pg_temp.cases('entanglement.topology()', '1');
 SELECT pg_temp.cases('entanglement.topology_dot()', '1');

@@ -30,6 +30,7 @@ typedef struct Model
 	Plain		entries[MAX_MODEL];
 	size_t		n;
 	uint64_t	clock;
+	bool		bulk_turn;
 } Model;
 
 static Plain *
@@ -50,11 +51,13 @@ model_find(Model *m, const EntQueueEntry *e)
 static void
 model_join(Model *m, Plain *p, const EntQueueEntry *e)
 {
-	if (e->position < p->e.position || e->priority != p->e.priority)
+	if (e->position < p->e.position || e->priority != p->e.priority ||
+		(p->e.bulk && !e->bulk))
 		p->order = ++m->clock;
 	if (e->position < p->e.position)
 		p->e.position = e->position;
 	p->e.priority = e->priority;
+	p->e.bulk = p->e.bulk && e->bulk;
 	p->e.flags |= e->flags;
 	p->e.since = e->since < p->e.since ? e->since : p->e.since;
 	p->e.stale_at = e->stale_at < p->e.stale_at ? e->stale_at : p->e.stale_at;
@@ -89,9 +92,9 @@ goes_before(const Plain *a, const Plain *b)
 	return a->order < b->order;
 }
 
-/* The first of all, or of one priority; NULL when there is none. */
+/* The first of one priority and kind; NULL when there is none. */
 static Plain *
-model_first(Model *m, const int32_t *priority)
+model_first_of(Model *m, int32_t priority, bool bulk)
 {
 	Plain	   *first = NULL;
 
@@ -99,11 +102,30 @@ model_first(Model *m, const int32_t *priority)
 	{
 		Plain	   *p = &m->entries[i];
 
-		if ((priority == NULL || p->e.priority == *priority) &&
+		if (p->e.priority == priority && p->e.bulk == bulk &&
 			(first == NULL || goes_before(p, first)))
 			first = p;
 	}
 	return first;
+}
+
+/* The one to be taken next. */
+static Plain *
+model_first(Model *m, bool *both)
+{
+	*both = false;
+	for (int32_t priority = -1; priority <= 2; priority++)
+	{
+		Plain	   *live = model_first_of(m, priority, false);
+		Plain	   *bulk = model_first_of(m, priority, true);
+
+		*both = live != NULL && bulk != NULL;
+		if (*both)
+			return m->bulk_turn ? bulk : live;
+		if (live != NULL || bulk != NULL)
+			return live != NULL ? live : bulk;
+	}
+	return NULL;
 }
 
 static void
@@ -122,6 +144,7 @@ check_same(const EntQueueEntry *e, const Plain *p)
 	FUZZ_CHECK(e->position == p->e.position && e->since == p->e.since);
 	FUZZ_CHECK(e->stale_at == p->e.stale_at && e->keylen == p->e.keylen);
 	FUZZ_CHECK(e->newest == p->e.newest && e->round == p->e.round);
+	FUZZ_CHECK(e->bulk == p->e.bulk);
 	FUZZ_CHECK(memcmp(e->key, p->key, e->keylen) == 0);
 }
 
@@ -131,9 +154,9 @@ check_sums(const EntQueue *q, Model *m)
 	uint64_t	position = UINT64_MAX;
 	int64_t		oldest = INT64_MAX;
 
-	for (int32_t priority = -1; priority <= 2; priority++)
+	for (int i = 0; i < 8; i++)
 	{
-		const Plain *p = model_first(m, &priority);
+		const Plain *p = model_first_of(m, i / 2 - 1, i % 2);
 
 		if (p != NULL && p->e.position < position)
 			position = p->e.position;
@@ -150,7 +173,8 @@ pop_one(EntQueue *q, Model *m)
 {
 	EntQueueEntry e;
 	uint8_t    *keybuf = malloc(ENT_QUEUE_MAX_KEY);
-	Plain	   *p = model_first(m, NULL);
+	bool		both;
+	Plain	   *p = model_first(m, &both);
 	const EntQueueEntry *peeked = ent_queue_peek(q);
 
 	FUZZ_CHECK((peeked != NULL) == (p != NULL));
@@ -160,6 +184,7 @@ pop_one(EntQueue *q, Model *m)
 	if (p != NULL)
 	{
 		check_same(&e, p);
+		m->bulk_turn = both && !p->e.bulk;
 		model_remove(m, p);
 	}
 	free(keybuf);
@@ -202,6 +227,7 @@ push_one(EntQueue *q, Model *m, const uint8_t *step, uint64_t now)
 	e.owner = step[2] & 1;
 	e.priority = (step[2] >> 4) % 4 - 1;
 	e.flags = step[2] & 12;
+	e.bulk = (step[2] & 2) != 0;
 	/* mostly in order, often equal, sometimes old */
 	e.position = step[3] < 200 ? now : now - now * (step[3] - 200) / 64;
 	e.since = step[4];
@@ -221,6 +247,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	alloc_init(&memory);
 	m.n = 0;
+	m.bulk_turn = false;
 	q = ent_queue_create(alloc_for_queue(&memory));
 	for (; size >= 6; data += 6, size -= 6)
 	{

@@ -172,6 +172,32 @@ check_places(EntQueue *q)
 }
 
 static void
+push_bulk(EntQueue *q, uint32_t key, int32_t priority, uint64_t position)
+{
+	EntQueueEntry e = entry(1, key, priority, position);
+
+	e.bulk = true;
+	ent_queue_push(q, &e);
+}
+
+static void
+check_turns(EntQueue *q)
+{
+	tap_promise("queue: what a scan brings, older than all events, and what "
+				"changes take turns; a change makes an object no bulk any more");
+	for (uint32_t i = 0; i < 6; i++)
+		push_bulk(q, i, 0, 10);
+	push(q, 10, 0, 20);
+	push(q, 11, 0, 21);
+	push(q, 12, 1, 5);
+	push_bulk(q, 13, -1, 30);
+	push(q, 5, 0, 40);
+	push_bulk(q, 11, 0, 10);
+	CHECK(ent_queue_min_position(q) == 5);
+	CHECK(POPS(q, 13, 5, 0, 11, 1, 10, 2, 3, 4, 12));
+}
+
+static void
 check_identity(EntQueue *q)
 {
 	uint8_t		long_key[ENT_QUEUE_MAX_KEY];
@@ -302,6 +328,7 @@ main(void)
 	check_joins(q);
 	check_owner(q);
 	check_places(q);
+	check_turns(q);
 	check_identity(q);
 	check_filter(q);
 	check_scans(q);

@@ -38,6 +38,7 @@
 #include "store/query.h"
 #include "worker/collector.h"
 #include "worker/dialer.h"
+#include "store/journal.h"
 #include "worker/prune.h"
 
 /*
@@ -272,6 +273,12 @@ work(Collector *c)
 		return;
 	}
 	fold_all(c);
+	if (ent_journal_is_full())
+	{
+		begin(false);
+		ent_journal_trim();
+		finish();
+	}
 	if (c->consumed >= VACUUM_EVERY)
 		vacuum_log(c);
 	if (routes != c->routes)

@@ -11,6 +11,7 @@
 #include "executor/spi.h"
 
 #include "base/guc.h"
+#include "store/journal.h"
 #include "store/life.h"
 #include "store/query.h"
 #include "store/request.h"
@@ -53,6 +54,7 @@ void
 ent_prune(void)
 {
 	ent_query_run(&prune_query, NULL, NULL, SPI_OK_UPDATE, NULL);
+	ent_journal_prune();
 	ent_request_prune();
 	ent_life_prune(ent_max_owners);
 }

@@ -85,9 +85,11 @@ CREATE TABLE entanglement.relation (
     integrity boolean NOT NULL DEFAULT false,
     priority_given boolean NOT NULL DEFAULT false,
     owner_column smallint,
-    owner_column_name name
+    owner_column_name name,
+    every_state boolean NOT NULL DEFAULT false,
+    CONSTRAINT every_state_or_integrity CHECK (NOT (every_state AND integrity))
 );
-COMMENT ON TABLE entanglement.relation IS 'Synchronized tables. key_index is in the table''s schema. What a dump carries is found by its name again: numbers of columns are others after it.';
+COMMENT ON TABLE entanglement.relation IS 'Synchronized tables. key_index is in the table''s schema. What a dump carries is found by its name again: numbers of columns are others after it. every_state: no committed state is left out, as far as the journal goes.';
 
 -- Changes with DDL: what came or went since is told by the difference.
 CREATE TABLE entanglement.partition (
@@ -102,9 +104,38 @@ CREATE TABLE entanglement.change (
     owner integer NOT NULL,
     op "char" NOT NULL,
     key bytea,
-    columns bytea
+    columns bytea,
+    place pg_lsn,
+    xid xid,
+    image bytea
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
-COMMENT ON TABLE entanglement.change IS 'Captured changes not yet folded: operation I, U, D, T or H (handed over), key image, bitmap of changed columns by attribute number.';
+COMMENT ON TABLE entanglement.change IS 'Captured changes not yet folded: operation I, U, D, T or H (handed over), key image, bitmap of changed columns by attribute number. Of tables with every_state: place, which tells the order of an object''s changes, the transaction, and what the row was before if that had been committed.';
+
+-- What objects of tables with every_state were before: committed states that a
+-- newer one has replaced.
+CREATE TABLE entanglement.journal (
+    no bigint GENERATED ALWAYS AS IDENTITY,
+    rel integer NOT NULL,
+    owner integer NOT NULL,
+    epoch integer NOT NULL,
+    serial bigint NOT NULL,
+    born bigint NOT NULL,
+    key bytea NOT NULL,
+    column_serials bytea NOT NULL,
+    image bytea,
+    PRIMARY KEY (rel, key, owner, epoch, serial)
+);
+CREATE INDEX journal_owner_serial ON entanglement.journal (owner, serial);
+COMMENT ON TABLE entanglement.journal IS 'Versions of objects that newer ones have replaced, until every peer has them, as far as entanglement.journal_limit goes. image: the values of the row by column; NULL: it was deleted.';
+
+CREATE TABLE entanglement.journal_loss (
+    peer integer NOT NULL,
+    rel integer NOT NULL,
+    states bigint NOT NULL,
+    latest timestamptz NOT NULL,
+    PRIMARY KEY (peer, rel)
+);
+COMMENT ON TABLE entanglement.journal_loss IS 'How many states of tables with every_state peers have not received and never will, because of entanglement.journal_limit.';
 
 CREATE TABLE entanglement.object (
     rel integer NOT NULL,
@@ -291,6 +322,7 @@ COMMENT ON TABLE entanglement.wanted IS 'What peers said they want from us: a ro
 
 COMMENT ON SEQUENCE entanglement.subscription_round_seq IS 'Rounds of subscriptions.';
 COMMENT ON SEQUENCE entanglement.handover_no_seq IS 'Order of hand-overs.';
+COMMENT ON SEQUENCE entanglement.journal_no_seq IS 'Order in which states were replaced.';
 COMMENT ON SEQUENCE entanglement.owner_no_seq IS 'Local numbers of owners.';
 COMMENT ON SEQUENCE entanglement.relation_no_seq IS 'Local numbers of synchronized tables.';
 COMMENT ON SEQUENCE entanglement.peer_no_seq IS 'Local numbers of peers.';

@@ -15,12 +15,19 @@ COMMENT ON FUNCTION entanglement.truncate_trigger() IS
 CREATE FUNCTION entanglement.synchronize(relation regclass, capture text DEFAULT 'auto',
     priority integer DEFAULT NULL, index regclass DEFAULT NULL, take_over boolean DEFAULT true,
     keys_from_others boolean DEFAULT false, integrity boolean DEFAULT false,
-    owner_column name DEFAULT NULL)
+    owner_column name DEFAULT NULL, every_state boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'ent_sql_synchronize';
-REVOKE ALL ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean, name) FROM PUBLIC;
-COMMENT ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean, name) IS
-'Synchronizes a table that the caller owns. capture: auto or trigger. priority: lower is sent first; by default 0, with integrity one more than that of what is referenced. index: unique index over NOT NULL columns to be the key instead of the primary key. take_over: existing rows become objects of the current owner; if not, they wait for a peer''s objects with their keys. keys_from_others: who asks one of our owners for a new row may choose its key; if not, this database does. integrity: foreign keys of the table, and of those it references, which are synchronized along, hold for what comes from peers; what changed together arrives together. owner_column: names the owner of a new row, by name or id; NULL leaves it to entanglement.owner. Of type text, varchar, char, name or uuid (42804).';
+REVOKE ALL ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean, name, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean, name, boolean) IS
+'Synchronizes a table that the caller owns. capture: auto or trigger. priority: lower is sent first; by default 0, with integrity one more than that of what is referenced. index: unique index over NOT NULL columns to be the key instead of the primary key. take_over: existing rows become objects of the current owner; if not, they wait for a peer''s objects with their keys. keys_from_others: who asks one of our owners for a new row may choose its key; if not, this database does. integrity: foreign keys of the table, and of those it references, which are synchronized along, hold for what comes from peers; what changed together arrives together. owner_column: names the owner of a new row, by name or id; NULL leaves it to entanglement.owner. Of type text, varchar, char, name or uuid (42804). every_state: no committed state of a row is left out, peers are given one after the other; not with integrity (0A000).';
+
+CREATE FUNCTION entanglement.set_every_state(relation regclass, every_state boolean) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'ent_sql_set_every_state';
+REVOKE ALL ON FUNCTION entanglement.set_every_state(regclass, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.set_every_state(regclass, boolean) IS
+'From now on no committed state of a row of a synchronized table is left out, or only the newest counts: see synchronize. For the table''s owner.';
 
 CREATE FUNCTION entanglement.desynchronize(relation regclass) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -57,7 +64,8 @@ SELECT r.relid AS relation,
               WHERE a.attrelid = r.relid AND a.attnum > 0 AND NOT a.attisdropped
                 AND a.attgenerated = '' ORDER BY a.attnum) AS columns,
        (SELECT a.attname::text FROM pg_catalog.pg_attribute a
-         WHERE a.attrelid = r.relid AND a.attname = r.owner_column_name AND NOT a.attisdropped) AS owner_column
+         WHERE a.attrelid = r.relid AND a.attname = r.owner_column_name AND NOT a.attisdropped) AS owner_column,
+       r.every_state
   FROM entanglement.relation r
   LEFT JOIN LATERAL (
         -- by name only in a copy that has not been told what it is
@@ -72,7 +80,7 @@ SELECT r.relid AS relation,
     OR pg_catalog.has_any_column_privilege(r.relid, 'SELECT');
 GRANT SELECT ON entanglement.tables TO PUBLIC;
 COMMENT ON VIEW entanglement.tables IS
-'Synchronized tables on which the reader has any right: key columns, how changes are captured, priority, whether foreign keys are kept, columns that travel, the column that names the owner of a new row.';
+'Synchronized tables on which the reader has any right: key columns, how changes are captured, priority, whether foreign keys are kept, columns that travel, the column that names the owner of a new row, whether every state is sent.';
 
 -- A dropped table leaves nothing behind; one that lost its triggers, by
 -- CASCADE perhaps, would be captured no more.
@@ -116,6 +124,8 @@ BEGIN
     DELETE FROM entanglement.relation WHERE no = ANY (gone);
     DELETE FROM entanglement.partition WHERE rel = ANY (gone);
     DELETE FROM entanglement.change WHERE rel = ANY (gone);
+    DELETE FROM entanglement.journal WHERE rel = ANY (gone);
+    DELETE FROM entanglement.journal_loss WHERE rel = ANY (gone);
     DELETE FROM entanglement.object WHERE rel = ANY (gone);
     DELETE FROM entanglement.tombstone WHERE rel = ANY (gone);
     DELETE FROM entanglement.handover WHERE rel = ANY (gone);

@@ -39,6 +39,8 @@ ent_integrity_check_owners(Oid relid)
 		EntForeignKey *fk = lfirst(lc);
 		EntRelation *parent = ent_relinfo_read_by_oid(fk->parent_root);
 
+		if (parent != NULL && parent->every_state)
+			ent_integrity_refuse_states(parent->name);
 		if (parent != NULL && !parent->integrity &&
 			!ent_compat_owns_table(fk->parent_root, GetUserId()))
 			aclcheck_error(ACLCHECK_NOT_OWNER,
@@ -57,6 +59,17 @@ ent_integrity_refuse_temporal(const EntForeignKey *fk)
 						NameStr(fk->name), get_rel_name(fk->child)),
 				 errdetail("It compares periods."),
 				 errhint("Synchronize the table without integrity.")));
+}
+
+void
+ent_integrity_refuse_states(const char *table)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("table \"%s\" cannot have both every_state and integrity",
+					table ? table : "?"),
+			 errdetail("What changed together arrives together only in its newest state."),
+			 errhint("Choose one of them; entanglement.set_every_state() changes the one.")));
 }
 
 void

@@ -21,6 +21,9 @@ extern void ent_integrity_refuse_temporal(const EntForeignKey *fk);
  */
 extern void ent_integrity_refuse_leaving(Oid relid);
 
+/* Raises ERRCODE_FEATURE_NOT_SUPPORTED: it is, or is to be, with every_state. */
+extern void ent_integrity_refuse_states(const char *table);
+
 /*
  * Puts tables with integrity in order by their foreign keys; raises
  * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE for one that references a table that

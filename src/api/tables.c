@@ -48,21 +48,30 @@
 
 PG_FUNCTION_INFO_V1(ent_sql_synchronize);
 PG_FUNCTION_INFO_V1(ent_sql_desynchronize);
+PG_FUNCTION_INFO_V1(ent_sql_set_every_state);
 
 static EntQuery add_query = {
 	"INSERT INTO entanglement.relation (relid, key_index, capture, priority, "
-	"keys_from_others, integrity, priority_given, owner_column, owner_column_name) "
-	"SELECT $1, c.relname, 'trigger', $3, $4, $5, $6, a.attnum, a.attname "
+	"keys_from_others, integrity, priority_given, owner_column, owner_column_name, every_state) "
+	"SELECT $1, c.relname, 'trigger', $3, $4, $5, $6, a.attnum, a.attname, $8 "
 	"FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_attribute a "
 	"ON a.attrelid OPERATOR(pg_catalog.=) $1 AND a.attnum OPERATOR(pg_catalog.=) $7 "
 	"AND a.attnum OPERATOR(pg_catalog.>) 0 "
 	"WHERE c.oid OPERATOR(pg_catalog.=) $2 RETURNING no",
-	7, {OIDOID, OIDOID, INT4OID, BOOLOID, BOOLOID, BOOLOID, INT2OID}, NULL
+	8, {OIDOID, OIDOID, INT4OID, BOOLOID, BOOLOID, BOOLOID, INT2OID, BOOLOID}, NULL
 };
 static EntQuery arrears_query = {
 	"INSERT INTO entanglement.arrears (owner, rel) "
 	"SELECT no, $1 FROM entanglement.owner "
 	"WHERE NOT local AND serial OPERATOR(pg_catalog.>) 0",
+	1, {INT4OID}, NULL
+};
+static EntQuery every_state_query = {
+	"UPDATE entanglement.relation SET every_state = $2 WHERE no OPERATOR(pg_catalog.=) $1",
+	2, {INT4OID, BOOLOID}, NULL
+};
+static EntQuery forget_query = {
+	"DELETE FROM entanglement.journal WHERE rel OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL
 };
 static EntQuery remove_queries[] = {
@@ -71,6 +80,8 @@ static EntQuery remove_queries[] = {
 	{"DELETE FROM entanglement.relation WHERE no OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.change WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.object WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.journal WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.journal_loss WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.tombstone WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.arrears WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.resend WHERE rel OPERATOR(pg_catalog.=) $1", 1, {INT4OID}, NULL},
@@ -248,6 +259,7 @@ typedef struct Options
 	bool		keys_from_others;
 	bool		integrity;
 	const char *owner_column;	/* NULL: none */
+	bool		every_state;
 } Options;
 
 /* 0: none. */
@@ -302,7 +314,7 @@ static void
 synchronize(Oid relid, const Options *o)
 {
 	Relation	rel;
-	Datum		args[7];
+	Datum		args[8];
 	int32		no;
 
 	check_table(relid);
@@ -321,6 +333,7 @@ synchronize(Oid relid, const Options *o)
 	args[4] = BoolGetDatum(o->integrity);
 	args[5] = BoolGetDatum(o->priority_given);
 	args[6] = Int16GetDatum(owner_column(rel, o->owner_column));
+	args[7] = BoolGetDatum(o->every_state);
 	ent_triggers_create(rel, DatumGetObjectId(args[1]));
 	ent_query_run(&add_query, args, NULL, SPI_OK_INSERT_RETURNING, NULL);
 	no = ent_query_int4(0, 1, NULL);
@@ -371,12 +384,15 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 		.take_over = PG_ARGISNULL(4) || PG_GETARG_BOOL(4),
 		.keys_from_others = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5),
 		.integrity = !PG_ARGISNULL(6) && PG_GETARG_BOOL(6),
-		.owner_column = PG_ARGISNULL(7) ? NULL : NameStr(*PG_GETARG_NAME(7))
+		.owner_column = PG_ARGISNULL(7) ? NULL : NameStr(*PG_GETARG_NAME(7)),
+		.every_state = !PG_ARGISNULL(8) && PG_GETARG_BOOL(8)
 	};
 
 	refuse_null(fcinfo, 0, "relation");
 	refuse_null(fcinfo, 1, "capture");
 	check_capture(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	if (o.every_state && o.integrity)
+		ent_integrity_refuse_states(get_rel_name(PG_GETARG_OID(0)));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	ent_identity_use();
@@ -400,17 +416,13 @@ complain_not_synchronized(Oid relid)
 			 errhint("Synchronized tables are shown by the view entanglement.tables.")));
 }
 
-Datum
-ent_sql_desynchronize(PG_FUNCTION_ARGS)
+/* Is synchronized, and the caller's; locked against writers or more. */
+static EntRelation *
+lock_synchronized(Oid relid, LOCKMODE lockmode)
 {
-	Oid			relid;
+	const char *name = get_rel_name(relid);
 	EntRelation *info;
-	const char *name;
-	Datum		args[1];
 
-	refuse_null(fcinfo, 0, "relation");
-	relid = PG_GETARG_OID(0);
-	name = get_rel_name(relid);
 	if (name == NULL)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
 						errmsg("relation with OID %u does not exist", relid)));
@@ -420,11 +432,47 @@ ent_sql_desynchronize(PG_FUNCTION_ARGS)
 	ent_relinfo_refresh();
 	if (ent_relinfo_read_by_oid(relid) == NULL)
 		complain_not_synchronized(relid);
-	LockRelationOid(relid, AccessExclusiveLock);
+	LockRelationOid(relid, lockmode);
 	ent_relinfo_refresh();
 	info = ent_relinfo_read_by_oid(relid);
 	if (info == NULL)
 		complain_not_synchronized(relid);
+	return info;
+}
+
+/* Who writes has ended by then, so nobody captures half of his states. */
+Datum
+ent_sql_set_every_state(PG_FUNCTION_ARGS)
+{
+	EntRelation *info;
+	Datum		args[2];
+
+	refuse_null(fcinfo, 0, "relation");
+	refuse_null(fcinfo, 1, "every_state");
+	info = lock_synchronized(PG_GETARG_OID(0), ShareRowExclusiveLock);
+	if (PG_GETARG_BOOL(1) && info->integrity)
+		ent_integrity_refuse_states(info->name);
+	args[0] = Int32GetDatum(info->no);
+	args[1] = PG_GETARG_DATUM(1);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	ent_query_run(&every_state_query, args, NULL, SPI_OK_UPDATE, NULL);
+	if (!PG_GETARG_BOOL(1))
+		ent_query_run(&forget_query, args, NULL, SPI_OK_DELETE, NULL);
+	SPI_finish();
+	ent_relinfo_invalidate();
+	PG_RETURN_VOID();
+}
+
+Datum
+ent_sql_desynchronize(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	EntRelation *info;
+	Datum		args[1];
+
+	refuse_null(fcinfo, 0, "relation");
+	info = lock_synchronized(relid, AccessExclusiveLock);
 	args[0] = Int32GetDatum(info->no);
 	ent_integrity_refuse_leaving(relid);
 	if (SPI_connect() != SPI_OK_CONNECT)

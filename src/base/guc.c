@@ -8,6 +8,8 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "miscadmin.h"
 #include "utils/guc.h"
 
@@ -32,6 +34,7 @@ int			ent_prune_interval;
 int			ent_log_interval;
 int			ent_request_retention;
 int			ent_max_owners;
+int			ent_journal_limit;
 int			ent_compression_level;
 int			ent_compression_window;
 
@@ -121,6 +124,10 @@ static const NumberSetting numbers[] = {
 		PGC_SIGHUP, 0,
 		"Sets how many owners a database gets to know.",
 	"Those that peers offer beyond that are not taken."},
+	{ENT_NAME ".journal_limit", &ent_journal_limit, 1024 * 1024, 64, INT_MAX,
+		PGC_SIGHUP, GUC_UNIT_KB,
+		"Sets how much of replaced states a database keeps for peers that have not received them.",
+	"Of tables with every_state. Beyond that the oldest are given up, and only the newest state arrives."},
 };
 
 void

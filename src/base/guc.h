@@ -7,6 +7,7 @@
 #ifndef ENT_BASE_GUC_H
 #define ENT_BASE_GUC_H
 
+extern int	ent_journal_limit;
 extern char *ent_owner;			/* name of the local owner of new rows; empty:
 								 * the node's default owner. USERSET */
 extern bool ent_require_tls;	/* SIGHUP, on: neither dial nor serve without

@@ -55,6 +55,17 @@ typedef struct EntQuiet
 	TimestampTz at;				/* when it was; 0: entry is free */
 } EntQuiet;
 
+/* How far a peer is with a table that it is being sent as a whole. */
+#define ENT_MAX_COPIES	16		/* of a peer; more are not shown */
+
+typedef struct EntCopyProgress
+{
+	int32		rel;
+	TimestampTz since;
+	int64		done;			/* objects */
+	int64		total;
+} EntCopyProgress;
+
 typedef struct EntPeerSlot
 {
 	Oid			database;		/* InvalidOid: slot is free */
@@ -93,6 +104,8 @@ typedef struct EntPeerSlot
 	pg_atomic_uint64 objects_received;
 	pg_atomic_uint64 coalesced;
 	EntQuiet	quiet[ENT_QUIET_KINDS];
+	int			ncopies;
+	EntCopyProgress copies[ENT_MAX_COPIES];
 } EntPeerSlot;
 
 typedef struct EntDatabaseSlot
@@ -251,6 +264,9 @@ extern uint64 ent_shmem_fold_ticket(void);
 extern void ent_shmem_folded(EntDatabaseSlot *database, uint64 ticket);
 /* All before that ring position is durable at the peer: tells drain. */
 extern void ent_shmem_acked(EntPeerSlot *slot, uint64 position);
+/* Sender: what it copies, n of them; those that there is no room for are left out. */
+extern void ent_shmem_show_copies(EntPeerSlot *slot, const EntCopyProgress *copies,
+								  int n);
 /* Sender: what was asked when the batch was built has been answered. */
 extern void ent_shmem_heard(EntPeerSlot *slot, uint64 asked);
 

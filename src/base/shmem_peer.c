@@ -30,6 +30,16 @@ StaticAssertDecl(lengthof(state_names) == ENT_LINK_STATES,
 
 /* ---- slots ---- */
 
+void
+ent_shmem_show_copies(EntPeerSlot *slot, const EntCopyProgress *copies, int n)
+{
+	LWLockAcquire(ent_shared->lock, LW_EXCLUSIVE);
+	slot->ncopies = Min(n, ENT_MAX_COPIES);
+	if (slot->ncopies > 0)
+		memcpy(slot->copies, copies, slot->ncopies * sizeof(EntCopyProgress));
+	LWLockRelease(ent_shared->lock);
+}
+
 /* The counters of a peer's slot, to be treated all alike. */
 static void
 visit_counters(EntPeerSlot *slot,
@@ -108,6 +118,7 @@ create_peer(Oid database, int32 peer)
 		slot->last_error[0] = '\0';
 		slot->alter = false;
 		slot->nudge = false;
+		slot->ncopies = 0;
 		slot->called = false;
 		memset(slot->quiet, 0, sizeof(slot->quiet));
 		visit_counters(slot, write_counter);

@@ -113,6 +113,8 @@ ent_outbound_destroy(EntOutbound *ob)
 	pg_atomic_write_u64(&ob->slot->acked, 0);
 	pg_atomic_write_u64(&ob->slot->queued, 0);
 	pg_atomic_write_u64(&ob->slot->oldest, 0);
+	if (ob->copying)
+		ent_shmem_show_copies(ob->slot, NULL, 0);
 	MemoryContextDelete(ob->context);
 }
 
@@ -307,6 +309,8 @@ ent_outbound_show(EntOutbound *ob)
 	pg_atomic_write_u64(&slot->oldest, oldest == PG_INT64_MAX ? 0 : oldest);
 	if (caught_up(ob))
 		pg_atomic_write_u64(&slot->stale_since, 0);
+	if (ob->copying)
+		ent_outbound_show_copies(ob, caught_up(ob));
 	if (ob->answered_once)
 	{
 		uint64		position = Min(ent_outbound_settled(ob),

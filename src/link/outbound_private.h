@@ -1,8 +1,10 @@
 /*
  * link/outbound_private.h
  *	  What the files of the sending end share: outbound.c (life, ring, batch),
- *	  outscan.c (adverts, catching up), outdata.c (objects),
- *	  outfragment.c (objects in fragments), outflight.c (what is in flight), outclaim.c (claims), outtogether.c (what goes as of one cut),
+ *	  outscan.c (adverts, catching up), outprogress.c (how far that is),
+ *	  outdata.c (objects), outstates.c (which states went), outfragment.c
+ *	  (objects in fragments), outflight.c (what is in flight), outclaim.c
+ *	  (claims), outtogether.c (what goes as of one cut),
  *	  outpresent.c (which keys live), outresend.c (tables to be sent anew),
  *	  outshow.c (what the peer may see), outconfirm.c (objects handed over),
  *	  outrequest.c (requests),
@@ -29,6 +31,8 @@
 
 /* In the flags of a queue entry: the peer has asked for it by its key. */
 #define ENT_OUT_ASKED	0x100
+/* ... it is one of those that a long scan has counted. */
+#define ENT_OUT_COPY	0x200
 
 /*
  * A batch that has been built, or is being built, and what its answer will
@@ -78,6 +82,7 @@ typedef struct EntOutOwner
 	int32		epoch;
 	int64		floor;			/* scanning: the peer had all up to here */
 	int64		scanned;		/* scanning: objects up to here are queued */
+	bool		counted;		/* scanning: for entanglement.progress */
 	uint64		position;		/* scanning: ring position noted at its start */
 	int64		claimed;		/* the peer has it up to here (acknowledged) */
 	int64		claiming_serial;	/* greatest in flight, 0: none */
@@ -115,6 +120,9 @@ typedef struct EntOutTable
 	bool		unknown;		/* it has said that it has no such table */
 	char	   *filter;			/* SQL, ANDed to what is read; NULL: none */
 	bool		filter_failed;	/* on some row, which was reported */
+	int64		copied;			/* of what long scans have counted */
+	int64		to_copy;		/* ... in all; 0: none is under way */
+	TimestampTz copying_since;
 	uint64		show_version;	/* of what all this was derived from */
 } EntOutTable;
 
@@ -130,6 +138,7 @@ typedef struct EntOutArrears
 	int64		scanned;
 	uint64		position;
 	bool		queued;			/* scanned to the end: confirm when sent */
+	bool		counted;		/* for entanglement.progress */
 } EntOutArrears;
 
 /* Tombstones the peer needed are gone: tell which keys of a table live. */
@@ -204,6 +213,10 @@ struct EntOutbound
 	bool		filters_due;	/* tell what becomes of what the peer wants */
 	bool		wishes_heard;	/* it has said what, on this connection */
 	bool		looked;			/* at keys that may not be told: there is more */
+	HTAB	   *states_sent;	/* of every_state: objects and versions sent on this
+								 * link; NULL: none */
+	bool		copying;		/* entanglement.progress shows something */
+	bool		copies_moved;	/* ... and not yet the latest */
 	int			scans;			/* owners scanning and arrears not yet queued */
 	uint64		scan_position;	/* least ring position any scan began at */
 	uint64		catch_position; /* greatest ring position any scan began at */
@@ -239,6 +252,7 @@ typedef struct EntOutSource
 	/* used within */
 	MemoryContext context;
 	List	   *later;
+	List	   *rest;			/* more states of what was sent */
 } EntOutSource;
 
 typedef struct EntOutLate
@@ -348,6 +362,29 @@ extern EntOutArrears *ent_outbound_start_arrears(EntOutbound *ob, int32 owner,
 extern EntOutArrears *ent_outbound_start_review(EntOutbound *ob, int32 owner,
 												int32 rel, uint64 position);
 extern void ent_outbound_scan(EntOutbound *ob);
+
+/* outstates.c */
+/*
+ * The version of the object that was sent last on this link, in order, of a table
+ * with every_state; 0: none, or it is not remembered.
+ */
+extern int64 ent_outbound_state_sent(const EntOutbound *ob,
+									 const EntQueueEntry *e);
+extern void ent_outbound_note_state(EntOutbound *ob, const EntQueueEntry *e,
+									int64 serial);
+/* The peer may not have what it was sent. */
+extern void ent_outbound_forget_states(EntOutbound *ob);
+
+/* outprogress.c */
+/*
+ * A scan has found more than a chunk: what it will bring of each table, from
+ * objects behind that serial on, is counted. rel 0: of all tables.
+ */
+extern void ent_outbound_count_copies(EntOutbound *ob, int32 owner, int32 rel,
+									  int64 behind, Snapshot snapshot);
+extern void ent_outbound_copied(EntOutbound *ob, EntOutTable *t);
+/* Shows how far it is; caught_up: it is done. */
+extern void ent_outbound_show_copies(EntOutbound *ob, bool caught_up);
 
 /* outdata.c */
 extern void ent_outbound_write_objects(EntOutbound *ob, EntWriter *w,

@@ -42,6 +42,7 @@ typedef struct Taken
 	EntExtract *extract;		/* set once extracted */
 	Fate		fate;
 	bool		again;			/* the cut does not have the newest version */
+	bool		more;			/* sent or passed over: there are newer states */
 	bool		forgets;		/* sent: the peer does not hold it afterwards */
 } Taken;
 
@@ -122,7 +123,9 @@ row_size(EntRelation *rel, EntExtract *x)
 	if (x->kind != ENT_EXTRACT_DELTA && x->kind != ENT_EXTRACT_FULL)
 		return size;			/* values have not been read */
 	for (int i = 0; i < rel->ncolumns; i++)
-		if (x->set[i] && !x->nulls[i])
+		if (x->raw != NULL)
+			size += x->set[i] ? x->rawlen[i] : 0;
+		else if (x->set[i] && !x->nulls[i])
 			size += rel->columns[i].typlen == -1 ?
 				toast_raw_datum_size(x->values[i]) : 40;
 	return size;
@@ -163,6 +166,11 @@ write_values(EntWriter *w, EntRelation *rel, EntExtract *x)
 		if (x->nulls[i])
 		{
 			ent_wire_write_value(w, NULL, 0);
+			continue;
+		}
+		if (x->raw != NULL)
+		{
+			ent_wire_write_value(w, x->raw[i], x->rawlen[i]);
 			continue;
 		}
 		data = ent_value_encode(&rel->columns[i], x->values[i], &len);
@@ -214,7 +222,7 @@ write_row(EntWriter *w, EntRelation *rel, EntOutTable *t, Taken *taken,
 	uint8		bitmap[ENT_WIRE_MAX_COLUMNS / 8];
 	EntWireRow	row = {
 		.op = ops[x->kind],
-		.flags = taken->entry.flags & (ENT_ROW_REFRESH | ENT_ROW_LATE),
+		.flags = taken->more ? 0 : taken->entry.flags & (ENT_ROW_REFRESH | ENT_ROW_LATE),
 		.serial = x->serial, .base = x->base
 	};
 
@@ -321,12 +329,21 @@ not_in_cut(Section *s, Taken *t)
 		t->extract->serial < t->entry.newest;
 }
 
+/* Is the object wanted for itself, not because it has changed? */
+static bool
+asked_for(const EntQueueEntry *e)
+{
+	return (e->flags & (ENT_ROW_REFRESH | ENT_ROW_LATE)) != 0;
+}
+
 /* Reads the objects of a section as they are now. */
 static void
 extract_section(Section *s)
 {
 	EntExtract *items = palloc0(s->n * sizeof(EntExtract));
 	EntExtractFor whom = ent_outbound_whom(s->ob, s->table);
+
+	bool		pending;
 
 	whom.nothing |= s->denied;
 	for (int i = 0; i < s->n; i++)
@@ -336,20 +353,31 @@ extract_section(Section *s)
 		items[i].key = e->key;
 		items[i].keylen = e->keylen;
 		items[i].owner = e->owner;
-		items[i].since = e->since;
+		if (s->rel->every_state)
+			e->since = Max(e->since, ent_outbound_state_sent(s->ob, e));
+		items[i].since = items[i].after = e->since;
+		/* what was asked for comes in full, whichever states went before it */
+		if (s->rel->every_state && asked_for(e))
+			items[i].since = 0;
 		/* a key that it has not named itself may be one that it must not hear of */
 		items[i].asked = (e->flags & (whom.partial ? ENT_OUT_ASKED : ENT_ROW_LATE)) != 0;
 		s->taken[i].extract = &items[i];
 		s->taken[i].fate = FATE_DONE;
+		s->taken[i].more = false;
 	}
-	if (ent_extract(s->rel, &whom, s->source->snapshot, items, s->n))
+	pending = (s->rel->every_state ? ent_extract_states : ent_extract)
+		(s->rel, &whom, s->source->snapshot, items, s->n);
+	if (pending)
 	{
 		/* the commit that precedes sending makes all that is visible durable */
 		(void) GetTopTransactionId();
 		ForceSyncCommit();
 	}
 	for (int i = 0; i < s->n; i++)
+	{
 		s->taken[i].again = not_in_cut(s, &s->taken[i]);
+		s->taken[i].more = items[i].more;
+	}
 }
 
 /* Is there something to be told of it in this batch? */
@@ -485,6 +513,27 @@ put_off_rest(Section *s, Taken *t)
 }
 
 /*
+ * The next state goes as soon as there is room, by turns with what changes: a long
+ * row of them holds up nobody. Claims wait for the last one.
+ */
+static void
+put_back_rest(Section *s, Taken *t)
+{
+	MemoryContext old = MemoryContextSwitchTo(s->source->context);
+	EntQueueEntry *rest = palloc(sizeof(EntQueueEntry));
+	uint8	   *key = palloc(t->entry.keylen);
+
+	memcpy(key, t->entry.key, t->entry.keylen);
+	*rest = t->entry;
+	rest->key = key;
+	rest->newest = Max(rest->newest, t->extract->serial);
+	rest->since = t->extract->serial;
+	rest->bulk = true;
+	s->source->rest = lappend(s->source->rest, rest);
+	MemoryContextSwitchTo(old);
+}
+
+/*
  * What the peer is told of for the first time is held by it from before the
  * batch leaves; what it is to forget, until it has answered that batch, though
  * from now on it may be gone.
@@ -539,13 +588,22 @@ settle_section(Section *s, size_t bytes)
 			put_off(s, &s->taken[i].entry);
 		else if (s->taken[i].fate == FATE_LARGE)
 			ent_queue_push(s->ob->large, &s->taken[i].entry);
+		else if (s->taken[i].more)
+			put_back_rest(s, &s->taken[i]);
 		else if (s->taken[i].again)
 			put_off_rest(s, &s->taken[i]);
 		if (s->taken[i].fate == FATE_SENT ||
 			(s->taken[i].fate == FATE_DONE && !s->taken[i].again))
+		{
 			note_flight(s->ob, &s->taken[i]);
+			if ((s->taken[i].entry.flags & ENT_OUT_COPY) && !s->taken[i].more)
+				ent_outbound_copied(s->ob, s->table);
+		}
 		if (s->taken[i].fate == FATE_SENT)
 			sent++;
+		if (s->taken[i].fate == FATE_SENT && s->rel->every_state && !s->table->partial)
+			ent_outbound_note_state(s->ob, &s->taken[i].entry,
+									s->taken[i].extract->serial);
 	}
 	if (s->table->partial)
 		note_held(s);
@@ -654,7 +712,7 @@ ent_outbound_write_source(EntOutbound *ob, EntWriter *w, EntOutSource *source)
 	ListCell   *lc;
 
 	source->context = CurrentMemoryContext;
-	source->later = NIL;
+	source->later = source->rest = NIL;
 	while (w->len < source->max_bytes && left > 0 &&
 		   ent_queue_length(source->queue) > 0 && !ob->adverts_due)
 	{
@@ -668,6 +726,10 @@ ent_outbound_write_source(EntOutbound *ob, EntWriter *w, EntOutSource *source)
 		left -= n;
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(chunk);
+		foreach(lc, source->rest)
+			ent_queue_push(source->queue, lfirst(lc));
+		list_free_deep(source->rest);
+		source->rest = NIL;
 	}
 	foreach(lc, source->later)
 		ent_queue_push(source->queue, lfirst(lc));

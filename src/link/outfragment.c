@@ -74,6 +74,8 @@ static void
 give_up(EntOutbound *ob)
 {
 	(void) ent_queue_push(ob->queue, &ob->transit->entry);
+	/* it counts as sent since it was encoded */
+	ent_outbound_forget_states(ob);
 	pfree(ob->transit->flight);
 	end_transit(ob);
 }

@@ -284,11 +284,13 @@ void
 ent_outbound_start_scan(EntOutbound *ob, EntOutOwner *o, int64 from,
 						uint64 position)
 {
+	ent_outbound_forget_states(ob);
 	if (!o->scanning)
 		scan_begins(ob, position);
 	o->scanning = true;
 	o->floor = from;
 	o->scanned = from;
+	o->counted = false;
 	o->position = Min(position, o->position == 0 ? position : o->position);
 	memset(&o->current, 0, sizeof(o->current));
 	memset(&o->next, 0, sizeof(o->next));
@@ -301,6 +303,7 @@ start_table(EntOutbound *ob, int32 owner, int32 rel, uint64 position)
 	dlist_iter	iter;
 	EntOutArrears *a;
 
+	ent_outbound_forget_states(ob);
 	dlist_foreach(iter, &ob->arrears)
 	{
 		a = dlist_container(EntOutArrears, node, iter.cur);
@@ -311,6 +314,7 @@ start_table(EntOutbound *ob, int32 owner, int32 rel, uint64 position)
 				scan_begins(ob, position);
 			a->queued = false;
 			a->scanned = 0;
+			a->counted = false;
 			a->position = position;
 			return a;
 		}
@@ -362,7 +366,7 @@ queue_rows(EntOutbound *ob, int32 owner, int64 since, unsigned flags,
 		bytea	   *key = DatumGetByteaPP(ent_query_datum(row, 2, &null));
 		EntQueueEntry e = {
 			.rel = rel, .owner = owner, .flags = flags, .position = position,
-			.since = since, .newest = ent_query_int8(row, 3, NULL),
+			.since = since, .newest = ent_query_int8(row, 3, NULL), .bulk = true,
 			.stale_at = DatumGetTimestampTz(ent_query_datum(row, 4, &null)),
 			.keylen = VARSIZE_ANY_EXHDR(key), .key = (uint8 *) VARDATA_ANY(key)
 		};
@@ -421,11 +425,21 @@ scan_owner(EntOutbound *ob, EntOutOwner *o, Snapshot snapshot)
 	/* who has nothing of him needs no deaths, but what has changed hands */
 	ent_query_run(&graves_query, args, NULL, SPI_OK_SELECT, snapshot);
 	upto = Min(upto, complete_upto(ent_scan_chunk));
+	if (nobjects == ent_scan_chunk && !o->counted)
+	{
+		SPITupleTable *graves = SPI_tuptable;
+		uint64		ngraves = SPI_processed;
+
+		ent_outbound_count_copies(ob, o->no, 0, o->scanned, snapshot);
+		o->counted = true;
+		SPI_tuptable = graves;
+		SPI_processed = ngraves;
+	}
 	queue_rows(ob, o->no, o->floor, 0, o->position, upto);
 	SPI_freetuptable(SPI_tuptable);
 	SPI_tuptable = objects;
 	SPI_processed = nobjects;
-	queue_rows(ob, o->no, o->floor, 0, o->position, upto);
+	queue_rows(ob, o->no, o->floor, o->counted ? ENT_OUT_COPY : 0, o->position, upto);
 	SPI_freetuptable(objects);
 	if (upto == PG_INT64_MAX)
 	{
@@ -448,14 +462,23 @@ scan_arrears(EntOutbound *ob, EntOutArrears *a, Snapshot snapshot)
 	Int64GetDatum(ent_scan_chunk), Int32GetDatum(a->rel)};
 	EntOutOwner *o = hash_search(ob->owners, &a->owner, HASH_FIND, NULL);
 	int64		upto;
+	unsigned	flags = a->review ? 0 : ENT_ROW_REFRESH | ENT_ROW_LATE;
 
 	ent_query_run(a->review ? &review_query : &arrears_query, args, NULL,
 				  SPI_OK_SELECT, snapshot);
 	upto = complete_upto(ent_scan_chunk);
-	if (a->review)
-		queue_rows(ob, a->owner, o ? o->claimed : 0, 0, a->position, upto);
-	else
-		queue_rows(ob, a->owner, 0, ENT_ROW_REFRESH | ENT_ROW_LATE, a->position, upto);
+	if (upto != PG_INT64_MAX && !a->counted)
+	{
+		SPITupleTable *found = SPI_tuptable;
+		uint64		n = SPI_processed;
+
+		ent_outbound_count_copies(ob, a->owner, a->rel, a->scanned, snapshot);
+		a->counted = true;
+		SPI_tuptable = found;
+		SPI_processed = n;
+	}
+	flags |= a->counted ? ENT_OUT_COPY : 0;
+	queue_rows(ob, a->owner, a->review && o ? o->claimed : 0, flags, a->position, upto);
 	SPI_freetuptable(SPI_tuptable);
 	if (upto == PG_INT64_MAX)
 	{

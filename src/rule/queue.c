@@ -3,9 +3,9 @@
  *	  What one peer is still to be told, the oldest copy first.
  *
  * Contract in rule/queue.h. Every entry is in two structures: a chained hash
- * by (relation, owner, key), which doubles when it is full, and its priority's
- * binary heap by (position, order of arrival there), in which it knows its
- * place. Events come in order of position and so stay at the heap's end,
+ * by (relation, owner, key), which doubles when it is full, and one of its
+ * priority's two binary heaps, for what is bulk and what is not, by (position,
+ * order of arrival there), in which it knows its place. Events come in order of position and so stay at the heap's end,
  * where putting them takes constant time.
  */
 #include "rule/queue.h"
@@ -26,6 +26,7 @@ typedef struct Node
 typedef struct Heap
 {
 	int32_t		priority;
+	bool		bulk;
 	Node	  **nodes;			/* nodes[i] goes before nodes[2i+1], [2i+2] */
 	size_t		n;
 	size_t		cap;
@@ -40,9 +41,10 @@ struct EntQueue
 	size_t		nbuckets;		/* a power of two */
 	size_t		length;
 	size_t		memory;
-	Heap	   *heaps;			/* ordered by priority */
+	Heap	   *heaps;			/* ordered by priority, bulk last */
 	size_t		nheaps;
 	size_t		heaps_cap;
+	bool		bulk_turn;		/* of two heaps that have something */
 };
 
 #define FIRST_BUCKETS	64
@@ -270,9 +272,17 @@ take_out(EntQueue *q, Heap *heap, Node *node)
 
 /* ---- the heaps ---- */
 
-/* Index of the first heap whose priority is not below this one. */
+static bool
+heap_before(const Heap *heap, int32_t priority, bool bulk)
+{
+	if (heap->priority != priority)
+		return heap->priority < priority;
+	return heap->bulk < bulk;
+}
+
+/* Index of the first heap that is not before that one. */
 static size_t
-heap_index(const EntQueue *q, int32_t priority)
+heap_index(const EntQueue *q, int32_t priority, bool bulk)
 {
 	size_t		lo = 0,
 				hi = q->nheaps;
@@ -281,7 +291,7 @@ heap_index(const EntQueue *q, int32_t priority)
 	{
 		size_t		mid = lo + (hi - lo) / 2;
 
-		if (q->heaps[mid].priority < priority)
+		if (heap_before(&q->heaps[mid], priority, bulk))
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -304,13 +314,14 @@ grow_heaps(EntQueue *q)
 	q->heaps_cap = cap;
 }
 
-/* The heap of a priority, made when it is missing. */
+/* Made when it is missing. */
 static Heap *
-heap_of(EntQueue *q, int32_t priority)
+heap_of(EntQueue *q, int32_t priority, bool bulk)
 {
-	size_t		i = heap_index(q, priority);
+	size_t		i = heap_index(q, priority, bulk);
 
-	if (i < q->nheaps && q->heaps[i].priority == priority)
+	if (i < q->nheaps && q->heaps[i].priority == priority &&
+		q->heaps[i].bulk == bulk)
 		return &q->heaps[i];
 	if (q->nheaps == q->heaps_cap)
 		grow_heaps(q);
@@ -318,6 +329,7 @@ heap_of(EntQueue *q, int32_t priority)
 	q->nheaps++;
 	memset(&q->heaps[i], 0, sizeof(Heap));
 	q->heaps[i].priority = priority;
+	q->heaps[i].bulk = bulk;
 	return &q->heaps[i];
 }
 
@@ -366,14 +378,18 @@ join(EntQueueEntry *have, const EntQueueEntry *e)
 		have->round = e->round;
 }
 
-/* Moves an entry to where a smaller position or another priority puts it. */
+/*
+ * Moves an entry to where a smaller position, another priority or an event puts
+ * it.
+ */
 static void
-replace(EntQueue *q, Node *node, uint64_t position, int32_t priority)
+replace(EntQueue *q, Node *node, uint64_t position, int32_t priority, bool bulk)
 {
-	take_out(q, heap_of(q, node->e.priority), node);
+	take_out(q, heap_of(q, node->e.priority, node->e.bulk), node);
 	node->e.position = position;
 	node->e.priority = priority;
-	insert(q, heap_of(q, priority), node);
+	node->e.bulk = bulk;
+	insert(q, heap_of(q, priority, bulk), node);
 }
 
 bool
@@ -386,34 +402,45 @@ ent_queue_push(EntQueue *q, const EntQueueEntry *e)
 	if (node == NULL)
 	{
 		node = add_node(q, hash, e);
-		insert(q, heap_of(q, e->priority), node);
+		insert(q, heap_of(q, e->priority, e->bulk), node);
 		return false;
 	}
 	join(&node->e, e);
-	if (e->position < node->e.position)
-		replace(q, node, e->position, e->priority);
-	else if (e->priority != node->e.priority)
-		replace(q, node, node->e.position, e->priority);
+	if (e->position < node->e.position || e->priority != node->e.priority ||
+		(node->e.bulk && !e->bulk))
+		replace(q, node, e->position < node->e.position ? e->position :
+				node->e.position, e->priority, node->e.bulk && e->bulk);
 	return true;
 }
 
+/* Of the first priority that has something; both: of either kind. */
 static Heap *
-first_heap(const EntQueue *q)
+first_heap(const EntQueue *q, bool *both)
 {
+	*both = false;
 	for (size_t i = 0; i < q->nheaps; i++)
-		if (q->heaps[i].n > 0)
-			return &q->heaps[i];
+	{
+		Heap	   *heap = &q->heaps[i];
+
+		if (heap->n == 0)
+			continue;
+		*both = i + 1 < q->nheaps && heap[1].priority == heap->priority &&
+			heap[1].n > 0;
+		return *both && q->bulk_turn ? heap + 1 : heap;
+	}
 	return NULL;
 }
 
 bool
 ent_queue_pop(EntQueue *q, EntQueueEntry *e, uint8_t *keybuf)
 {
-	Heap	   *heap = first_heap(q);
+	bool		both;
+	Heap	   *heap = first_heap(q, &both);
 	Node	   *node;
 
 	if (heap == NULL)
 		return false;
+	q->bulk_turn = both && !heap->bulk;
 	node = heap->nodes[0];
 	take_out(q, heap, node);
 	*e = node->e;
@@ -431,7 +458,7 @@ ent_queue_take(EntQueue *q, EntQueueEntry *e)
 	if (node == NULL)
 		return false;
 	join(e, &node->e);
-	take_out(q, heap_of(q, node->e.priority), node);
+	take_out(q, heap_of(q, node->e.priority, node->e.bulk), node);
 	drop_node(q, node);
 	return true;
 }
@@ -439,7 +466,8 @@ ent_queue_take(EntQueue *q, EntQueueEntry *e)
 const EntQueueEntry *
 ent_queue_peek(const EntQueue *q)
 {
-	const Heap *heap = first_heap(q);
+	bool		both;
+	const Heap *heap = first_heap(q, &both);
 
 	return heap != NULL ? &heap->nodes[0]->e : NULL;
 }

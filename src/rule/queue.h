@@ -4,8 +4,9 @@
  *	  been stale longest first.
  *
  * Pure C. A hash by (relation, owner, key) and, per priority, an order by the
- * time the peer's copy first became stale, first come first among equals. What
- * dies under one owner and is born under another is two entries. An object that changes again keeps its place, so hot objects neither starve
+ * time the peer's copy first became stale, first come first among equals. What a
+ * scan brings has an order of its own, and the two take turns: else all that
+ * changes would wait until a long copy is done, being younger. What dies under one owner and is born under another is two entries. An object that changes again keeps its place, so hot objects neither starve
  * nor are starved. Positions are ring positions: events come in
  * non-decreasing order, while scans may push entries at the position noted
  * when the scan began.
@@ -33,6 +34,7 @@ typedef struct EntQueueEntry
 	int64_t		newest;			/* serial of the newest version told of; greatest
 								 * on merge */
 	uint64_t	round;			/* in which it was told of; greatest on merge */
+	bool		bulk;			/* a scan brought it, no event so far */
 	size_t		keylen;
 	const uint8_t *key;			/* owned by the queue while queued */
 } EntQueueEntry;
@@ -61,7 +63,8 @@ extern void ent_queue_destroy(EntQueue *q);
 extern bool ent_queue_push(EntQueue *q, const EntQueueEntry *e);
 
 /*
- * Takes the first entry by (priority, position) into *e; false when empty.
+ * Takes the first entry by (priority, position) into *e, of what is bulk and what
+ * is not by turns; false when empty.
  * The key is copied into keybuf (ENT_QUEUE_MAX_KEY bytes), e->key points
  * there.
  */
@@ -85,7 +88,7 @@ extern size_t ent_queue_length(const EntQueue *q);
 /* Least position of all entries; UINT64_MAX when empty. O(priorities). */
 extern uint64_t ent_queue_min_position(const EntQueue *q);
 /*
- * Least stale_at of the first of each priority; INT64_MAX when empty.
+ * Least stale_at of the first of each order; INT64_MAX when empty.
  * O(priorities).
  */
 extern int64_t ent_queue_oldest(const EntQueue *q);

@@ -327,6 +327,7 @@ apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 	EntApplyWrite w = {.a = a, .c = c, .r = r, .careful = careful};
 	bool		writes = r->op != ENT_ROW_DELETE ||
 		(c->exists && c->owner == a->owner);
+	EntState   *replaced;
 
 	if (r->flags & ENT_ROW_HEIR)
 		return ent_apply_inherit(&w, versions);
@@ -339,6 +340,7 @@ apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 	if (ent_integrity_holds_back(a, c, r))
 		return false;
 	w.compare = worth_comparing(a, c, r);
+	replaced = ent_apply_replaced(a, c, r);
 	if (writes)
 		ent_apply_write(&w);
 	switch (w.outcome)
@@ -356,6 +358,7 @@ apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 		case ENT_APPLY_STORED:
 			break;
 	}
+	ent_apply_keep(replaced);
 	if (r->op == ENT_ROW_DELETE)
 		note_deleted(a, c, r, versions);
 	else

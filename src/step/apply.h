@@ -55,6 +55,8 @@ typedef struct EntApply
 	int64		stored;			/* counts rows stored (out) */
 	bool		looked;			/* may_read has been found out */
 	bool		may_read;		/* the role may read all columns */
+	bool		looked_for_peers;	/* journaled has been found out */
+	bool		journaled;		/* some other peer may lack states */
 } EntApply;
 
 /* SPI connected, in a transaction. */

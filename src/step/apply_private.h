@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "step/apply.h"
+#include "store/journal.h"
 #include "store/version.h"
 
 /* What is here of one row's object. */
@@ -133,6 +134,16 @@ extern void ent_apply_owe_others(EntApply *a, EntApplyCopy *c, EntApplyRow *r);
  * been parked.
  */
 extern bool ent_apply_ask_hooks(EntApplyWrite *w);
+
+/* apply_journal.c */
+/*
+ * A newer version is about to replace what is here, in a table with every_state:
+ * what has to be kept of it for other peers; NULL: nothing.
+ */
+extern EntState *ent_apply_replaced(EntApply *a, EntApplyCopy *c,
+									EntApplyRow *r);
+/* It has. */
+extern void ent_apply_keep(EntState *state);
 
 /* apply.c */
 /* Is this error about the data, so that trying again as is makes no sense? */

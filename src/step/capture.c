@@ -9,6 +9,7 @@
 
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -23,6 +24,7 @@
 #include "rule/coalesce.h"
 #include "step/capture.h"
 #include "store/changelog.h"
+#include "store/image.h"
 #include "store/object.h"
 #include "store/owner.h"
 #include "store/relinfo.h"
@@ -41,10 +43,35 @@ static struct
 	SubTransactionId subxid;
 }			marked;
 
+/* image: what the row was before, or NULL */
 static void
-write_change(EntTriggered *t, int32 owner, char op, bytea *key, bytea *columns)
+write_change(EntTriggered *t, int32 owner, char op, bytea *key, bytea *columns,
+			 bytea *image)
 {
-	ent_changelog_write(t->root->no, owner, op, key, columns);
+	if (t->root->every_state)
+		ent_changelog_write_state(t->root->no, owner, op, key, columns, image);
+	else
+		ent_changelog_write(t->root->no, owner, op, key, columns);
+}
+
+/*
+ * The state that is about to be replaced, where none may be left out: what this
+ * transaction itself wrote never was one.
+ */
+static bytea *
+old_state(EntTriggered *t, TupleTableSlot *slot)
+{
+	HeapTuple	tuple;
+	bool		copied;
+	bool		ours;
+
+	if (!t->root->every_state)
+		return NULL;
+	tuple = ExecFetchSlotHeapTuple(slot, false, &copied);
+	ours = TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data));
+	if (copied)
+		heap_freetuple(tuple);
+	return ours ? NULL : ent_image_make(t, slot);
 }
 
 /* ---- one row ---- */
@@ -84,7 +111,7 @@ capture_insert(EntTriggered *t, TupleTableSlot *slot, int32 owner)
 				 t->owner_column == 0 ?
 				 errhint("SET entanglement.owner to one of: SELECT name FROM entanglement.owners WHERE local.") :
 				 errhint("Set the column that names the owner of new rows, or entanglement.owner if it is NULL, to one of: SELECT name FROM entanglement.owners WHERE local.")));
-	write_change(t, owner, ENT_CHANGE_INSERT, ent_triggered_key(t, slot), NULL);
+	write_change(t, owner, ENT_CHANGE_INSERT, ent_triggered_key(t, slot), NULL, NULL);
 }
 
 static void
@@ -94,7 +121,16 @@ capture_delete(EntTriggered *t, TupleTableSlot *slot, bool guarded)
 
 	if (!guarded)
 		check_ours(t, key);
-	write_change(t, 0, ENT_CHANGE_DELETE, key, NULL);
+	write_change(t, 0, ENT_CHANGE_DELETE, key, NULL, old_state(t, slot));
+}
+
+static bytea *
+no_columns(void)
+{
+	bytea	   *none = palloc(VARHDRSZ);
+
+	SET_VARSIZE(none, VARHDRSZ);
+	return none;
 }
 
 static void
@@ -102,20 +138,24 @@ capture_update(EntTriggered *t, TupleDesc desc, TupleTableSlot *old,
 			   TupleTableSlot *new, bool guarded)
 {
 	bytea	   *columns = ent_triggered_changed(t, desc, old, new);
+	bytea	   *image = old_state(t, old);
 	bytea	   *key;
 
-	if (columns == NULL)
+	if (columns == NULL && image == NULL)
 		return;
+	/* the same values in a row of our own: what comes next must not miss them */
+	if (columns == NULL)
+		columns = no_columns();
 	key = ent_triggered_key(t, old);
 	if (!guarded)
 		check_ours(t, key);
 	if (ent_triggered_touches_key(t, columns) && !ent_triggered_same_key(key, ent_triggered_key(t, new)))
 	{
-		write_change(t, 0, ENT_CHANGE_DELETE, key, NULL);
+		write_change(t, 0, ENT_CHANGE_DELETE, key, NULL, image);
 		capture_insert(t, new, ent_triggered_new_owner(t, new));
 	}
 	else
-		write_change(t, 0, ENT_CHANGE_UPDATE, key, columns);
+		write_change(t, 0, ENT_CHANGE_UPDATE, key, columns, image);
 }
 
 Datum
@@ -178,7 +218,8 @@ capture_row(EntTriggered *t, TupleTableSlot *slot, char op, int32 owner,
 	{
 		key = ent_triggered_key(t, slot);
 		if (ent_object_remote_owner(t->root->no, key) == 0)
-			write_change(t, 0, ENT_CHANGE_UPDATE, key, columns);
+			/* nothing of it was replaced */
+			ent_changelog_write(t->root->no, 0, ENT_CHANGE_UPDATE, key, columns);
 	}
 }
 

@@ -46,6 +46,8 @@ typedef struct EntExtract
 	size_t		keylen;
 	int32		owner;			/* expected; another owner's object is nothing */
 	int64		since;			/* the peer's copy is complete up to here; 0: in full */
+	int64		after;			/* rel->every_state: states newer than this come
+								 * first */
 	bool		asked;			/* by the peer, which may still have what died so
 								 * long ago that it has left no trace */
 	/* answered */
@@ -60,9 +62,13 @@ typedef struct EntExtract
 	int64		base;			/* delta: oldest copy it fits on */
 	EntHand		heir;			/* handed over; owner 0: no */
 	EntHand		from;			/* dead or handed over: by whom it was before */
+	bool		more;			/* there are newer states */
 	bool	   *set;			/* by column: to be sent */
 	Datum	   *values;			/* by column */
 	bool	   *nulls;
+	const char **raw;			/* by column: as it travels; then values are not
+								 * filled in. NULL: they are */
+	size_t	   *rawlen;
 } EntExtract;
 
 /*
@@ -73,5 +79,14 @@ typedef struct EntExtract
  */
 extern bool ent_extract(EntRelation *rel, const EntExtractFor *whom,
 						Snapshot snapshot, EntExtract *items, int n);
+
+/*
+ * The same for a table with every_state. Who is shown the whole table gets what was
+ * committed, state by state, and nothing of what has not been folded; who is shown a
+ * part gets what ent_extract gives, since whether he may have seen a row that is no
+ * more cannot be asked of the table.
+ */
+extern bool ent_extract_states(EntRelation *rel, const EntExtractFor *whom,
+							   Snapshot snapshot, EntExtract *items, int n);
 
 #endif							/* ENT_STEP_EXTRACT_H */

@@ -26,6 +26,7 @@
 #include "step/fold_private.h"
 #include "store/handover.h"
 #include "store/identity.h"
+#include "store/journal.h"
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/relinfo.h"
@@ -242,12 +243,13 @@ new_columns(EntFoldEntry *e, int64 serial, int64 born)
 	return out;
 }
 
+/* since: the serial before those that it has got now */
 static void
-post(EntFoldEntry *e, int32 owner, int64 serial)
+post(EntFoldEntry *e, int32 owner, int64 serial, int64 since)
 {
 	EntEvent	ev = {
 		.kind = ENT_EVENT_OBJECT, .owner = owner, .rel = e->k.rel,
-		.serial = serial, .since = serial - 1, .keylen = e->k.len,
+		.serial = serial, .since = since, .keylen = e->k.len,
 		.key = e->k.key
 	};
 
@@ -274,7 +276,7 @@ settle_old(EntFold *f, EntFoldEntry *e, EntVersions *versions)
 
 		ent_handover_inherited(e->k.rel, e->image, from);
 	}
-	post(e, old->no, serial);
+	post(e, old->no, serial, serial - 1);
 }
 
 /*
@@ -309,10 +311,11 @@ strand(EntFoldEntry *e, EntVersions *versions)
 
 /* Gives the entry its new version and sorts it into the arrays. */
 static void
-settle(EntFold *f, EntFoldEntry *e, EntVersions *versions)
+settle(EntFold *f, EntFoldEntry *e, EntVersions *versions, EntJournal *journal)
 {
 	EntFoldOwner  *o;
-	int64		serial;
+	int64		serial,
+				since;
 
 	if (abroad(e))
 	{
@@ -325,6 +328,8 @@ settle(EntFold *f, EntFoldEntry *e, EntVersions *versions)
 		strand(e, versions);
 		return;
 	}
+	since = o->next - 1;
+	ent_fold_settle_states(f, e, o, journal);
 	serial = o->next++;
 	if (e->heir.owner != 0)
 	{
@@ -345,7 +350,7 @@ settle(EntFold *f, EntFoldEntry *e, EntVersions *versions)
 		ent_versions_put(versions, e->k.rel, o->no, o->epoch, serial, born,
 						 e->image, new_columns(e, serial, born));
 	}
-	post(e, o->no, serial);
+	post(e, o->no, serial, since);
 }
 
 static void
@@ -368,8 +373,10 @@ static void
 fold_entries(EntFold *f)
 {
 	EntVersions *versions;
+	EntJournal *journal = ent_journal_create();
 	ListCell   *lc;
 
+	f->keeps = f->stated > 0 && ent_journal_wanted(0);
 	f->default_owner = ent_identity_get()->default_owner;
 	ent_fold_find_existing(f);
 	ent_fold_find_heirs(f);
@@ -378,6 +385,9 @@ fold_entries(EntFold *f)
 		EntFoldEntry  *e = lfirst(lc);
 
 		judge(f, e);
+		ent_fold_plan_states(f, e);
+		if (ent_fold_states_wanted(e) > 0)
+			find_owner(f, e->owner)->wanted += ent_fold_states_wanted(e);
 		f->integrity |= e->rel && e->rel->integrity;
 	}
 	find_givers(f);
@@ -388,8 +398,9 @@ fold_entries(EntFold *f)
 		EntFoldEntry  *e = lfirst(lc);
 
 		if (e->verdict != ENT_VERDICT_LOOK)
-			settle(f, e, versions);
+			settle(f, e, versions, journal);
 	}
+	ent_journal_write(journal);
 	ent_versions_write(versions);
 	post_owners(f);
 }

@@ -12,6 +12,7 @@
 #include "utils/hsearch.h"
 
 #include "rule/coalesce.h"
+#include "store/journal.h"
 #include "store/relinfo.h"
 #include "store/version.h"
 
@@ -44,6 +45,7 @@ typedef struct EntFoldEntry
 	EntHand		heir;			/* owner 0: to nobody, after all */
 	EntHand		from;			/* who had handed it over to the owner that has
 								 * it no more */
+	struct EntFoldStates *states;	/* of a table with every_state; else NULL */
 } EntFoldEntry;
 
 /* A local owner touched by this fold. */
@@ -69,8 +71,27 @@ typedef struct EntFold
 	bool		gone;			/* this one has: an object was found gone,
 								 * or a table truncated */
 	int			handed;			/* how many were handed over */
+	int			stated;			/* entries with states */
+	bool		keeps;			/* ... which somebody may lack */
 	int32		default_owner;	/* of rows written before they were objects */
 } EntFold;
+
+/* fold_states.c */
+/* One change of a table with every_state; what it points to is copied. */
+extern void ent_fold_add_step(EntFold *f, EntFoldEntry *e, uint64 place,
+							  TransactionId xid, char op, int32 owner,
+							  const bytea *columns, const bytea *image);
+/* Something of the entry has no place: which states there were is not known. */
+extern void ent_fold_disorder(EntFold *f, EntFoldEntry *e);
+/*
+ * The entry has been judged: which committed states came before the one that
+ * is? They want serials of its owner.
+ */
+extern void ent_fold_plan_states(EntFold *f, EntFoldEntry *e);
+extern int	ent_fold_states_wanted(const EntFoldEntry *e);
+/* Gives them their versions, from the owner's next serial on. */
+extern void ent_fold_settle_states(EntFold *f, EntFoldEntry *e, EntFoldOwner *o,
+								   EntJournal *journal);
 
 /* In the current context, which is to last as long as it is used. */
 extern EntFold *ent_fold_create(void);

@@ -9,6 +9,7 @@
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "utils/memutils.h"
+#include "utils/pg_lsn.h"
 
 #include "base/compat.h"
 #include "step/fold_private.h"
@@ -18,13 +19,13 @@
 static EntQuery take_query = {
 	"DELETE FROM entanglement.change WHERE ctid OPERATOR(pg_catalog.=) ANY ("
 	"ARRAY(SELECT ctid FROM entanglement.change LIMIT $1)) "
-	"RETURNING xmin, rel, owner, op, key, columns",
+	"RETURNING xmin, rel, owner, op, key, columns, place, xid, image",
 	1, {INT8OID}, NULL
 };
 static EntQuery take_rest_query = {
 	"DELETE FROM entanglement.change c USING unnest($1, $2) AS u(rel, key) "
 	"WHERE c.rel OPERATOR(pg_catalog.=) u.rel AND c.key OPERATOR(pg_catalog.=) u.key "
-	"RETURNING c.xmin, c.rel, c.owner, c.op, c.key, c.columns",
+	"RETURNING c.xmin, c.rel, c.owner, c.op, c.key, c.columns, c.place, c.xid, c.image",
 	2, {INT4ARRAYOID, BYTEAARRAYOID}, NULL
 };
 static EntQuery truncated_query = {
@@ -122,7 +123,10 @@ add_truncated(EntFold *f, int32 rel)
 		EntFoldEntry  *e = lfirst(lc);
 
 		if (e->k.rel == rel)
+		{
 			e->verdict = ENT_VERDICT_LOOK;
+			ent_fold_disorder(f, e);
+		}
 	}
 	ent_query_run(&truncated_query, args, NULL, SPI_OK_SELECT, NULL);
 	rows = SPI_tuptable;
@@ -139,6 +143,32 @@ add_truncated(EntFold *f, int32 rel)
 		e->verdict = ENT_VERDICT_LOOK;
 	}
 	SPI_freetuptable(rows);
+}
+
+/*
+ * Of a table with every_state. True: nothing was changed by it. What has no place is
+ * older than what has one; only a birth can be that alone (an heir's first version).
+ */
+static bool
+add_step(EntFold *f, EntFoldEntry *e, HeapTuple tup, TupleDesc desc, char op,
+		 bytea *columns)
+{
+	bool		null,
+				no_image;
+	Datum		image = SPI_getbinval(tup, desc, 9, &no_image);
+	Datum		place = SPI_getbinval(tup, desc, 7, &null);
+	int			xid = null ? 1 : 8;
+
+	if (null && op != ENT_CHANGE_INSERT)
+	{
+		ent_fold_disorder(f, e);
+		return false;
+	}
+	ent_fold_add_step(f, e, null ? 0 : DatumGetLSN(place),
+					  DatumGetTransactionId(SPI_getbinval(tup, desc, xid, &null)), op,
+					  DatumGetInt32(SPI_getbinval(tup, desc, 3, &null)), columns,
+					  no_image ? NULL : DatumGetByteaPP(image));
+	return op == ENT_CHANGE_UPDATE && (columns == NULL || VARSIZE_ANY_EXHDR(columns) == 0);
 }
 
 /* One change of an object. */
@@ -158,6 +188,8 @@ add_change(EntFold *f, HeapTuple tup, TupleDesc desc, int32 rel, char op,
 		e->handed = true;
 		return;
 	}
+	if (e->rel && e->rel->every_state && add_step(f, e, tup, desc, op, s))
+		return;
 	ent_coalesce_add(&e->folded, op,
 					 DatumGetInt32(SPI_getbinval(tup, desc, 3, &null)),
 					 DatumGetTransactionId(SPI_getbinval(tup, desc, 1, &null)),
@@ -190,12 +222,17 @@ add_changes(EntFold *f, List **truncated)
 	return n;
 }
 
-/* The entries that were handed over, and their keys as arrays. */
+/*
+ * The entries that were handed over, and if stated those with states, and their
+ * keys as arrays.
+ */
 static int
-gather_handed(EntFold *f, EntFoldEntry **entries, Datum *rels, Datum *keys)
+gather_handed(EntFold *f, bool stated, EntFoldEntry **entries, Datum *rels,
+			  Datum *keys)
 {
-	Datum	   *r = palloc((f->handed + 1) * sizeof(Datum));
-	Datum	   *k = palloc((f->handed + 1) * sizeof(Datum));
+	int			max = f->handed + (stated ? f->stated : 0) + 1;
+	Datum	   *r = palloc(max * sizeof(Datum));
+	Datum	   *k = palloc(max * sizeof(Datum));
 	int			n = 0;
 	ListCell   *lc;
 
@@ -203,7 +240,7 @@ gather_handed(EntFold *f, EntFoldEntry **entries, Datum *rels, Datum *keys)
 	{
 		EntFoldEntry  *e = lfirst(lc);
 
-		if (!e->handed)
+		if (!e->handed && !(stated && e->states != NULL))
 			continue;
 		entries[n] = e;
 		r[n] = Int32GetDatum(e->k.rel);
@@ -225,11 +262,11 @@ ent_fold_take(EntFold *f, int limit)
 	ent_query_run(&take_query, args, NULL, SPI_OK_DELETE_RETURNING, NULL);
 	n = add_changes(f, &truncated);
 	f->complete = n < (uint64) limit;
-	if (!f->complete && f->handed > 0)
+	if (!f->complete && f->handed + f->stated > 0)
 	{
-		EntFoldEntry **entries = palloc(f->handed * sizeof(EntFoldEntry *));
+		EntFoldEntry **entries = palloc((f->handed + f->stated) * sizeof(EntFoldEntry *));
 
-		(void) gather_handed(f, entries, &args[0], &args[1]);
+		(void) gather_handed(f, true, entries, &args[0], &args[1]);
 		ent_query_run(&take_rest_query, args, NULL, SPI_OK_DELETE_RETURNING, NULL);
 		n += add_changes(f, &truncated);
 	}
@@ -286,7 +323,7 @@ ent_fold_find_heirs(EntFold *f)
 
 	if (f->handed == 0)
 		return;
-	(void) gather_handed(f, entries, &rels, &keys);
+	(void) gather_handed(f, false, entries, &rels, &keys);
 	n = ent_handover_take(rels, keys, &found);
 	for (int i = 0; i < n; i++)
 	{

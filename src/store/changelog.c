@@ -10,9 +10,12 @@
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/memutils.h"
+#include "utils/pg_lsn.h"
 #include "utils/rel.h"
 
 #include "base/wake.h"
@@ -28,15 +31,16 @@ static EntQuery keys_query = {
 	1, {INT4OID}, NULL
 };
 
-void
-ent_changelog_write(int32 rel, int32 owner, char op, bytea *key,
-					bytea *columns)
+static void
+write_change(int32 rel, int32 owner, char op, bytea *key, bytea *columns,
+			 XLogRecPtr place, bytea *image)
 {
 	Oid			relid = ent_catalog_oid(ENT_CATALOG_CHANGE);
 	Relation	log;
 	Datum		values[ENT_CHANGE_ATTRIBUTES];
 	bool		nulls[ENT_CHANGE_ATTRIBUTES] = {false};
 	HeapTuple	tup;
+	bool		ordered = !XLogRecPtrIsInvalid(place);
 
 	values[ENT_CHANGE_REL - 1] = Int32GetDatum(rel);
 	values[ENT_CHANGE_OWNER - 1] = Int32GetDatum(owner);
@@ -45,6 +49,12 @@ ent_changelog_write(int32 rel, int32 owner, char op, bytea *key,
 	nulls[ENT_CHANGE_KEY - 1] = key == NULL;
 	values[ENT_CHANGE_COLUMNS - 1] = PointerGetDatum(columns);
 	nulls[ENT_CHANGE_COLUMNS - 1] = columns == NULL;
+	values[ENT_CHANGE_PLACE - 1] = LSNGetDatum(place);
+	nulls[ENT_CHANGE_PLACE - 1] = !ordered;
+	values[ENT_CHANGE_XID - 1] = TransactionIdGetDatum(ordered ? GetTopTransactionId() : InvalidTransactionId);
+	nulls[ENT_CHANGE_XID - 1] = !ordered;
+	values[ENT_CHANGE_IMAGE - 1] = PointerGetDatum(image);
+	nulls[ENT_CHANGE_IMAGE - 1] = image == NULL;
 
 	log = table_open(relid, RowExclusiveLock);
 	tup = heap_form_tuple(RelationGetDescr(log), values, nulls);
@@ -52,6 +62,24 @@ ent_changelog_write(int32 rel, int32 owner, char op, bytea *key,
 	heap_freetuple(tup);
 	table_close(log, NoLock);
 	ent_wake_collector_at_commit();
+}
+
+void
+ent_changelog_write(int32 rel, int32 owner, char op, bytea *key,
+					bytea *columns)
+{
+	write_change(rel, owner, op, key, columns, InvalidXLogRecPtr, NULL);
+}
+
+/*
+ * Who changes an object after us waits for our commit, so the place in the log
+ * rises with an object's changes.
+ */
+void
+ent_changelog_write_state(int32 rel, int32 owner, char op, bytea *key,
+						  bytea *columns, bytea *image)
+{
+	write_change(rel, owner, op, key, columns, GetXLogInsertRecPtr(), image);
 }
 
 static int

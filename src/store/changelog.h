@@ -17,6 +17,13 @@
 extern void ent_changelog_write(int32 rel, int32 owner, char op, bytea *key,
 								bytea *columns);
 
+/*
+ * The same of a table with every_state, for one row. image: what the row was
+ * before (store/image.h), if a transaction that has ended left it so; else NULL.
+ */
+extern void ent_changelog_write_state(int32 rel, int32 owner, char op,
+									  bytea *key, bytea *columns, bytea *image);
+
 /* Keys of rows of one table, sorted. */
 typedef struct EntKeySet
 {

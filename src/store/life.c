@@ -74,6 +74,8 @@ static EntQuery unfinished_queries[] = {
 };
 /* What else is remembered of an owner; a row per statement, all with its number. */
 static EntQuery forget_queries[] = {
+	{"DELETE FROM entanglement.journal WHERE owner OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.tombstone WHERE owner OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.peer_owner WHERE owner OPERATOR(pg_catalog.=) $1",

@@ -87,6 +87,8 @@ static EntQuery delete_queries[] = {
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.journal_loss WHERE peer OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.resend WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.hook WHERE peer OPERATOR(pg_catalog.=) $1",

@@ -134,6 +134,7 @@ same_relation(const EntRelation *a, const EntRelation *b)
 		a->priority != b->priority || a->partitioned != b->partitioned ||
 		a->keys_from_others != b->keys_from_others ||
 		a->integrity != b->integrity ||
+		a->every_state != b->every_state ||
 		a->owner_column != b->owner_column ||
 		a->natts != b->natts || a->ncolumns != b->ncolumns ||
 		a->nkeys != b->nkeys)

@@ -55,6 +55,7 @@ typedef struct EntRelation
 	bool		partitioned;
 	bool		keys_from_others;	/* who asks for a new row may choose its key */
 	bool		integrity;		/* its foreign keys hold here, too */
+	bool		every_state;	/* no committed state is left out */
 	AttrNumber	owner_column;	/* names the owner of a new row; 0: none */
 	int			natts;			/* greatest attribute number */
 	int			ncolumns;

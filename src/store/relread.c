@@ -41,6 +41,7 @@ typedef struct Row
 	int32		priority;
 	bool		keys_from_others;
 	bool		integrity;
+	bool		every_state;
 	AttrNumber	owner_column;	/* 0: none */
 	NameData	owner_column_name;
 } Row;
@@ -84,6 +85,8 @@ find_row(EntCatalog by, AttrNumber attnum, RegProcedure equals, Datum value,
 									  desc, &null));
 		row->integrity = DatumGetBool(heap_getattr(tup, ENT_RELATION_INTEGRITY,
 												   desc, &null));
+		row->every_state = DatumGetBool(heap_getattr(tup, ENT_RELATION_EVERY_STATE,
+													 desc, &null));
 		row->owner_column = DatumGetInt16(heap_getattr(tup, ENT_RELATION_OWNER_COLUMN,
 													   desc, &null));
 		if (null)
@@ -364,6 +367,7 @@ read_relation(const Row *row)
 	rel->priority = row->priority;
 	rel->keys_from_others = row->keys_from_others;
 	rel->integrity = row->integrity;
+	rel->every_state = row->every_state;
 	rel->owner_column = row->owner_column;
 	if (row->owner_column != 0)
 	{

@@ -436,7 +436,7 @@ execute(EntRelation *rel, Statement *st, const Datum *key, const Datum *values,
 /* Looks into one index, whose table is no partitioned one. */
 static bool
 probe_index(Relation heap, Oid indexid, int nkeys, const Datum *key,
-			Snapshot snapshot)
+			Snapshot snapshot, EntRowVisitor fn, void *arg)
 {
 	Relation	index = index_open(indexid, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(heap, NULL);
@@ -457,6 +457,8 @@ probe_index(Relation heap, Oid indexid, int nkeys, const Datum *key,
 	scan = ent_compat_index_beginscan(heap, index, snapshot, nkeys);
 	index_rescan(scan, keys, nkeys, NULL, 0);
 	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	if (found && fn != NULL)
+		fn(arg, heap, slot);
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(index, AccessShareLock);
@@ -464,14 +466,15 @@ probe_index(Relation heap, Oid indexid, int nkeys, const Datum *key,
 }
 
 static bool
-probe(Oid relid, Oid index, int nkeys, const Datum *key, Snapshot snapshot)
+probe(Oid relid, Oid index, int nkeys, const Datum *key, Snapshot snapshot,
+	  EntRowVisitor fn, void *arg)
 {
 	Relation	rel = table_open(relid, AccessShareLock);
 	bool		found = false;
 	ListCell   *lc;
 
 	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
-		found = probe_index(rel, index, nkeys, key, snapshot);
+		found = probe_index(rel, index, nkeys, key, snapshot, fn, arg);
 	else
 		foreach(lc, find_inheritance_children(relid, AccessShareLock))
 		{
@@ -480,23 +483,30 @@ probe(Oid relid, Oid index, int nkeys, const Datum *key, Snapshot snapshot)
 
 			table_close(part, NoLock);
 			if (!found && OidIsValid(its))
-				found = probe(lfirst_oid(lc), its, nkeys, key, snapshot);
+				found = probe(lfirst_oid(lc), its, nkeys, key, snapshot, fn, arg);
 		}
 	table_close(rel, AccessShareLock);
 	return found;
 }
 
 bool
-ent_rowquery_exists(EntRelation *rel, const Datum *key, Snapshot snapshot)
+ent_rowquery_visit(EntRelation *rel, const Datum *key, Snapshot snapshot,
+				   EntRowVisitor fn, void *arg)
 {
 	bool		found;
 
 	if (snapshot == NULL)
 		CommandCounterIncrement();
 	snapshot = RegisterSnapshot(snapshot ? snapshot : GetLatestSnapshot());
-	found = probe(rel->relid, rel->key_index, rel->nkeys, key, snapshot);
+	found = probe(rel->relid, rel->key_index, rel->nkeys, key, snapshot, fn, arg);
 	UnregisterSnapshot(snapshot);
 	return found;
+}
+
+bool
+ent_rowquery_exists(EntRelation *rel, const Datum *key, Snapshot snapshot)
+{
+	return ent_rowquery_visit(rel, key, snapshot, NULL, NULL);
 }
 
 bool

@@ -14,7 +14,9 @@
 #include "postgres.h"
 
 #include "executor/spi.h"
+#include "executor/tuptable.h"
 #include "lib/stringinfo.h"
+#include "utils/relcache.h"
 #include "utils/snapshot.h"
 
 #include "store/relinfo.h"
@@ -31,6 +33,11 @@ extern bool ent_rowquery_applying;
  */
 extern bool ent_rowquery_exists(EntRelation *rel, const Datum *key,
 								Snapshot snapshot);
+
+/* The same, and calls fn with the row, if there is one and fn is not NULL. */
+typedef void (*EntRowVisitor) (void *arg, Relation heap, TupleTableSlot *slot);
+extern bool ent_rowquery_visit(EntRelation *rel, const Datum *key,
+							   Snapshot snapshot, EntRowVisitor fn, void *arg);
 
 /*
  * Appends " WHERE ..." for the row of a table, called t, whose key is $1, $2, ...
