@@ -18,7 +18,7 @@ use Entanglement::PKI;
 use Entanglement::Proxy;
 
 my $pki = Entanglement::PKI->new;
-my $crash = "restart_after_crash = on\n";
+my $crash = "restart_after_crash = on\nentanglement.compression_level = 0\n"; # cuts are counted in bytes
 my $alice = Entanglement::Node->create('alice', pki => $pki, conf => $crash);
 my $hub = Entanglement::Node->create('hub', pki => $pki, conf => $crash);
 my $bob = Entanglement::Node->create('bob', pki => $pki);

@@ -43,6 +43,7 @@ my %limits = (
 	fold_limit => any(1, 3, 20, 100000),
 	scan_chunk => any(1, 3, 7, 5000),
 	max_batch => any('4kB', '1MB'),
+	compression_level => any(0, 1, 9),
 	ring_size => any('256kB', '4MB'),
 	prune_interval => any('50ms', '500ms'));
 my $cluster = Entanglement::Node->cluster(

@@ -35,7 +35,9 @@ sub once_in { return rand($_[0]) < 1; }
 
 my $cluster = Entanglement::Node->cluster('visible',
 	hba => 'host all all 127.0.0.1/32 trust',
-	conf => "listen_addresses = '127.0.0.1'\nentanglement.require_tls = off\nentanglement.policy_interval = '1s'\n");
+	conf => "listen_addresses = '127.0.0.1'\nentanglement.require_tls = off\nentanglement.policy_interval = '1s'\n"
+	  # what is written down has to be legible
+	  . "entanglement.compression_level = 0\n");
 my %node = map { $_ => Entanglement::Node->database($cluster, $_) } qw(white red blue scout);
 my $white = $node{white};
 my %record = map { $_ => PostgreSQL::Test::Utils::tempdir } @roles;

@@ -19,7 +19,7 @@ use Entanglement::Node;
 use Entanglement::Stream;
 use Entanglement::Wire;
 
-my $cluster = Entanglement::Node->cluster('stream', conf => "entanglement.dead_after = '60 s'\nentanglement.heartbeat = '60 s'\n");
+my $cluster = Entanglement::Node->cluster('stream', conf => "entanglement.dead_after = '60 s'\nentanglement.heartbeat = '60 s'\nentanglement.compression_level = 0\n");
 my $hub = Entanglement::Node->database($cluster, 'hub');
 my $me = '66600000-0000-4000-8000-000000000001';
 my $mine = '66600000-0000-4000-8000-0000000000aa';
