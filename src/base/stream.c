@@ -16,6 +16,7 @@
 
 /* as in base/cert.c */
 #undef ENABLE_GSS
+#include "libpq/libpq-be.h"
 #include "libpq/libpq.h"
 #include "libpq/pqformat.h"
 
@@ -23,6 +24,7 @@
 
 #define HEAD		((int) (1 + sizeof(uint32)))
 #define MAX_IDLE	65536			/* bytes of memory kept between messages */
+#define MAX_PIECE	65536			/* bytes read at a time */
 
 void
 ent_stream_begin(EntStream *s)
@@ -127,16 +129,47 @@ read_head(EntStream *s, size_t max)
 	return true;
 }
 
+/*
+ * Bytes that are there, at most n; 0: none. Those that PostgreSQL has read already
+ * come first; the others are not read through its buffer, which would take them one
+ * by one.
+ */
+static int
+next_bytes(char *to, int n)
+{
+	unsigned char c;
+	int			r;
+
+	if (pq_buffer_has_data())
+	{
+		(void) next_byte(&c);
+		*to = (char) c;
+		return 1;
+	}
+	MyProcPort->noblock = true;
+	r = secure_read(MyProcPort, to, n);
+	if (r < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+		return 0;
+	if (r <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("the peer has closed the connection")));
+	return r;
+}
+
 static bool
 read_body(EntStream *s)
 {
-	unsigned char c;
-
 	while ((uint32) s->message.len < s->length)
 	{
-		if (!next_byte(&c))
+		int			left = (int) Min(s->length - (uint32) s->message.len, MAX_PIECE);
+		int			n;
+
+		enlargeStringInfo(&s->message, left);
+		n = next_bytes(s->message.data + s->message.len, left);
+		if (n == 0)
 			return false;
-		appendStringInfoCharMacro(&s->message, (char) c);
+		s->message.len += n;
 	}
 	return true;
 }
