@@ -147,7 +147,8 @@ subtest 'a key that went to another owner, not yet folded' => sub {
 	$alice->drain('hub');
 
 	# folded, not sent
-	$alice->sql("SELECT entanglement.pause_peer('hub')");
+	$hub->sql("SELECT entanglement.pause_peer('alice')");
+	$alice->wait_until("SELECT state <> 'connected' FROM entanglement.peers WHERE name = 'hub'", 't', 'no link');
 	$alice->sql("UPDATE item SET v = 'superseded' WHERE id IN (60, 61)");
 	$alice->wait_folded;
 
@@ -165,7 +166,7 @@ SET entanglement.owner = 'alice too';
 INSERT INTO item VALUES (60, 'of another');
 SQL
 	$alice->sql("UPDATE item SET v = 'as well' WHERE id = 61");
-	$alice->sql("SELECT entanglement.resume_peer('hub')");
+	$hub->sql("SELECT entanglement.resume_peer('alice')");
 	$hub->wait_until("SELECT v FROM item WHERE id = 61", 'as well', 'unfolded columns travel');
 	isnt($hub->sql("SELECT entanglement.owner_of(item) || v FROM item WHERE id = 60"),
 		'aliceof another', 'but no row under an owner whose it never was');

@@ -119,6 +119,16 @@ start(EntPacker *p)
 	set(p, ZSTD_c_checksumFlag, 0);
 }
 
+/* It falls at once, and rises slowly: a batch must not become more than it should. */
+static void
+note_ratio(EntPacker *p, double ratio)
+{
+	if (ratio < p->ratio)
+		p->ratio = ratio;
+	else
+		p->ratio += (Min(ratio, MAX_RATIO) - p->ratio) / SHARE;
+}
+
 bytea *
 ent_pack(EntPacker *p, bytea *message)
 {
@@ -143,7 +153,7 @@ ent_pack(EntPacker *p, bytea *message)
 	if (left > 0 || in.pos < in.size)
 		elog(ERROR, "a packed message is longer than its bound");
 	SET_VARSIZE(packed, VARHDRSZ + 1 + out.pos);
-	p->ratio += ((double) len / (double) (1 + out.pos) - p->ratio) / SHARE;
+	note_ratio(p, (double) len / (double) (1 + out.pos));
 	return packed;
 }
 
