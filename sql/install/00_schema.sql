@@ -85,7 +85,8 @@ CREATE TABLE entanglement.relation (
     integrity boolean NOT NULL DEFAULT false,
     priority_given boolean NOT NULL DEFAULT false,
     owner_column smallint,
-    owner_column_name name
+    owner_column_name name,
+    wal boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE entanglement.relation IS 'Synchronized tables. key_index is in the table''s schema. What a dump carries is found by its name again: numbers of columns are others after it.';
 

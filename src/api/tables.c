@@ -31,6 +31,7 @@
 #include "utils/typcache.h"
 
 #include "api/integrity.h"
+#include "api/logged.h"
 #include "api/partitions.h"
 #include "api/triggers.h"
 #include "base/compat.h"
@@ -52,12 +53,12 @@ PG_FUNCTION_INFO_V1(ent_sql_desynchronize);
 static EntQuery add_query = {
 	"INSERT INTO entanglement.relation (relid, key_index, capture, priority, "
 	"keys_from_others, integrity, priority_given, owner_column, owner_column_name) "
-	"SELECT $1, c.relname, 'trigger', $3, $4, $5, $6, a.attnum, a.attname "
+	"SELECT $1, c.relname, $8, $3, $4, $5, $6, a.attnum, a.attname "
 	"FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_attribute a "
 	"ON a.attrelid OPERATOR(pg_catalog.=) $1 AND a.attnum OPERATOR(pg_catalog.=) $7 "
 	"AND a.attnum OPERATOR(pg_catalog.>) 0 "
 	"WHERE c.oid OPERATOR(pg_catalog.=) $2 RETURNING no",
-	7, {OIDOID, OIDOID, INT4OID, BOOLOID, BOOLOID, BOOLOID, INT2OID}, NULL
+	8, {OIDOID, OIDOID, INT4OID, BOOLOID, BOOLOID, BOOLOID, INT2OID, TEXTOID}, NULL
 };
 static EntQuery arrears_query = {
 	"INSERT INTO entanglement.arrears (owner, rel) "
@@ -242,6 +243,7 @@ choose_key(Relation rel, Oid named)
 typedef struct Options
 {
 	Oid			index;			/* InvalidOid: the primary key */
+	bool		wal;			/* captured from the log */
 	bool		priority_given;
 	int32		priority;
 	bool		take_over;
@@ -281,20 +283,18 @@ owner_column(Relation rel, const char *name)
 }
 
 
-static void
+/* Is it to be captured from the log? */
+static bool
 check_capture(const char *capture)
 {
 	if (strcmp(capture, "wal") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("capture \"wal\" is not supported"),
-				 errdetail("This version captures changes by trigger only."),
-				 errhint("Use \"auto\" or \"trigger\".")));
+		return true;
 	if (strcmp(capture, "auto") != 0 && strcmp(capture, "trigger") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unrecognized value for capture: \"%s\"", capture),
-				 errhint("Use \"auto\" or \"trigger\".")));
+				 errhint("Use \"auto\", \"trigger\" or \"wal\".")));
+	return false;
 }
 
 /* SPI connected. */
@@ -302,7 +302,7 @@ static void
 synchronize(Oid relid, const Options *o)
 {
 	Relation	rel;
-	Datum		args[7];
+	Datum		args[8];
 	int32		no;
 
 	check_table(relid);
@@ -321,6 +321,9 @@ synchronize(Oid relid, const Options *o)
 	args[4] = BoolGetDatum(o->integrity);
 	args[5] = BoolGetDatum(o->priority_given);
 	args[6] = Int16GetDatum(owner_column(rel, o->owner_column));
+	args[7] = CStringGetTextDatum(o->wal ? "wal" : "trigger");
+	if (o->wal)
+		ent_logged_check(rel, DatumGetObjectId(args[1]));
 	ent_triggers_create(rel, DatumGetObjectId(args[1]));
 	ent_query_run(&add_query, args, NULL, SPI_OK_INSERT_RETURNING, NULL);
 	no = ent_query_int4(0, 1, NULL);
@@ -376,7 +379,7 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 
 	refuse_null(fcinfo, 0, "relation");
 	refuse_null(fcinfo, 1, "capture");
-	check_capture(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	o.wal = check_capture(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	ent_identity_use();
