@@ -29,6 +29,7 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 
 #include "base/compat.h"
 #include "base/ent.h"
@@ -354,14 +355,18 @@ wait_until_visible(void)
 static void
 read_log(XLogRecPtr end, int limit)
 {
-	/* the reader keeps what it allocates */
-	MemoryContext old = MemoryContextSwitchTo(decoding->context);
+	MemoryContext old = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
 
 	while (decoding->reader->EndRecPtr < end && list_length(found) < limit)
 	{
 		char	   *error = NULL;
-		XLogRecord *record = XLogReadRecord(decoding->reader, &error);
+		XLogRecord *record;
 
+		/* the reader keeps what it allocates, and replay leaves its own behind */
+		MemoryContextSwitchTo(decoding->context);
+		CurrentResourceOwner = owner;
+		record = XLogReadRecord(decoding->reader, &error);
 		if (error)
 			ereport(ERROR,
 					(errcode_for_file_access(),
@@ -372,6 +377,7 @@ read_log(XLogRecPtr end, int limit)
 	}
 	read_up_to = decoding->reader->EndRecPtr;
 	MemoryContextSwitchTo(old);
+	CurrentResourceOwner = owner;
 }
 
 /* What their triggers did not capture has been read. */
