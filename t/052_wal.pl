@@ -145,7 +145,7 @@ arrives('every change while the way of capture changed', '',
 
 $cluster->stop('immediate');
 $cluster->start;
-$_->wait_connected foreach ($alice);
+$alice->wait_connected('bob');
 arrives('rows after a crash', q(UPDATE item SET n = -1 WHERE id = 101),
 	q(SELECT n FROM item WHERE id = 101), '-1');
 
@@ -166,7 +166,7 @@ $cluster->stop;
 $cluster->append_conf('postgresql.conf', 'shared_preload_libraries = \'entanglement\'');
 $cluster->start;
 $alice->wait_until("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '$slot'", '1', 'a new slot');
-$alice->wait_connected;
+$alice->wait_connected('bob');
 arrives('what happened without a slot', q(UPDATE item SET n = -2 WHERE id = 105),
 	q(SELECT string_agg(id || v || n, ' ' ORDER BY id) FROM item WHERE v = 'unseen' AND id <> 104000 OR n = -2 OR id = 103),
 	'102unseen300 105hot-2');

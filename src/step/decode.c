@@ -26,10 +26,12 @@
 #include "replication/slot.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
+#include "utils/varlena.h"
 
 #include "base/compat.h"
 #include "base/ent.h"
@@ -225,6 +227,32 @@ ent_decode_slot_name(void)
 	return psprintf(ENT_NAME "_%u", MyDatabaseId);
 }
 
+/*
+ * Servers from 15.19, 16.15, 17.11 and 18.6 on load as output plugins what this
+ * setting names only; older ones have no such setting.
+ */
+static void
+check_plugin_allowed(void)
+{
+	const char *setting = GetConfigOption("output_plugin_libraries", true, false);
+	List	   *names;
+	ListCell   *lc;
+
+	if (setting == NULL)
+		return;
+	if (SplitDirectoriesString(pstrdup(setting), ',', &names))
+		foreach(lc, names)
+			if (strcmp(lfirst(lc), ENT_NAME) == 0 ||
+				strcmp(lfirst(lc), "$libdir/" ENT_NAME) == 0)
+				return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("this server does not allow \"" ENT_NAME "\" as an output plugin"),
+			 errdetail("output_plugin_libraries is \"%s\".", setting),
+			 errhint("Set output_plugin_libraries = '%s%s" ENT_NAME "' in postgresql.conf and reload it, or use capture \"trigger\".",
+					 setting, *setting ? ", " : "")));
+}
+
 void
 ent_decode_check_server(void)
 {
@@ -236,7 +264,9 @@ ent_decode_check_server(void)
 	if (max_replication_slots == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("capture \"wal\" requires max_replication_slots > 0")));
+				 errmsg("capture \"wal\" requires max_replication_slots > 0"),
+				 errhint("Set max_replication_slots in postgresql.conf and restart the server.")));
+	check_plugin_allowed();
 }
 
 static XLogReaderRoutine routine = {
