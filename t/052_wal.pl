@@ -92,6 +92,20 @@ arrives(
 	  ALTER TABLE item DROP w; UPDATE item SET v = 'short'),
 	q(SELECT id, v, n FROM item), '3|short|5');
 
+# ---- which columns ----
+
+arrives('a wide row',
+	q(INSERT INTO item SELECT 200, string_agg(md5(i::text), ''), 0 FROM generate_series(1, 50) i),
+	q(SELECT length(v) FROM item WHERE id = 200), '1600');
+my $sent = q(SELECT bytes_sent FROM entanglement.peers WHERE name = 'bob');
+my $bytes = $alice->sql($sent);
+arrives('a change of its narrow column', q(UPDATE item SET n = 1 WHERE id = 200),
+	q(SELECT n FROM item WHERE id = 200), '1');
+$bytes = $alice->sql($sent) - $bytes;
+cmp_ok($bytes, '<', 800, 'costs what changed only: the log is not taken at its word');
+arrives('a value that goes back', q(UPDATE item SET n = 0 WHERE id = 200),
+	q(SELECT n FROM item WHERE id = 200), '0');
+
 # ---- whose rows they are ----
 
 $alice->sql(q(SELECT entanglement.create_owner('red')));

@@ -37,6 +37,7 @@
 #include "base/ent.h"
 #include "rule/coalesce.h"
 #include "step/decode.h"
+#include "step/decode_digest.h"
 #include "step/decode_row.h"
 #include "store/changelog.h"
 #include "store/query.h"
@@ -119,7 +120,7 @@ root_of(Relation rel)
 static void
 take_update(EntRelation *root, Relation rel, HeapTuple old, HeapTuple new)
 {
-	bytea	   *columns = ent_decode_changed(root, rel, old, new);
+	bytea	   *columns;
 	bytea	   *key = ent_decode_key(root, rel, new, old);
 	bytea	   *before = old ? ent_decode_key(root, rel, old, NULL) : key;
 
@@ -128,9 +129,12 @@ take_update(EntRelation *root, Relation rel, HeapTuple old, HeapTuple new)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the log does not tell the key of a row of table \"%s\"",
 						RelationGetRelationName(rel))));
+	columns = ent_decode_changed(root, rel, key, old, new);
 	if (VARSIZE(key) != VARSIZE(before) ||
 		memcmp(key, before, VARSIZE(key)) != 0)
 	{
+		ent_digest_forget(root, key);
+		ent_digest_forget(root, before);
 		note(root->no, ENT_CHANGE_DELETE, before, NULL);
 		note(root->no, ENT_CHANGE_INSERT, key, NULL);
 	}
@@ -149,8 +153,11 @@ take_row(EntRelation *root, Relation rel, ReorderBufferChange *change)
 	{
 		case REORDER_BUFFER_CHANGE_INSERT:
 			key = ent_decode_key(root, rel, new, NULL);
-			if (key != NULL)
-				note(root->no, ENT_CHANGE_INSERT, key, NULL);
+			if (key == NULL)
+				break;
+			ent_digest_forget(root, key);
+			(void) ent_decode_changed(root, rel, key, NULL, new);
+			note(root->no, ENT_CHANGE_INSERT, key, NULL);
 			break;
 		case REORDER_BUFFER_CHANGE_UPDATE:
 			take_update(root, rel, old, new);
@@ -158,13 +165,30 @@ take_row(EntRelation *root, Relation rel, ReorderBufferChange *change)
 		case REORDER_BUFFER_CHANGE_DELETE:
 			key = old ? ent_decode_key(root, rel, old, NULL) : NULL;
 			if (key != NULL)
+			{
+				ent_digest_forget(root, key);
 				note(root->no, ENT_CHANGE_DELETE, key, NULL);
+			}
 			else				/* which one, the fold finds out */
 				note(root->no, ENT_CHANGE_TRUNCATE, NULL, NULL);
 			break;
 		default:
 			break;
 	}
+}
+
+/* Not captured; but we know no more what the row is. */
+static void
+pass_over(EntRelation *root, Relation rel, ReorderBufferChange *change)
+{
+	HeapTuple	old = ent_compat_old_tuple(change);
+	HeapTuple	new = ent_compat_new_tuple(change);
+	bytea	   *key;
+
+	if (new != NULL && (key = ent_decode_key(root, rel, new, old)) != NULL)
+		ent_digest_forget(root, key);
+	if (old != NULL && (key = ent_decode_key(root, rel, old, NULL)) != NULL)
+		ent_digest_forget(root, key);
 }
 
 /* Rows that came from peers carry the origin that step/apply gives them. */
@@ -175,11 +199,11 @@ on_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation rel,
 	EntRelation *root;
 	MemoryContext old;
 
-	if (change->origin_id == DoNotReplicateId)
-		return;
 	old = MemoryContextSwitchTo(round_context);
 	root = root_of(rel);
-	if (root != NULL)
+	if (root != NULL && change->origin_id == DoNotReplicateId)
+		pass_over(root, rel, change);
+	else if (root != NULL)
 		take_row(root, rel, change);
 	MemoryContextSwitchTo(old);
 }
@@ -189,6 +213,9 @@ on_commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr lsn)
 {
 	MemoryContext old = MemoryContextSwitchTo(round_context);
 
+	/* columns and partitions may be others now */
+	if (rbtxn_has_catalog_changes(txn))
+		ent_digest_forget_all();
 	xids = lappend_int(xids, (int) txn->xid);
 	MemoryContextSwitchTo(old);
 }
@@ -323,6 +350,7 @@ ent_decode_release(void)
 	if (decoding != NULL)
 		MemoryContextDelete(decoding->context);
 	decoding = NULL;
+	ent_digest_forget_all();
 	if (MyReplicationSlot != NULL)
 		ReplicationSlotRelease();
 }

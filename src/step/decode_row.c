@@ -14,6 +14,7 @@
 
 #include "base/compat.h"
 #include "rule/coalesce.h"
+#include "step/decode_digest.h"
 #include "step/decode_row.h"
 #include "store/value.h"
 
@@ -87,13 +88,31 @@ ent_decode_key(EntRelation *root, Relation rel, HeapTuple row, HeapTuple other)
 	return key;
 }
 
+/* Is this column known to be as it was? Notes what it is now. */
+static bool
+is_same(uint64 *digest, Row *n, Row *o, int i, Form_pg_attribute att)
+{
+	uint64		was = *digest;
+
+	if (o != NULL)
+	{
+		*digest = 0;
+		return n->nulls[i] == o->nulls[i] &&
+			(n->nulls[i] || datum_image_eq(n->values[i], o->values[i],
+										   att->attbyval, att->attlen));
+	}
+	*digest = ent_digest_value(n->values[i], n->nulls[i], att->attbyval, att->attlen);
+	return was == *digest;
+}
+
 bytea *
-ent_decode_changed(EntRelation *root, Relation rel, HeapTuple old,
+ent_decode_changed(EntRelation *root, Relation rel, bytea *key, HeapTuple old,
 				   HeapTuple new)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 	bool		whole = old != NULL &&
 		rel->rd_rel->relreplident == REPLICA_IDENTITY_FULL;
+	uint64	   *digests = ent_digest_of(root, key);
 	Row		   *n = deform(rel, new);
 	Row		   *o = whole ? deform(rel, old) : NULL;
 	bytea	   *result = palloc0(VARHDRSZ + ENT_SET_MAX_BYTES);
@@ -104,15 +123,11 @@ ent_decode_changed(EntRelation *root, Relation rel, HeapTuple old,
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
 		EntColumn  *col = column_of(root, rel, att);
-		int			bit;
+		int			bit = col ? col->attnum - 1 : 0;
 
-		if (col == NULL || is_untold(n, i, att))
+		if (col == NULL || is_untold(n, i, att) ||
+			is_same(&digests[bit], n, o, i, att))
 			continue;
-		if (whole && n->nulls[i] == o->nulls[i] &&
-			(n->nulls[i] || datum_image_eq(n->values[i], o->values[i],
-										   att->attbyval, att->attlen)))
-			continue;
-		bit = col->attnum - 1;
 		set[bit / 8] |= 1 << (bit % 8);
 		len = Max(len, bit / 8 + 1);
 	}

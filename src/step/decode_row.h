@@ -22,11 +22,11 @@ extern bytea *ent_decode_key(EntRelation *root, Relation rel, HeapTuple row,
 							 HeapTuple other);
 
 /*
- * Bitmap of the columns that may have changed: exactly those where the log
- * tells the whole old row (REPLICA IDENTITY FULL), else all of which it does
- * not say that they are as they were. NULL: none.
+ * Bitmap of the columns that may have changed. With the whole old row in the log
+ * (REPLICA IDENTITY FULL) exactly those; else those whose digest is another
+ * than when the row was told of last, all if it was not. NULL: none.
  */
-extern bytea *ent_decode_changed(EntRelation *root, Relation rel,
+extern bytea *ent_decode_changed(EntRelation *root, Relation rel, bytea *key,
 								 HeapTuple old, HeapTuple new);
 
 #endif							/* ENT_STEP_DECODE_ROW_H */
