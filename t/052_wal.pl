@@ -192,4 +192,34 @@ $alice->sql(q(SELECT entanglement.set_capture('item', 'trigger')));
 $alice->wait_until("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '$slot'", '0', 'no slot that nobody needs');
 arrives('rows after it', q(UPDATE item SET n = -3 WHERE id = 101), q(SELECT n FROM item WHERE id = 101), '-3');
 
+# ---- the extension goes ----
+
+$alice->sql(q(SELECT entanglement.set_capture('item', 'wal')));
+$alice->wait_until(q(SELECT state FROM entanglement.log_capture WHERE active), 'reserved', 'the slot is shown');
+$alice->sql(q(DROP EXTENSION entanglement CASCADE));
+$alice->wait_until("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '$slot'", '0',
+	'the slot goes with the extension');
+$cluster->safe_psql('postgres', 'DROP DATABASE bob');
+is($cluster->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'), '0',
+	'and with the database');
+
+# ---- what the server must allow ----
+
+my $carol = Entanglement::Node->database($cluster, 'carol');
+$carol->define('CREATE TABLE item (id int PRIMARY KEY, v text, n int)', 'item');
+$carol->sql('ALTER TABLE item REPLICA IDENTITY NOTHING');
+$carol->fails(q(SELECT entanglement.set_capture('item', 'wal')), '55000',
+	'cannot be captured from the log', 'a replica identity that does not tell the key');
+$carol->sql('ALTER TABLE item REPLICA IDENTITY DEFAULT');
+SKIP:
+{
+	skip 'an older minor', 1
+	  if $carol->sql(q(SELECT count(*) FROM pg_settings WHERE name = 'output_plugin_libraries')) eq '0';
+	$cluster->append_conf('postgresql.conf', 'output_plugin_libraries = \'pgoutput\'');
+	$cluster->reload;
+	$carol->wait_until('SHOW output_plugin_libraries', 'pgoutput', 'a server that allows less');
+	$carol->fails(q(SELECT entanglement.set_capture('item', 'wal')), '55000',
+		'output_plugin_libraries = .pgoutput, entanglement.', 'the hint says what to set');
+}
+
 done_testing();

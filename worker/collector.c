@@ -244,6 +244,7 @@ leave_unless_installed(Collector *c)
 		if (installed())
 			return;
 	} while (!ent_shmem_collector_leave(asked));
+	ent_decode_drop_slot();
 	proc_exit(0);
 }
 

@@ -321,7 +321,8 @@ void
 ent_decode_drop_slot(void)
 {
 	ent_decode_release();
-	ReplicationSlotDrop(ent_decode_slot_name(), true);
+	if (SearchNamedReplicationSlot(ent_decode_slot_name(), true) != NULL)
+		ReplicationSlotDrop(ent_decode_slot_name(), true);
 }
 
 static void

@@ -23,7 +23,7 @@ extern void ent_decode_check_server(void);
 
 /* In a transaction that has written nothing; waits for those that run. */
 extern void ent_decode_create_slot(void);
-extern void ent_decode_drop_slot(void);
+extern void ent_decode_drop_slot(void);	/* if there is one */
 
 /*
  * Decodes what was committed when it was called, at most until about limit
