@@ -23,7 +23,7 @@ COMMENT ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, 
 'Synchronizes a table that the caller owns. capture: auto, trigger, or wal (from the write-ahead log). priority: lower is sent first; by default 0, with integrity one more than that of what is referenced. index: unique index over NOT NULL columns to be the key instead of the primary key. take_over: existing rows become objects of the current owner; if not, they wait for a peer''s objects with their keys. keys_from_others: who asks one of our owners for a new row may choose its key; if not, this database does. integrity: foreign keys of the table, and of those it references, which are synchronized along, hold for what comes from peers; what changed together arrives together. owner_column: names the owner of a new row, by name or id; NULL leaves it to entanglement.owner. Of type text, varchar, char, name or uuid (42804).';
 
 CREATE FUNCTION entanglement.set_capture(relation regclass, capture text) RETURNS void
-LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'ent_sql_set_capture';
 REVOKE ALL ON FUNCTION entanglement.set_capture(regclass, text) FROM PUBLIC;
 COMMENT ON FUNCTION entanglement.set_capture(regclass, text) IS

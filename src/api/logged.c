@@ -224,12 +224,19 @@ set_capture(Relation rel, EntRelation *root, const char *capture)
 Datum
 ent_sql_set_capture(PG_FUNCTION_ARGS)
 {
-	Oid			relid = PG_GETARG_OID(0);
-	const char *capture = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	const char *name = get_rel_name(relid);
+	Oid			relid;
+	const char *capture;
+	const char *name;
 	EntRelation *root;
 	Relation	rel;
 
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be NULL", PG_ARGISNULL(0) ? "relation" : "capture")));
+	relid = PG_GETARG_OID(0);
+	capture = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	name = get_rel_name(relid);
 	if (strcmp(capture, "auto") == 0)
 		capture = "trigger";
 	if (strcmp(capture, "trigger") != 0 && strcmp(capture, "wal") != 0)

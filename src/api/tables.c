@@ -38,6 +38,7 @@
 #include "base/ent.h"
 #include "base/wake.h"
 #include "step/capture.h"
+#include "step/decode.h"
 #include "store/foreignkey.h"
 #include "store/identity.h"
 #include "store/object.h"
@@ -382,6 +383,8 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 	o.wal = check_capture(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	if (o.wal)
+		ent_decode_check_server();
 	ent_identity_use();
 	synchronize(PG_GETARG_OID(0), &o);
 	if (o.integrity)
