@@ -66,9 +66,8 @@ END
     # some minors load an output plugin only when a setting names it
     case $("$ENT_BINDIR/postgres" --describe-config 2>/dev/null) in
         *output_plugin_libraries*)
-            [ -z "$HAVE_PGLOGICAL" ] ||
-                ent_as_user tee -a "$data/postgresql.conf" >/dev/null \
-                    <<<"output_plugin_libraries = 'pgoutput, pglogical_output'"
+            ent_as_user tee -a "$data/postgresql.conf" >/dev/null \
+                <<<"output_plugin_libraries = 'pgoutput, entanglement${HAVE_PGLOGICAL:+, pglogical_output}'"
             ;;
     esac
     # by TCP nobody but the peer comes in, and only with the certificate

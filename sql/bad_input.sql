@@ -54,9 +54,12 @@ SELECT pg_temp.cases('entanglement.synchronize(regclass, text, integer, regclass
     '''plain'', index => ''item_pkey''', '''plain'', index => ''missing''',
     '''plain'', priority => 9999999999', '''plain'', take_over => ''perhaps''', '''plain'', integrity => ''perhaps''',
     '''plain'', owner_column => ''missing''', '''plain'', owner_column => ''ctid''', '''plain'', owner_column => ''id''',
-    '''plain'', every_state => ''perhaps''', '''plain'', every_state => true, integrity => true', '');
+    '''plain'', every_state => ''perhaps''', '''plain'', every_state => true, integrity => true', '''plain'', every_state => true, capture => ''wal''', '');
 SELECT pg_temp.cases('entanglement.set_every_state(regclass, boolean)', 'NULL, true', '''item'', NULL',
     '''missing'', true', '''plain'', true', '''item_view'', true', '''pg_class'', true', '1', '');
+SELECT pg_temp.cases('entanglement.set_capture(regclass, text)', 'NULL, ''wal''', '''plain'', NULL',
+    '''missing'', ''wal''', '''plain'', ''x''', '''plain'', ''trigger''', '''item_view'', ''trigger''', '''item'', ''trigger''',
+    '''far'', ''trigger''', '''pg_class'', ''trigger''', '''entanglement.object'', ''wal''', '1, ''wal''', '');
 SELECT pg_temp.cases('entanglement.desynchronize(regclass)', 'NULL', '''missing''', '''plain''',
     '''item_view''', '''temporary''', '''far''', '''pg_class''', '''entanglement.object''', '1', '');
 SELECT pg_temp.cases('entanglement.add_peer(text, text, regrole, bigint, boolean)', 'NULL', '''''',

@@ -7,7 +7,7 @@ SELECT p.proname || '(' || pg_catalog.pg_get_function_arguments(p.oid) || ')' ||
   FROM pg_catalog.pg_proc p
  WHERE p.pronamespace = 'entanglement'::regnamespace
    AND p.proname IN ('set_node_name', 'create_owner', 'owner_of', 'synchronize',
-       'desynchronize', 'add_peer', 'alter_peer', 'drop_peer', 'pause_peer',
+       'set_capture', 'desynchronize', 'add_peer', 'alter_peer', 'drop_peer', 'pause_peer',
        'resume_peer', 'add_hook', 'remove_hook', 'explain_send', 'explain_listen', 'resync', 'refresh', 'verify', 'digest', 'drain', 'start_worker', 'hello', 'push', 'pull', 'stream',
        'last_request', 'wait_for', 'cancel_request', 'transfer', 'bind_owner',
        'subscribe', 'unsubscribe', 'check_filter', 'topology', 'topology_dot', 'drop_owner', 'adopt', 'become')

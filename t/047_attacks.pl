@@ -425,6 +425,7 @@ my %calls = (
 	capture_trigger => [ '', '42501', '42501' ],
 	check_filter => [ q('id > 0', 'closed', 'alice'), '42501', '42501' ],
 	create_owner => [ q('x'), '42501', '42501' ],
+	set_capture => [ q('closed', 'trigger'), '42501', '42501' ],
 	desynchronize => [ q('closed'), '42501', '42501' ],
 	digest => [ q('\xE7010000'), '55000', '42501' ],
 	drain => [ q('alice', '0 s'), '42501', '42501' ],

@@ -32,11 +32,13 @@
 #include "base/shmem.h"
 #include "guard/show.h"
 #include "step/clear.h"
+#include "step/decode.h"
 #include "step/fold.h"
 #include "store/identity.h"
 #include "store/peer.h"
 #include "store/query.h"
 #include "worker/collector.h"
+#include "worker/decoder.h"
 #include "worker/dialer.h"
 #include "store/journal.h"
 #include "worker/prune.h"
@@ -62,6 +64,9 @@ typedef struct Collector
 	bool		known;			/* the extension was found */
 	bool		ready;			/* this database is the node, and in use */
 	bool		undecided;		/* ... or a copy, which waits to be told */
+	bool		unsettled;		/* does the slot suit the tables? */
+	bool		undecoded;		/* decoding failed */
+	bool		wal;			/* tables are captured from the log */
 	bool		doubt;			/* of ent_fold */
 	bool		gone;			/* owners that are no more may have rows here */
 	bool		later;			/* ... but one of these is locked */
@@ -89,6 +94,44 @@ finish(void)
 }
 
 /*
+ * Changes that the log tells of become rows of the change log; *more: not all
+ * of them yet. False when that failed, which must not keep others from being
+ * folded: it is logged, and tried again.
+ */
+static bool
+decode(Collector *c, bool *more)
+{
+	volatile bool ok = true;
+	volatile bool result = false;
+
+	if (!c->wal && !c->unsettled)
+		return true;
+	PG_TRY();
+	{
+		if (c->unsettled)
+			c->wal = ent_decoder_settle();
+		c->unsettled = false;
+		if (c->wal)
+			result = ent_decoder_run(ent_fold_limit);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(c->tick);
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		ent_decode_release();
+		c->unsettled = c->undecoded = true;
+		RESUME_INTERRUPTS();
+		ok = false;
+	}
+	PG_END_TRY();
+	*more = result;
+	return ok;
+}
+
+/*
  * Folds until nothing is left. Tickets taken before the last snapshot are
  * then done.
  */
@@ -101,7 +144,9 @@ fold_all(Collector *c)
 	{
 		uint64		asked = pg_atomic_read_u64(&c->slot->fold_asked);
 		EntCutDraft *cut = NULL;
-		bool		wanted;
+		bool		wanted,
+					decoded,
+					more_log = false;
 		uint64		n;
 
 		/* who may see what is added is known before it is */
@@ -110,10 +155,13 @@ fold_all(Collector *c)
 		finish();
 		/* the ticket is read before the snapshot is taken */
 		pg_memory_barrier();
+		decoded = decode(c, &more_log);
 		begin(true);
 		/* a serial that was shown must survive a crash */
 		ForceSyncCommit();
+		c->doubt |= c->wal;
 		n = ent_fold(ent_fold_limit, &more, &c->doubt);
+		more |= more_log;
 		wanted = !more && ent_cut_wanted(c->slot);
 		if (wanted)
 			cut = ent_cut_draft(c->tick);
@@ -126,7 +174,7 @@ fold_all(Collector *c)
 			c->consumed += n;
 			pgstat_report_stat(false);
 		}
-		if (!more)
+		if (!more && decoded)
 			ent_shmem_folded(c->slot, asked);
 		CHECK_FOR_INTERRUPTS();
 	} while (more);
@@ -204,6 +252,7 @@ leave_unless_installed(Collector *c)
 		if (installed())
 			return;
 	} while (!ent_shmem_collector_leave(asked));
+	ent_decode_drop_slot();
 	proc_exit(0);
 }
 
@@ -263,6 +312,7 @@ work(Collector *c)
 	{
 		leave_unless_installed(c);
 		look_who_we_are(c);
+		c->unsettled = true;
 	}
 	c->known = true;
 	if (!c->ready)
@@ -272,6 +322,7 @@ work(Collector *c)
 			ent_shmem_folded(c->slot, asked);
 		return;
 	}
+	c->undecoded = false;
 	fold_all(c);
 	if (ent_journal_is_full())
 	{
@@ -399,7 +450,7 @@ ent_collector_main(Datum arg)
 			rest(&c, GetCurrentTimestamp() - began, asked);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 ok && !c.later ? idle_ms() : RETRY_MS,
+						 ok && !c.later && !c.undecoded ? idle_ms() : RETRY_MS,
 						 PG_WAIT_EXTENSION);
 	}
 }

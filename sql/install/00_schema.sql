@@ -87,6 +87,7 @@ CREATE TABLE entanglement.relation (
     owner_column smallint,
     owner_column_name name,
     every_state boolean NOT NULL DEFAULT false,
+    wal boolean NOT NULL DEFAULT false,
     CONSTRAINT every_state_or_integrity CHECK (NOT (every_state AND integrity))
 );
 COMMENT ON TABLE entanglement.relation IS 'Synchronized tables. key_index is in the table''s schema. What a dump carries is found by its name again: numbers of columns are others after it. every_state: no committed state is left out, as far as the journal goes.';

@@ -20,7 +20,7 @@ RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'ent_sql_synchronize';
 REVOKE ALL ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean, name, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION entanglement.synchronize(regclass, text, integer, regclass, boolean, boolean, boolean, name, boolean) IS
-'Synchronizes a table that the caller owns. capture: auto or trigger. priority: lower is sent first; by default 0, with integrity one more than that of what is referenced. index: unique index over NOT NULL columns to be the key instead of the primary key. take_over: existing rows become objects of the current owner; if not, they wait for a peer''s objects with their keys. keys_from_others: who asks one of our owners for a new row may choose its key; if not, this database does. integrity: foreign keys of the table, and of those it references, which are synchronized along, hold for what comes from peers; what changed together arrives together. owner_column: names the owner of a new row, by name or id; NULL leaves it to entanglement.owner. Of type text, varchar, char, name or uuid (42804). every_state: no committed state of a row is left out, peers are given one after the other; not with integrity (0A000).';
+'Synchronizes a table that the caller owns. capture: auto, trigger, or wal (from the write-ahead log). priority: lower is sent first; by default 0, with integrity one more than that of what is referenced. index: unique index over NOT NULL columns to be the key instead of the primary key. take_over: existing rows become objects of the current owner; if not, they wait for a peer''s objects with their keys. keys_from_others: who asks one of our owners for a new row may choose its key; if not, this database does. integrity: foreign keys of the table, and of those it references, which are synchronized along, hold for what comes from peers; what changed together arrives together. owner_column: names the owner of a new row, by name or id; NULL leaves it to entanglement.owner. Of type text, varchar, char, name or uuid (42804). every_state: no committed state of a row is left out, peers are given one after the other; not with integrity (0A000).';
 
 CREATE FUNCTION entanglement.set_every_state(relation regclass, every_state boolean) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -28,6 +28,13 @@ AS 'MODULE_PATHNAME', 'ent_sql_set_every_state';
 REVOKE ALL ON FUNCTION entanglement.set_every_state(regclass, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION entanglement.set_every_state(regclass, boolean) IS
 'From now on no committed state of a row of a synchronized table is left out, or only the newest counts: see synchronize. For the table''s owner.';
+
+CREATE FUNCTION entanglement.set_capture(relation regclass, capture text) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'ent_sql_set_capture';
+REVOKE ALL ON FUNCTION entanglement.set_capture(regclass, text) FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.set_capture(regclass, text) IS
+'Has the changes of a synchronized table that the caller owns captured by trigger or from the write-ahead log (wal), from now on; loses none. Waits for the table''s writers.';
 
 CREATE FUNCTION entanglement.desynchronize(relation regclass) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE

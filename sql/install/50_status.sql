@@ -124,6 +124,27 @@ GRANT SELECT ON entanglement.parked_rows TO pg_monitor;
 COMMENT ON VIEW entanglement.parked_rows IS
 'Objects that could not be stored here, and why; asked for again every entanglement.retry_parked.';
 
+CREATE VIEW entanglement.log_capture AS
+SELECT s.slot_name::text AS slot,
+    s.active,
+    s.wal_status AS state,
+    pg_catalog.pg_wal_lsn_diff(
+        pg_catalog.pg_current_wal_lsn(),
+        s.confirmed_flush_lsn
+    )::bigint AS behind,
+    pg_catalog.pg_wal_lsn_diff(
+        pg_catalog.pg_current_wal_lsn(),
+        s.restart_lsn
+    )::bigint AS retained
+FROM pg_catalog.pg_replication_slots s
+JOIN pg_catalog.pg_database d ON d.datname OPERATOR(pg_catalog.=) s.database
+WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+    AND s.slot_name OPERATOR(pg_catalog.=) pg_catalog.concat('entanglement_', d.oid);
+REVOKE ALL ON entanglement.log_capture FROM PUBLIC;
+GRANT SELECT ON entanglement.log_capture TO pg_monitor;
+COMMENT ON VIEW entanglement.log_capture IS
+'The replication slot of tables that are captured from the write-ahead log, if there are any: whether the collector reads it, state as in pg_replication_slots, bytes of log not read yet and bytes kept for it.';
+
 CREATE FUNCTION entanglement.drain(
     peer text DEFAULT NULL,
     timeout interval DEFAULT '30 s'

@@ -31,12 +31,14 @@
 #include "utils/typcache.h"
 
 #include "api/integrity.h"
+#include "api/logged.h"
 #include "api/partitions.h"
 #include "api/triggers.h"
 #include "base/compat.h"
 #include "base/ent.h"
 #include "base/wake.h"
 #include "step/capture.h"
+#include "step/decode.h"
 #include "store/foreignkey.h"
 #include "store/identity.h"
 #include "store/object.h"
@@ -53,12 +55,12 @@ PG_FUNCTION_INFO_V1(ent_sql_set_every_state);
 static EntQuery add_query = {
 	"INSERT INTO entanglement.relation (relid, key_index, capture, priority, "
 	"keys_from_others, integrity, priority_given, owner_column, owner_column_name, every_state) "
-	"SELECT $1, c.relname, 'trigger', $3, $4, $5, $6, a.attnum, a.attname, $8 "
+	"SELECT $1, c.relname, $9, $3, $4, $5, $6, a.attnum, a.attname, $8 "
 	"FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_attribute a "
 	"ON a.attrelid OPERATOR(pg_catalog.=) $1 AND a.attnum OPERATOR(pg_catalog.=) $7 "
 	"AND a.attnum OPERATOR(pg_catalog.>) 0 "
 	"WHERE c.oid OPERATOR(pg_catalog.=) $2 RETURNING no",
-	8, {OIDOID, OIDOID, INT4OID, BOOLOID, BOOLOID, BOOLOID, INT2OID, BOOLOID}, NULL
+	9, {OIDOID, OIDOID, INT4OID, BOOLOID, BOOLOID, BOOLOID, INT2OID, BOOLOID, TEXTOID}, NULL
 };
 static EntQuery arrears_query = {
 	"INSERT INTO entanglement.arrears (owner, rel) "
@@ -67,7 +69,8 @@ static EntQuery arrears_query = {
 	1, {INT4OID}, NULL
 };
 static EntQuery every_state_query = {
-	"UPDATE entanglement.relation SET every_state = $2 WHERE no OPERATOR(pg_catalog.=) $1",
+	"UPDATE entanglement.relation SET every_state = $2 WHERE no OPERATOR(pg_catalog.=) $1 "
+	"AND NOT ($2 AND capture OPERATOR(pg_catalog.=) 'wal')",
 	2, {INT4OID, BOOLOID}, NULL
 };
 static EntQuery forget_query = {
@@ -253,6 +256,7 @@ choose_key(Relation rel, Oid named)
 typedef struct Options
 {
 	Oid			index;			/* InvalidOid: the primary key */
+	bool		wal;			/* captured from the log */
 	bool		priority_given;
 	int32		priority;
 	bool		take_over;
@@ -293,20 +297,18 @@ owner_column(Relation rel, const char *name)
 }
 
 
-static void
+/* Is it to be captured from the log? */
+static bool
 check_capture(const char *capture)
 {
 	if (strcmp(capture, "wal") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("capture \"wal\" is not supported"),
-				 errdetail("This version captures changes by trigger only."),
-				 errhint("Use \"auto\" or \"trigger\".")));
+		return true;
 	if (strcmp(capture, "auto") != 0 && strcmp(capture, "trigger") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unrecognized value for capture: \"%s\"", capture),
-				 errhint("Use \"auto\" or \"trigger\".")));
+				 errhint("Use \"auto\", \"trigger\" or \"wal\".")));
+	return false;
 }
 
 /* SPI connected. */
@@ -314,7 +316,7 @@ static void
 synchronize(Oid relid, const Options *o)
 {
 	Relation	rel;
-	Datum		args[8];
+	Datum		args[9];
 	int32		no;
 
 	check_table(relid);
@@ -334,6 +336,9 @@ synchronize(Oid relid, const Options *o)
 	args[5] = BoolGetDatum(o->priority_given);
 	args[6] = Int16GetDatum(owner_column(rel, o->owner_column));
 	args[7] = BoolGetDatum(o->every_state);
+	args[8] = CStringGetTextDatum(o->wal ? "wal" : "trigger");
+	if (o->wal)
+		ent_logged_check(rel, DatumGetObjectId(args[1]));
 	ent_triggers_create(rel, DatumGetObjectId(args[1]));
 	ent_query_run(&add_query, args, NULL, SPI_OK_INSERT_RETURNING, NULL);
 	no = ent_query_int4(0, 1, NULL);
@@ -390,11 +395,15 @@ ent_sql_synchronize(PG_FUNCTION_ARGS)
 
 	refuse_null(fcinfo, 0, "relation");
 	refuse_null(fcinfo, 1, "capture");
-	check_capture(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	o.wal = check_capture(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	if (o.every_state && o.integrity)
 		ent_integrity_refuse_states(get_rel_name(PG_GETARG_OID(0)));
+	if (o.every_state && o.wal)
+		ent_logged_refuse_states(get_rel_name(PG_GETARG_OID(0)));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	if (o.wal)
+		ent_decode_check_server();
 	ent_identity_use();
 	synchronize(PG_GETARG_OID(0), &o);
 	if (o.integrity)
@@ -457,6 +466,8 @@ ent_sql_set_every_state(PG_FUNCTION_ARGS)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	ent_query_run(&every_state_query, args, NULL, SPI_OK_UPDATE, NULL);
+	if (SPI_processed == 0)
+		ent_logged_refuse_states(info->name);
 	if (!PG_GETARG_BOOL(1))
 		ent_query_run(&forget_query, args, NULL, SPI_OK_DELETE, NULL);
 	SPI_finish();

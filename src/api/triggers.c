@@ -38,6 +38,16 @@ static const OurTrigger row_trigger = {
 	ENT_CAPTURE_TRIGGER, "AFTER INSERT OR UPDATE OR DELETE",
 	"ROW EXECUTE FUNCTION entanglement.capture_trigger()"
 };
+/* ... of a table that is captured from the log: what that does not tell */
+static const OurTrigger birth_trigger = {
+	ENT_CAPTURE_TRIGGER, "AFTER INSERT",
+	"ROW EXECUTE FUNCTION entanglement.capture_trigger()"
+};
+static const OurTrigger owner_trigger = {
+	ENT_CAPTURE_TRIGGER, "AFTER INSERT",
+	"ROW WHEN (pg_catalog.current_setting('entanglement.owner', true) OPERATOR(pg_catalog.<>) '') "
+	"EXECUTE FUNCTION entanglement.capture_trigger()"
+};
 static const OurTrigger request_trigger = {
 	ENT_REQUEST_TRIGGER, "BEFORE INSERT OR UPDATE OR DELETE",
 	"ROW EXECUTE FUNCTION entanglement.request_trigger()"
@@ -107,19 +117,35 @@ drop(Oid relid, const OurTrigger *t, void (*run) (const char *sql))
 	run(psprintf("DROP TRIGGER %s ON %s", t->name, name_of(relid)));
 }
 
-void
-ent_triggers_create(Relation rel, Oid key_index)
+/* The key's index stays as long as the trigger does. */
+static void
+protect(Relation rel, Oid key_index)
 {
 	ObjectAddress trigger,
 				index;
 
-	create(rel, &row_trigger, as_caller);
-	create(rel, &request_trigger, as_caller);
-	create(rel, &truncate_trigger, as_caller);
 	ObjectAddressSet(trigger, TriggerRelationId,
 					 get_trigger_oid(RelationGetRelid(rel), ENT_CAPTURE_TRIGGER, false));
 	ObjectAddressSet(index, RelationRelationId, key_index);
 	recordDependencyOn(&trigger, &index, DEPENDENCY_NORMAL);
+}
+
+void
+ent_triggers_create(Relation rel, Oid key_index)
+{
+	create(rel, &row_trigger, as_caller);
+	create(rel, &request_trigger, as_caller);
+	create(rel, &truncate_trigger, as_caller);
+	protect(rel, key_index);
+}
+
+void
+ent_triggers_set_capture(Relation rel, Oid key_index, EntTriggersCapture what)
+{
+	create(rel, what == ENT_TRIGGERS_ALL ? &row_trigger :
+		   what == ENT_TRIGGERS_BIRTHS ? &birth_trigger : &owner_trigger,
+		   as_owner);
+	protect(rel, key_index);
 }
 
 void

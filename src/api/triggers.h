@@ -17,6 +17,20 @@
  * PostgreSQL. SPI must be connected; the table is locked.
  */
 extern void ent_triggers_create(Relation rel, Oid key_index);
+/*
+ * Which rows the capture trigger notes: all; births only, since the log does not
+ * tell whose they are; births whose owner the session names.
+ */
+typedef enum EntTriggersCapture
+{
+	ENT_TRIGGERS_ALL,
+	ENT_TRIGGERS_BIRTHS,
+	ENT_TRIGGERS_OWNERS
+} EntTriggersCapture;
+
+/* Replaces it, as the extension's owner. */
+extern void ent_triggers_set_capture(Relation rel, Oid key_index,
+									 EntTriggersCapture what);
 extern void ent_triggers_drop(Oid relid);
 
 /* TRUNCATE of a partition by itself; with the rights of the extension's owner. */

@@ -21,6 +21,9 @@
 #include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
+#include "replication/message.h"
+#include "replication/reorderbuffer.h"
+#include "replication/slot.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
@@ -197,5 +200,59 @@ ent_compat_wait_event_set(int nevents)
 	QueryDesc *query, ScanDirection direction, uint64 count, bool once
 #define ENT_COMPAT_RUN_ARGUMENTS query, direction, count, once
 #endif
+
+/* Since 17 a decoded row is a plain tuple. */
+static inline HeapTuple
+ent_compat_old_tuple(ReorderBufferChange *change)
+{
+#if PG_VERSION_NUM >= 170000
+	return change->data.tp.oldtuple;
+#else
+	return change->data.tp.oldtuple ? &change->data.tp.oldtuple->tuple : NULL;
+#endif
+}
+
+static inline HeapTuple
+ent_compat_new_tuple(ReorderBufferChange *change)
+{
+#if PG_VERSION_NUM >= 170000
+	return change->data.tp.newtuple;
+#else
+	return change->data.tp.newtuple ? &change->data.tp.newtuple->tuple : NULL;
+#endif
+}
+
+/* Replication slots learned to fail over in 17. */
+static inline void
+ent_compat_slot_create(const char *name)
+{
+#if PG_VERSION_NUM >= 170000
+	ReplicationSlotCreate(name, true, RS_EPHEMERAL, false, false, false);
+#else
+	ReplicationSlotCreate(name, true, RS_EPHEMERAL, false);
+#endif
+}
+
+/* Since 18 whoever takes a slot says what happens if it is invalid. */
+static inline void
+ent_compat_slot_acquire(const char *name)
+{
+#if PG_VERSION_NUM >= 180000
+	ReplicationSlotAcquire(name, true, true);
+#else
+	ReplicationSlotAcquire(name, true);
+#endif
+}
+
+/* A record in the log that nobody heeds; since 17 one may be flushed at once. */
+static inline XLogRecPtr
+ent_compat_log_message(const char *prefix)
+{
+#if PG_VERSION_NUM >= 170000
+	return LogLogicalMessage(prefix, "", 0, false, false);
+#else
+	return LogLogicalMessage(prefix, "", 0, false);
+#endif
+}
 
 #endif							/* ENT_BASE_COMPAT_H */

@@ -37,7 +37,10 @@ join_set(EntFolded *f, const uint8_t *set, size_t setlen)
 static void
 add_insert(EntFolded *f, int32_t owner, uint32_t xid)
 {
-	if (!f->born || not_older(xid, f->insert_xid))
+	/* the log does not tell whose it is: 0, which must not hide what was told */
+	if (owner == 0 && f->owner != 0)
+		f->born = true;
+	else if (!f->born || not_older(xid, f->insert_xid))
 	{
 		f->owner = owner;
 		f->insert_xid = xid;

@@ -10,6 +10,7 @@
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "replication/origin.h"
 #include "utils/datum.h"
 
 #include "step/apply_private.h"
@@ -177,12 +178,14 @@ as_peer(EntApplyWrite *w, EntApplyOutcome (*fn) (EntApplyWrite *w))
 	int			save_context;
 	int			save_role = SessionReplicationRole;
 	bool		save_applying = ent_rowquery_applying;
+	RepOriginId save_origin = replorigin_session_origin;
 
 	GetUserIdAndSecContext(&save_user, &save_context);
 	SetUserIdAndSecContext(w->a->role, save_context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
 	SessionReplicationRole = SESSION_REPLICATION_ROLE_REPLICA;
 	ent_rowquery_applying = true;
+	replorigin_session_origin = DoNotReplicateId;
 	PG_TRY();
 	{
 		w->outcome = fn(w);
@@ -190,6 +193,7 @@ as_peer(EntApplyWrite *w, EntApplyOutcome (*fn) (EntApplyWrite *w))
 	PG_FINALLY();
 	{
 		ent_rowquery_applying = save_applying;
+		replorigin_session_origin = save_origin;
 		SessionReplicationRole = save_role;
 		SetUserIdAndSecContext(save_user, save_context);
 	}

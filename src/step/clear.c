@@ -15,6 +15,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "replication/origin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/resowner.h"
@@ -202,9 +203,11 @@ static void
 delete_as_peer(Clear *c)
 {
 	int			save_role = SessionReplicationRole;
+	RepOriginId save_origin = replorigin_session_origin;
 
 	SessionReplicationRole = SESSION_REPLICATION_ROLE_REPLICA;
 	ent_rowquery_applying = true;
+	replorigin_session_origin = DoNotReplicateId;
 	PG_TRY();
 	{
 		ent_query_as(c->role, delete_rows, c);
@@ -212,6 +215,7 @@ delete_as_peer(Clear *c)
 	PG_FINALLY();
 	{
 		ent_rowquery_applying = false;
+		replorigin_session_origin = save_origin;
 		SessionReplicationRole = save_role;
 	}
 	PG_END_TRY();

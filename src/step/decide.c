@@ -316,6 +316,8 @@ ent_decide(EntAsked *asked, bytea **key, EntRequestAnswer *answer)
 	/* triggers and defaults find what they find in an ordinary session */
 	set_for_now("search_path", "\"$user\", public");
 	set_for_now("lock_timeout", LOCK_TIMEOUT);
+	/* so that the trigger notes whose it is, where the log is captured from */
+	set_for_now("entanglement.owner", "?");
 	ent_owner_forced = asked->owner;
 	PG_TRY();
 	{

@@ -25,6 +25,7 @@
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "replication/origin.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -98,9 +99,11 @@ delete_row(void *arg)
 	Job		   *j = arg;
 	int			save_role = SessionReplicationRole;
 	bool		save_applying = ent_rowquery_applying;
+	RepOriginId save_origin = replorigin_session_origin;
 
 	SessionReplicationRole = SESSION_REPLICATION_ROLE_REPLICA;
 	ent_rowquery_applying = true;
+	replorigin_session_origin = DoNotReplicateId;
 	PG_TRY();
 	{
 		j->deleted = ent_rowquery_delete(j->rel, j->key);
@@ -108,6 +111,7 @@ delete_row(void *arg)
 	PG_FINALLY();
 	{
 		ent_rowquery_applying = save_applying;
+		replorigin_session_origin = save_origin;
 		SessionReplicationRole = save_role;
 	}
 	PG_END_TRY();

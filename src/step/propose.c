@@ -17,6 +17,7 @@
 #include "utils/rel.h"
 
 #include "base/compat.h"
+#include "base/wake.h"
 #include "rule/wire.h"
 #include "step/propose.h"
 #include "store/object.h"
@@ -247,6 +248,9 @@ ent_sql_request_trigger(PG_FUNCTION_ARGS)
 				 errhint("Use entanglement.synchronize().")));
 	row = TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple :
 		data->tg_trigtuple;
+	/* where the log is captured from nobody else tells the collector */
+	if (!ent_rowquery_applying)
+		ent_wake_collector_at_commit();
 	if (ent_rowquery_applying || !ent_object_any_remote())
 		PG_RETURN_POINTER(row);
 	t = ent_triggered(data->tg_relation);

@@ -1,0 +1,30 @@
+/*
+ * api/logged.h
+ *	  Tables that are captured from the log: in, out, and compared.
+ */
+#ifndef ENT_API_LOGGED_H
+#define ENT_API_LOGGED_H
+
+#include "postgres.h"
+
+#include "utils/rel.h"
+
+/*
+ * Raises an error with a hint unless the log of this server tells enough of
+ * the table's rows: settings, replica identity.
+ */
+extern void ent_logged_check(Relation rel, Oid key_index);
+
+/* Raises: the log does not tell every state of a table. */
+extern void ent_logged_refuse_states(const char *table);
+
+/* Tables that wait for the slot are captured from the log; by the collector. */
+extern void ent_logged_start(void);
+
+/*
+ * The log is not complete: rows of all tables captured from it are compared
+ * with their objects. By the collector.
+ */
+extern void ent_logged_compare(void);
+
+#endif							/* ENT_API_LOGGED_H */

@@ -1,0 +1,486 @@
+/*
+ * step/decode.c
+ *	  Changes that the log tells of become rows of the change log.
+ *
+ * The decoding context lives from round to round: a new one would read the log
+ * from the slot's restart point again. What the output plugin is called with is
+ * rolled back by the reorder buffer, and sees catalogs as they were; so changes
+ * are gathered in memory there, and written when the round's log is read.
+ * A change that is told twice, or of too many columns, costs bytes only.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlogreader.h"
+#include "access/xlogutils.h"
+#include "catalog/partition.h"
+#include "catalog/pg_class.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "replication/decode.h"
+#include "replication/logical.h"
+#include "replication/message.h"
+#include "replication/origin.h"
+#include "replication/output_plugin.h"
+#include "replication/slot.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/varlena.h"
+
+#include "base/compat.h"
+#include "base/ent.h"
+#include "rule/coalesce.h"
+#include "step/decode.h"
+#include "step/decode_digest.h"
+#include "step/decode_row.h"
+#include "store/changelog.h"
+#include "store/query.h"
+#include "store/relinfo.h"
+
+/* What a round finds. */
+typedef struct Found
+{
+	int32		rel;
+	char		op;
+	bytea	   *key;
+	bytea	   *columns;
+} Found;
+
+static LogicalDecodingContext *decoding = NULL;
+static MemoryContext round_context = NULL;	/* reset by each round */
+static List *tables = NIL;		/* of EntRelation * */
+static List *leaving = NIL;		/* their triggers capture again; of int32 */
+static List *found = NIL;		/* of Found * */
+static List *xids = NIL;		/* committed, of TransactionId */
+static XLogRecPtr read_up_to = InvalidXLogRecPtr;
+
+static EntQuery tables_query = {
+	"SELECT no, capture OPERATOR(pg_catalog.=) 'trigger' FROM entanglement.relation WHERE wal",
+	0, {0}, NULL
+};
+
+static EntQuery leave_query = {
+	"UPDATE entanglement.relation SET wal = false "
+	"WHERE no OPERATOR(pg_catalog.=) $1 AND capture OPERATOR(pg_catalog.=) 'trigger'",
+	1, {INT4OID}, NULL
+};
+
+extern PGDLLEXPORT void _PG_output_plugin_init(OutputPluginCallbacks *cb);
+
+/* ---- what the log tells ---- */
+
+static void
+note(int32 rel, char op, bytea *key, bytea *columns)
+{
+	Found	   *f = palloc(sizeof(Found));
+
+	f->rel = rel;
+	f->op = op;
+	f->key = key;
+	f->columns = columns;
+	found = lappend(found, f);
+}
+
+static EntRelation *
+table_of(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, tables)
+	{
+		EntRelation *root = lfirst(lc);
+
+		if (root->relid == relid)
+			return root;
+	}
+	return NULL;
+}
+
+/* The table of ours that it is, or was a partition of. */
+static EntRelation *
+root_of(Relation rel)
+{
+	EntRelation *root = table_of(RelationGetRelid(rel));
+	ListCell   *lc;
+
+	if (root != NULL || !rel->rd_rel->relispartition)
+		return root;
+	foreach(lc, get_partition_ancestors(RelationGetRelid(rel)))
+		if (root == NULL)
+			root = table_of(lfirst_oid(lc));
+	return root;
+}
+
+static void
+take_update(EntRelation *root, Relation rel, HeapTuple old, HeapTuple new)
+{
+	bytea	   *columns;
+	bytea	   *key = ent_decode_key(root, rel, new, old);
+	bytea	   *before = old ? ent_decode_key(root, rel, old, NULL) : key;
+
+	if (key == NULL || before == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the log does not tell the key of a row of table \"%s\"",
+						RelationGetRelationName(rel))));
+	columns = ent_decode_changed(root, rel, key, old, new);
+	if (VARSIZE(key) != VARSIZE(before) ||
+		memcmp(key, before, VARSIZE(key)) != 0)
+	{
+		ent_digest_forget(root, key);
+		ent_digest_forget(root, before);
+		note(root->no, ENT_CHANGE_DELETE, before, NULL);
+		note(root->no, ENT_CHANGE_INSERT, key, NULL);
+	}
+	else if (columns != NULL)
+		note(root->no, ENT_CHANGE_UPDATE, key, columns);
+}
+
+static void
+take_row(EntRelation *root, Relation rel, ReorderBufferChange *change)
+{
+	HeapTuple	old = ent_compat_old_tuple(change);
+	HeapTuple	new = ent_compat_new_tuple(change);
+	bytea	   *key;
+
+	switch (change->action)
+	{
+		case REORDER_BUFFER_CHANGE_INSERT:
+			key = ent_decode_key(root, rel, new, NULL);
+			if (key == NULL)
+				break;
+			ent_digest_forget(root, key);
+			(void) ent_decode_changed(root, rel, key, NULL, new);
+			note(root->no, ENT_CHANGE_INSERT, key, NULL);
+			break;
+		case REORDER_BUFFER_CHANGE_UPDATE:
+			take_update(root, rel, old, new);
+			break;
+		case REORDER_BUFFER_CHANGE_DELETE:
+			key = old ? ent_decode_key(root, rel, old, NULL) : NULL;
+			if (key != NULL)
+			{
+				ent_digest_forget(root, key);
+				note(root->no, ENT_CHANGE_DELETE, key, NULL);
+			}
+			else				/* which one, the fold finds out */
+				note(root->no, ENT_CHANGE_TRUNCATE, NULL, NULL);
+			break;
+		default:
+			break;
+	}
+}
+
+/* Not captured; but we know no more what the row is. */
+static void
+pass_over(EntRelation *root, Relation rel, ReorderBufferChange *change)
+{
+	HeapTuple	old = ent_compat_old_tuple(change);
+	HeapTuple	new = ent_compat_new_tuple(change);
+	bytea	   *key;
+
+	if (new != NULL && (key = ent_decode_key(root, rel, new, old)) != NULL)
+		ent_digest_forget(root, key);
+	if (old != NULL && (key = ent_decode_key(root, rel, old, NULL)) != NULL)
+		ent_digest_forget(root, key);
+}
+
+/* Rows that came from peers carry the origin that step/apply gives them. */
+static void
+on_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation rel,
+		  ReorderBufferChange *change)
+{
+	EntRelation *root;
+	MemoryContext old;
+
+	old = MemoryContextSwitchTo(round_context);
+	root = root_of(rel);
+	if (root != NULL && change->origin_id == DoNotReplicateId)
+		pass_over(root, rel, change);
+	else if (root != NULL)
+		take_row(root, rel, change);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+on_commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr lsn)
+{
+	MemoryContext old = MemoryContextSwitchTo(round_context);
+
+	/* columns and partitions may be others now */
+	if (rbtxn_has_catalog_changes(txn))
+		ent_digest_forget_all();
+	xids = lappend_int(xids, (int) txn->xid);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+on_begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
+{
+}
+
+static void
+on_startup(LogicalDecodingContext *ctx, OutputPluginOptions *options,
+		   bool is_init)
+{
+	options->output_type = OUTPUT_PLUGIN_BINARY_OUTPUT;
+	/* only we know what to do with what we tell */
+	if (!is_init && round_context == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("replication slots of entanglement are read by its collector only")));
+}
+
+void
+_PG_output_plugin_init(OutputPluginCallbacks *cb)
+{
+	cb->startup_cb = on_startup;
+	cb->begin_cb = on_begin;
+	cb->change_cb = on_change;
+	cb->commit_cb = on_commit;
+}
+
+/* ---- the slot ---- */
+
+char *
+ent_decode_slot_name(void)
+{
+	return psprintf(ENT_NAME "_%u", MyDatabaseId);
+}
+
+/*
+ * Servers from 15.19, 16.15, 17.11 and 18.6 on load as output plugins what this
+ * setting names only; older ones have no such setting.
+ */
+static void
+check_plugin_allowed(void)
+{
+	const char *setting = GetConfigOption("output_plugin_libraries", true, false);
+	List	   *names;
+	ListCell   *lc;
+
+	if (setting == NULL)
+		return;
+	if (SplitDirectoriesString(pstrdup(setting), ',', &names))
+		foreach(lc, names)
+			if (strcmp(lfirst(lc), ENT_NAME) == 0 ||
+				strcmp(lfirst(lc), "$libdir/" ENT_NAME) == 0)
+				return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("this server does not allow \"" ENT_NAME "\" as an output plugin"),
+			 errdetail("output_plugin_libraries is \"%s\".", setting),
+			 errhint("Set output_plugin_libraries = '%s%s" ENT_NAME "' in postgresql.conf and reload it, or use capture \"trigger\".",
+					 setting, *setting ? ", " : "")));
+}
+
+void
+ent_decode_check_server(void)
+{
+	if (wal_level < WAL_LEVEL_LOGICAL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("capture \"wal\" requires wal_level >= logical"),
+				 errhint("Set wal_level = logical in postgresql.conf and restart the server, or use capture \"trigger\".")));
+	if (max_replication_slots == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("capture \"wal\" requires max_replication_slots > 0"),
+				 errhint("Set max_replication_slots in postgresql.conf and restart the server.")));
+	check_plugin_allowed();
+}
+
+static XLogReaderRoutine routine = {
+	.page_read = read_local_xlog_page,
+	.segment_open = wal_segment_open,
+	.segment_close = wal_segment_close
+};
+
+void
+ent_decode_create_slot(void)
+{
+	LogicalDecodingContext *ctx;
+
+	ent_decode_check_server();
+	ent_compat_slot_create(ent_decode_slot_name());
+	ctx = CreateInitDecodingContext(ENT_NAME, NIL, false, InvalidXLogRecPtr,
+									&routine, NULL, NULL, NULL);
+	DecodingContextFindStartpoint(ctx);
+	FreeDecodingContext(ctx);
+	ReplicationSlotPersist();
+	ReplicationSlotRelease();
+}
+
+void
+ent_decode_drop_slot(void)
+{
+	ent_decode_release();
+	if (SearchNamedReplicationSlot(ent_decode_slot_name(), true) != NULL)
+		ReplicationSlotDrop(ent_decode_slot_name(), true);
+}
+
+static void
+open_slot(void)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	if (round_context == NULL)
+		round_context = AllocSetContextCreate(TopMemoryContext,
+											  "entanglement decoding",
+											  ALLOCSET_DEFAULT_SIZES);
+	ent_compat_slot_acquire(ent_decode_slot_name());
+	decoding = CreateDecodingContext(InvalidXLogRecPtr, NIL, false, &routine,
+									 NULL, NULL, NULL);
+	MemoryContextSwitchTo(old);
+	XLogBeginRead(decoding->reader, MyReplicationSlot->data.restart_lsn);
+	InvalidateSystemCaches();
+}
+
+/* An error leaves it to memory: what the context holds may be half done. */
+void
+ent_decode_release(void)
+{
+	if (decoding != NULL && decoding->reader->seg.ws_file >= 0)
+		wal_segment_close(decoding->reader);
+	if (decoding != NULL)
+		MemoryContextDelete(decoding->context);
+	decoding = NULL;
+	ent_digest_forget_all();
+	if (MyReplicationSlot != NULL)
+		ReplicationSlotRelease();
+}
+
+/* ---- a round ---- */
+
+static void
+read_tables(void)
+{
+	MemoryContext old = MemoryContextSwitchTo(round_context);
+
+	MemoryContextReset(round_context);
+	tables = leaving = found = xids = NIL;
+	ent_query_run(&tables_query, NULL, NULL, SPI_OK_SELECT, NULL);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		EntRelation *root = ent_relinfo_read(ent_query_int4(i, 1, NULL));
+
+		if (root != NULL)
+			tables = lappend(tables, root);
+		if (ent_query_bool(i, 2))
+			leaving = lappend_int(leaving, ent_query_int4(i, 1, NULL));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * The end of what is committed. An asynchronous commit that has not been
+ * flushed is flushed by a record that says nothing.
+ */
+static XLogRecPtr
+end_of_log(void)
+{
+	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
+
+	if (flushed < GetXLogInsertRecPtr())
+	{
+		XLogFlush(ent_compat_log_message(ENT_NAME));
+		flushed = GetFlushRecPtr(NULL);
+	}
+	return flushed;
+}
+
+/* What was read must be there for whoever reads rows from now on. */
+static void
+wait_until_visible(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, xids)
+	{
+		TransactionId xid = (TransactionId) lfirst_int(lc);
+
+		if (TransactionIdIsInProgress(xid))
+			XactLockTableWait(xid, NULL, NULL, XLTW_None);
+	}
+}
+
+static void
+read_log(XLogRecPtr end, int limit)
+{
+	MemoryContext old = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	while (decoding->reader->EndRecPtr < end && list_length(found) < limit)
+	{
+		char	   *error = NULL;
+		XLogRecord *record;
+
+		/* the reader keeps what it allocates, and replay leaves its own behind */
+		MemoryContextSwitchTo(decoding->context);
+		CurrentResourceOwner = owner;
+		record = XLogReadRecord(decoding->reader, &error);
+		if (error)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not read the write-ahead log for capture: %s", error)));
+		if (record != NULL)
+			LogicalDecodingProcessRecord(decoding, decoding->reader);
+		CHECK_FOR_INTERRUPTS();
+	}
+	read_up_to = decoding->reader->EndRecPtr;
+	MemoryContextSwitchTo(old);
+	CurrentResourceOwner = owner;
+}
+
+/* What their triggers did not capture has been read. */
+static void
+let_go(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, leaving)
+	{
+		Datum		args[1] = {Int32GetDatum(lfirst_int(lc))};
+
+		ent_query_run(&leave_query, args, NULL, SPI_OK_UPDATE, NULL);
+	}
+	ent_relinfo_invalidate();
+}
+
+uint64
+ent_decode(int limit, bool *more, bool *left)
+{
+	XLogRecPtr	end;
+	ListCell   *lc;
+
+	if (decoding == NULL)
+		open_slot();
+	read_tables();
+	end = end_of_log();
+	read_log(end, limit);
+	*more = read_up_to < end;
+	wait_until_visible();
+	foreach(lc, found)
+	{
+		Found	   *f = lfirst(lc);
+
+		ent_changelog_write(f->rel, 0, f->op, f->key, f->columns);
+	}
+	*left = !*more && leaving != NIL;
+	if (*left)
+		let_go();
+	return list_length(found);
+}
+
+void
+ent_decode_confirm(void)
+{
+	LogicalConfirmReceivedLocation(read_up_to);
+}

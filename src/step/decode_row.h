@@ -1,0 +1,32 @@
+/*
+ * step/decode_row.h
+ *	  A row as the log tells it, in terms of the synchronized table.
+ *
+ * The relation is as it was when the row was written; the table as it is now.
+ */
+#ifndef ENT_STEP_DECODE_ROW_H
+#define ENT_STEP_DECODE_ROW_H
+
+#include "postgres.h"
+
+#include "access/htup.h"
+#include "utils/rel.h"
+
+#include "store/relinfo.h"
+
+/*
+ * Key image of a row; a value that the log does not tell is taken from other,
+ * if that is not NULL. NULL: not told, or the columns were others then.
+ */
+extern bytea *ent_decode_key(EntRelation *root, Relation rel, HeapTuple row,
+							 HeapTuple other);
+
+/*
+ * Bitmap of the columns that may have changed. With the whole old row in the log
+ * (REPLICA IDENTITY FULL) exactly those; else those whose digest is another
+ * than when the row was told of last, all if it was not. NULL: none.
+ */
+extern bytea *ent_decode_changed(EntRelation *root, Relation rel, bytea *key,
+								 HeapTuple old, HeapTuple new);
+
+#endif							/* ENT_STEP_DECODE_ROW_H */
