@@ -4,7 +4,7 @@
 
 copy() { # SYSTEM
     local rows began seconds DIRECT=a
-    rows=$(pick 300000 20000)
+    rows=$(pick 1000000 20000)
     make_item "$rows"
     began=$(now)
     attach "$1" 1200
