@@ -233,9 +233,22 @@ clear_databases() { # SYSTEM
     link wide
     [ "$1" = none ] || "$1_detach" >>"$ENT_WORK/detach.log" 2>&1 || true
     for side in b a; do
-        BENCH_DB=postgres on "$side" \
-            -c "DROP DATABASE IF EXISTS $BENCH_DB WITH (FORCE)"
+        drop_database "$side"
     done
+}
+
+# pglogical 2.4's supervisor never tells that it holds none of the database's
+# files, which DROP DATABASE waits for; it is ended, and started again.
+drop_database() { # SIDE
+    local job
+    BENCH_DB=postgres on "$1" -c "DROP DATABASE IF EXISTS $BENCH_DB WITH (FORCE)" &
+    job=$!
+    while [ -n "$HAVE_PGLOGICAL" ] && kill -0 "$job" 2>/dev/null; do
+        BENCH_DB=postgres on "$1" -c "SELECT pg_terminate_backend(pid)
+            FROM pg_stat_activity WHERE backend_type = 'pglogical supervisor'" >/dev/null
+        sleep 0.5
+    done
+    wait "$job"
 }
 
 # bytes_per_change SYSTEM MEASURE SET [PGBENCH-ARGUMENT...]: bytes that cross
