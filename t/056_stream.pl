@@ -1,7 +1,7 @@
 # A link as a stream: mallory speaks PostgreSQL's protocol by hand with hub.
 #
 # Promise: several batches may come before the first is answered, each is answered
-# in its order once it is stored; what its sender wrote before it heard what it was
+# in its order once it is stored, and meanwhile it holds no snapshot; what its sender wrote before it heard what it was
 # asked for is passed over; whatever else comes over a stream ends it with an
 # error, and nothing that was not whole is stored, nor of an object that comes in
 # fragments before the last one has come.
@@ -187,6 +187,24 @@ subtest 'an object in fragments' => sub {
 		is($s->receive, '08P01 malformed batch from peer', $what);
 		$s->close;
 	}
+};
+
+subtest 'while it waits it holds no snapshot' => sub {
+	my $held = "SELECT count(backend_xmin), count(*) FROM pg_stat_activity WHERE usename = 'mallory'";
+	my $s = stream('push');
+
+	$hub->wait_until($held, '0|1', 'before the first batch');
+	$s->data(batch(1, offer()));
+	is(answers($s), 1, 'a batch');
+	$hub->wait_until($held, '0|1', 'and after it');
+	$s->close;
+	$hub->wait_until($held, '0|0', 'it has gone');
+	$s = stream('pull');
+	$hub->wait_until($held, '0|1', 'a pulled one');
+	$s->data(batch(0));
+	is(read_batch($s->receive)->{number}, 1, 'a batch');
+	$hub->wait_until($held, '0|1', 'and after it');
+	$s->close;
 };
 
 subtest 'a pulled stream' => sub {

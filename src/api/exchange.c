@@ -151,7 +151,10 @@ receive(EntSession *s, EntStream *io, MemoryContext message)
 			MemoryContextReset(message);
 		}
 		else if (!io->ended)
+		{
+			InvalidateCatalogSnapshot();
 			ent_stream_wait(-1);
+		}
 	}
 }
 
@@ -380,6 +383,8 @@ ent_sql_stream(PG_FUNCTION_ARGS)
 	MemoryContextSwitchTo(caller);
 	ent_stream_begin(&io);
 	ent_shmem_expect_call(s->end, true);
+	commit(s);					/* the call's snapshot goes */
+	MemoryContextSwitchTo(caller);
 	if (direction == ENT_PUSH)
 		receive(s, &io, message);
 	else
