@@ -16,11 +16,14 @@
 #endif
 
 #include "access/genam.h"
+#include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
+#include "executor/executor.h"
 #include "replication/message.h"
 #include "replication/reorderbuffer.h"
 #include "replication/slot.h"
@@ -115,6 +118,49 @@ ent_compat_index_beginscan(Relation heap, Relation index, Snapshot snapshot,
 	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
 #else
 	return index_beginscan(heap, index, snapshot, nkeys, 0);
+#endif
+}
+
+/*
+ * Since 16 an update says that only summarizing indexes need an entry, of which our
+ * tables have none. Waits for what others do to the row.
+ */
+static inline TM_Result
+ent_compat_tuple_update(Relation heap, ItemPointer tid, TupleTableSlot *slot,
+						Snapshot snapshot, TM_FailureData *failure,
+						bool *indexes)
+{
+	LockTupleMode mode;
+	TM_Result	result;
+
+#if PG_VERSION_NUM >= 160000
+	TU_UpdateIndexes which;
+
+	result = table_tuple_update(heap, tid, slot, GetCurrentCommandId(true),
+								snapshot, InvalidSnapshot, true, failure,
+								&mode, &which);
+	*indexes = which == TU_All;
+#else
+	result = table_tuple_update(heap, tid, slot, GetCurrentCommandId(true),
+								snapshot, InvalidSnapshot, true, failure,
+								&mode, indexes);
+#endif
+	return result;
+}
+
+/* check: those that hold the key already are returned, and nothing is raised */
+static inline List *
+ent_compat_insert_index_tuples(ResultRelInfo *result, TupleTableSlot *slot,
+							   EState *estate, bool update, bool check)
+{
+	bool		conflict = false;
+
+#if PG_VERSION_NUM >= 160000
+	return ExecInsertIndexTuples(result, slot, estate, update, check, &conflict,
+								 NIL, false);
+#else
+	return ExecInsertIndexTuples(result, slot, estate, update, check, &conflict,
+								 NIL);
 #endif
 }
 

@@ -23,6 +23,7 @@
 #include "guard/policy.h"
 #include "rule/colserial.h"
 #include "step/apply_private.h"
+#include "store/direct.h"
 #include "store/handover.h"
 #include "store/query.h"
 #include "store/rowquery.h"
@@ -33,20 +34,6 @@
 
 typedef EntApplyCopy Copy;
 
-static EntQuery find_query = {
-	"SELECT u.n, o.owner, o.epoch, o.serial, o.born, o.column_serials, "
-	"EXISTS (SELECT 1 FROM entanglement.parked p WHERE p.rel OPERATOR(pg_catalog.=) $1 "
-	"AND p.key OPERATOR(pg_catalog.=) u.key AND p.owner OPERATOR(pg_catalog.=) $3), "
-	"t.epoch, t.serial "
-	"FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(key, n) "
-	"LEFT JOIN LATERAL (SELECT o.* FROM entanglement.object o "
-	"WHERE o.rel OPERATOR(pg_catalog.=) $1 AND o.key OPERATOR(pg_catalog.=) u.key "
-	"OFFSET 0) o ON true "
-	"LEFT JOIN LATERAL (SELECT t.* FROM entanglement.tombstone t "
-	"WHERE t.owner OPERATOR(pg_catalog.=) $3 AND t.rel OPERATOR(pg_catalog.=) $1 "
-	"AND t.key OPERATOR(pg_catalog.=) u.key OFFSET 0) t ON true",
-	3, {INT4OID, BYTEAARRAYOID, INT4OID}, NULL
-};
 static EntQuery pending_query = {
 	"SELECT 1 FROM entanglement.change WHERE rel OPERATOR(pg_catalog.=) $1 "
 	"AND key OPERATOR(pg_catalog.=) $2 LIMIT 1",
@@ -63,47 +50,60 @@ static EntQuery absent_query = {
 	6, {INT4OID, INT4OID, BYTEAOID, BYTEAOID, INT8OID, INT4OID}, NULL
 };
 
+/* Our tables, while copies are looked for in them. */
+typedef struct Tables
+{
+	EntDirect  *objects,
+			   *parked,
+			   *graves;
+} Tables;
+
+static void
+find_copy(EntApply *a, Tables *t, Copy *c)
+{
+	Datum		object[2] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key)};
+	Datum		parked[3] = {object[0], object[1], Int32GetDatum(a->owner)};
+	Datum		grave[3] = {Int32GetDatum(a->owner), object[0], object[1]};
+	TupleTableSlot *row = ent_direct_find(t->objects, object);
+
+	c->exists = row != NULL;
+	if (c->exists)
+	{
+		c->at = row->tts_tid;
+		c->owner = ent_direct_int4(row, ENT_OBJECT_OWNER);
+		c->epoch = ent_direct_int4(row, ENT_OBJECT_EPOCH);
+		c->serial = ent_direct_int8(row, ENT_OBJECT_SERIAL);
+		c->born = ent_direct_int8(row, ENT_OBJECT_BORN);
+		c->columns = ent_direct_bytea(row, ENT_OBJECT_COLUMN_SERIALS);
+	}
+	c->parked = ent_direct_find(t->parked, parked) != NULL;
+	row = ent_direct_find(t->graves, grave);
+	c->buried = row != NULL;
+	if (c->buried)
+	{
+		c->grave_epoch = ent_direct_int4(row, ENT_TOMBSTONE_EPOCH);
+		c->grave_serial = ent_direct_int8(row, ENT_TOMBSTONE_SERIAL);
+	}
+}
+
 /* Fills in copies whose key is known. */
 static void
 find_copies(EntApply *a, Copy *copies, int n)
 {
-	Datum	   *keys = palloc(n * sizeof(Datum));
-	int		   *index = palloc(n * sizeof(int));
-	int			m = 0;
-	Datum		args[3];
+	Tables		t;
 
+	t.objects = ent_direct_open(ENT_CATALOG_OBJECT, ENT_CATALOG_OBJECT_KEY,
+								AccessShareLock, NULL);
+	t.parked = ent_direct_open(ENT_CATALOG_PARKED, ENT_CATALOG_PARKED_KEY,
+							   AccessShareLock, NULL);
+	t.graves = ent_direct_open(ENT_CATALOG_TOMBSTONE, ENT_CATALOG_TOMBSTONE_KEY,
+							   AccessShareLock, NULL);
 	for (int i = 0; i < n; i++)
 		if (copies[i].key)
-		{
-			index[m] = i;
-			keys[m++] = PointerGetDatum(copies[i].key);
-		}
-	if (m == 0)
-		return;
-	args[0] = Int32GetDatum(a->rel->no);
-	args[1] = ent_query_array(BYTEAOID, keys, NULL, m);
-	args[2] = Int32GetDatum(a->owner);
-	ent_query_run(&find_query, args, NULL, SPI_OK_SELECT, NULL);
-	for (uint64 row = 0; row < SPI_processed; row++)
-	{
-		Copy	   *c = &copies[index[ent_query_int8(row, 1, NULL) - 1]];
-		bool		null;
-
-		c->owner = ent_query_int4(row, 2, &null);
-		c->exists = !null;
-		if (c->exists)
-		{
-			c->epoch = ent_query_int4(row, 3, NULL);
-			c->serial = ent_query_int8(row, 4, NULL);
-			c->born = ent_query_int8(row, 5, NULL);
-			c->columns = DatumGetByteaPCopy(ent_query_datum(row, 6, &null));
-		}
-		c->parked = ent_query_bool(row, 7);
-		c->grave_epoch = ent_query_int4(row, 8, &null);
-		c->buried = !null;
-		c->grave_serial = ent_query_int8(row, 9, NULL);
-	}
-	SPI_freetuptable(SPI_tuptable);
+			find_copy(a, &t, &copies[i]);
+	ent_direct_close(t.graves);
+	ent_direct_close(t.parked);
+	ent_direct_close(t.objects);
 }
 
 /* ---- writing our own tables ---- */
@@ -266,7 +266,7 @@ note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 	if (!c->exists || ent_apply_newer(a->epoch, r->serial, c->epoch, c->serial))
 		ent_versions_put(versions, a->rel->no, a->owner, a->epoch, r->serial,
 						 r->op == ENT_ROW_DELTA ? c->born : r->serial, c->key,
-						 new_columns(a, c, r));
+						 new_columns(a, c, r), c->exists ? &c->at : NULL);
 	confirm(a, c);
 	ent_apply_unpark(a, c, r);
 	if (ent_apply_late(a, r))

@@ -18,6 +18,7 @@ typedef struct EntApplyCopy
 	bool		foreign_key;	/* no, the peer's: it has no equivalent here */
 	Datum		values[ENT_WIRE_MAX_KEYS];
 	bool		exists;			/* object row: */
+	ItemPointerData at;
 	int32		owner;
 	int32		epoch;
 	int64		serial;

@@ -14,21 +14,13 @@
 #include "rule/coalesce.h"
 #include "rule/colserial.h"
 #include "step/extract.h"
+#include "store/direct.h"
 #include "store/handover.h"
 #include "store/query.h"
 #include "store/rowquery.h"
 #include "store/shown.h"
 #include "store/value.h"
 
-static EntQuery version_query = {
-	"SELECT u.n, o.owner, o.epoch, o.serial, o.born, o.column_serials "
-	"FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(key, n), LATERAL ("
-	"SELECT o.owner, o.epoch, o.serial, o.born, o.column_serials "
-	"FROM entanglement.object o "
-	"WHERE o.rel OPERATOR(pg_catalog.=) $1 AND o.key OPERATOR(pg_catalog.=) u.key "
-	"OFFSET 0) o",
-	2, {INT4OID, BYTEAARRAYOID}, NULL
-};
 static EntQuery grave_query = {
 	"SELECT u.n, t.epoch, t.serial, t.heir, t.heir_epoch, t.heir_serial, "
 	"t.from_owner, t.from_epoch, t.from_serial "
@@ -51,13 +43,6 @@ static EntQuery gone_query = {
 	"AND p.owner OPERATOR(pg_catalog.=) o.no))",
 	4, {INT4OID, BYTEAARRAYOID, INT4ARRAYOID, BOOLOID}, NULL
 };
-static EntQuery pending_query = {
-	"SELECT c.op, c.key, c.columns, c.owner FROM entanglement.change c "
-	"WHERE c.rel OPERATOR(pg_catalog.=) $1 AND (c.key OPERATOR(pg_catalog.=) ANY ($2) "
-	"OR c.op OPERATOR(pg_catalog.=) 'T'::pg_catalog.\"char\")",
-	2, {INT4OID, BYTEAARRAYOID}, NULL
-};
-
 /* What extraction of one object knows beyond its answer. */
 typedef struct Version
 {
@@ -76,7 +61,8 @@ typedef struct Job
 	EntExtract *items;
 	int			n;
 	Version    *versions;
-	Datum		keys;			/* bytea[] */
+	Datum	   *images;			/* keys */
+	Datum		keys;			/* the same as bytea[] */
 	Snapshot	snapshot;
 } Job;
 
@@ -91,32 +77,40 @@ key_image(const EntExtract *x)
 }
 
 static void
+read_version(TupleTableSlot *row, EntExtract *x, Version *v)
+{
+	int32		owner = ent_direct_int4(row, ENT_OBJECT_OWNER);
+	int64		born = ent_direct_int8(row, ENT_OBJECT_BORN);
+
+	/* what he was handed over is told by who did it, until he confirms it */
+	v->holder = owner;
+	v->unconfirmed = born == 0;
+	x->elsewhere = owner != x->owner;
+	if (born == 0 || owner != x->owner)
+		return;
+	v->found = true;
+	x->epoch = ent_direct_int4(row, ENT_OBJECT_EPOCH);
+	x->serial = ent_direct_int8(row, ENT_OBJECT_SERIAL);
+	v->born = born;
+	v->columns = ent_direct_bytea(row, ENT_OBJECT_COLUMN_SERIALS);
+}
+
+static void
 read_versions(Job *j)
 {
-	Datum		args[2] = {Int32GetDatum(j->rel->no), j->keys};
+	EntDirect  *objects = ent_direct_open(ENT_CATALOG_OBJECT,
+										  ENT_CATALOG_OBJECT_KEY,
+										  AccessShareLock, j->snapshot);
 
-	ent_query_run(&version_query, args, NULL, SPI_OK_SELECT, j->snapshot);
-	for (uint64 row = 0; row < SPI_processed; row++)
+	for (int i = 0; i < j->n; i++)
 	{
-		int			i = ent_query_int8(row, 1, NULL) - 1;
-		int32		owner = ent_query_int4(row, 2, NULL);
-		int64		born = ent_query_int8(row, 5, NULL);
-		bool		null;
+		Datum		key[2] = {Int32GetDatum(j->rel->no), j->images[i]};
+		TupleTableSlot *row = ent_direct_find(objects, key);
 
-		/* what he was handed over is told by who did it, until he confirms it */
-		j->versions[i].holder = owner;
-		j->versions[i].unconfirmed = born == 0;
-		j->items[i].elsewhere = owner != j->items[i].owner;
-		if (born == 0 || owner != j->items[i].owner)
-			continue;
-		j->versions[i].found = true;
-		j->items[i].epoch = ent_query_int4(row, 3, NULL);
-		j->items[i].serial = ent_query_int8(row, 4, NULL);
-		j->versions[i].born = born;
-		j->versions[i].columns =
-			DatumGetByteaPCopy(ent_query_datum(row, 6, &null));
+		if (row != NULL)
+			read_version(row, &j->items[i], &j->versions[i]);
 	}
-	SPI_freetuptable(SPI_tuptable);
+	ent_direct_close(objects);
 }
 
 static EntHand
@@ -321,47 +315,64 @@ add_pending(Job *j, EntExtract *x, char op, int32 owner, const uint8 *set,
 			x->set[c] = true;
 }
 
+/* The changes that are not folded, as they are looked through. */
+typedef struct Pending
+{
+	Job		   *j;
+	EntExtract **sorted;		/* the items by key */
+	bool		any;			/* changes of them */
+} Pending;
+
+static bool
+take_pending(void *arg, TupleTableSlot *slot)
+{
+	Pending    *p = arg;
+	EntExtract	probe = {0},
+			   *look = &probe,
+			  **hit;
+	bool		nokey,
+				noset;
+	Datum		key,
+				set;
+	bytea	   *b;
+
+	if (ent_direct_int4(slot, ENT_CHANGE_REL) != p->j->rel->no)
+		return true;
+	key = slot_getattr(slot, ENT_CHANGE_KEY, &nokey);
+	/* rows that are there were born after a TRUNCATE, and say so themselves */
+	p->any |= nokey;
+	if (nokey)
+		return true;
+	b = DatumGetByteaPP(key);
+	probe.key = (uint8 *) VARDATA_ANY(b);
+	probe.keylen = VARSIZE_ANY_EXHDR(b);
+	hit = bsearch(&look, p->sorted, p->j->n, sizeof(EntExtract *), compare_items);
+	if (hit == NULL)
+		return true;
+	p->any = true;
+	set = slot_getattr(slot, ENT_CHANGE_COLUMNS, &noset);
+	b = noset ? NULL : DatumGetByteaPP(set);
+	add_pending(p->j, *hit,
+				DatumGetChar(slot_getattr(slot, ENT_CHANGE_OP, &nokey)),
+				ent_direct_int4(slot, ENT_CHANGE_OWNER),
+				b ? (uint8 *) VARDATA_ANY(b) : NULL,
+				b ? VARSIZE_ANY_EXHDR(b) : 0);
+	return true;
+}
+
 static bool
 read_pending(Job *j)
 {
-	Datum		args[2] = {Int32GetDatum(j->rel->no), j->keys};
-	EntExtract **sorted;
+	Pending		p = {.j = j, .sorted = palloc(j->n * sizeof(EntExtract *))};
+	EntDirect  *log = ent_direct_open(ENT_CATALOG_CHANGE, ENT_CATALOGS,
+									  AccessShareLock, j->snapshot);
 
-	ent_query_run(&pending_query, args, NULL, SPI_OK_SELECT, j->snapshot);
-	if (SPI_processed == 0)
-		return false;
-	sorted = palloc(j->n * sizeof(EntExtract *));
 	for (int i = 0; i < j->n; i++)
-		sorted[i] = &j->items[i];
-	qsort(sorted, j->n, sizeof(EntExtract *), compare_items);
-	for (uint64 row = 0; row < SPI_processed; row++)
-	{
-		bool		nokey,
-					noset;
-		char		op = DatumGetChar(ent_query_datum(row, 1, &nokey));
-		Datum		key = ent_query_datum(row, 2, &nokey);
-		Datum		set = ent_query_datum(row, 3, &noset);
-		EntExtract	probe = {0},
-				   *p = &probe,
-				  **hit;
-		bytea	   *b;
-
-		if (nokey)
-			continue;			/* a TRUNCATE: rows that are there were born
-								 * after it and say so themselves */
-		b = DatumGetByteaPP(key);
-		probe.key = (uint8 *) VARDATA_ANY(b);
-		probe.keylen = VARSIZE_ANY_EXHDR(b);
-		hit = bsearch(&p, sorted, j->n, sizeof(EntExtract *), compare_items);
-		if (hit == NULL)
-			continue;
-		b = noset ? NULL : DatumGetByteaPP(set);
-		add_pending(j, *hit, op, ent_query_int4(row, 4, NULL),
-					b ? (uint8 *) VARDATA_ANY(b) : NULL,
-					b ? VARSIZE_ANY_EXHDR(b) : 0);
-	}
-	SPI_freetuptable(SPI_tuptable);
-	return true;
+		p.sorted[i] = &j->items[i];
+	qsort(p.sorted, j->n, sizeof(EntExtract *), compare_items);
+	ent_direct_scan(log, take_pending, &p);
+	ent_direct_close(log);
+	return p.any;
 }
 
 /*
@@ -443,16 +454,16 @@ ent_extract(EntRelation *rel, const EntExtractFor *whom, Snapshot snapshot,
 {
 	Job			j = {.rel = rel, .whom = whom, .items = items, .n = n,
 	.snapshot = snapshot};
-	Datum	   *keys = palloc(n * sizeof(Datum));
 	bool		pending;
 
+	j.images = palloc(n * sizeof(Datum));
 	for (int i = 0; i < n; i++)
 	{
-		keys[i] = PointerGetDatum(key_image(&items[i]));
+		j.images[i] = PointerGetDatum(key_image(&items[i]));
 		items[i].kind = ENT_EXTRACT_NOTHING;
 		items[i].elsewhere = false;
 	}
-	j.keys = ent_query_array(BYTEAOID, keys, NULL, n);
+	j.keys = ent_query_array(BYTEAOID, j.images, NULL, n);
 	j.versions = palloc0(n * sizeof(Version));
 
 	j.hooks = ent_hooks_for(ENT_HOOK_SEND, rel, whom->peer, whom->role);

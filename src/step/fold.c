@@ -288,7 +288,8 @@ settle_abroad(EntFold *f, EntFoldEntry *e, EntVersions *versions)
 {
 	settle_old(f, e, versions);
 	ent_versions_put(versions, e->k.rel, e->heir.owner, e->heir.epoch,
-					 e->heir.serial, 0, e->image, new_columns(e, 0, 0));
+					 e->heir.serial, 0, e->image, new_columns(e, 0, 0),
+					 e->exists ? &e->at : NULL);
 }
 
 /*
@@ -304,7 +305,7 @@ strand(EntFoldEntry *e, EntVersions *versions)
 	if (e->verdict != ENT_VERDICT_BIRTH || o == NULL || o->gone)
 		return;
 	ent_versions_put(versions, e->k.rel, o->no, 1, 1, 1, e->image,
-					 new_columns(e, 1, 1));
+					 new_columns(e, 1, 1), e->exists ? &e->at : NULL);
 	ent_query_run(&stranded_query, args, NULL, SPI_OK_INSERT, NULL);
 	ent_wake_routes_at_commit();
 }
@@ -348,7 +349,8 @@ settle(EntFold *f, EntFoldEntry *e, EntVersions *versions, EntJournal *journal)
 		int64		born = e->verdict == ENT_VERDICT_BIRTH ? serial : e->born;
 
 		ent_versions_put(versions, e->k.rel, o->no, o->epoch, serial, born,
-						 e->image, new_columns(e, serial, born));
+						 e->image, new_columns(e, serial, born),
+						 e->exists ? &e->at : NULL);
 	}
 	post(e, o->no, serial, since);
 }

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "nodes/pg_list.h"
+#include "storage/itemptr.h"
 #include "utils/hsearch.h"
 
 #include "rule/coalesce.h"
@@ -32,6 +33,7 @@ typedef struct EntFoldEntry
 	EntVerdict	verdict;
 	bytea	   *image;			/* the key as a datum */
 	bool		exists;			/* has an object row: */
+	ItemPointerData at;			/* ... there */
 	bool		local;			/* ... with a local owner */
 	int32		owner;			/* of that row, then of the new version */
 	int32		epoch;

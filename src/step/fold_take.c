@@ -5,27 +5,26 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "access/sysattr.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "utils/memutils.h"
 #include "utils/pg_lsn.h"
+#include "utils/snapmgr.h"
 
 #include "base/compat.h"
 #include "step/fold_private.h"
+#include "store/direct.h"
 #include "store/handover.h"
 #include "store/query.h"
 
-static EntQuery take_query = {
-	"DELETE FROM entanglement.change WHERE ctid OPERATOR(pg_catalog.=) ANY ("
-	"ARRAY(SELECT ctid FROM entanglement.change LIMIT $1)) "
-	"RETURNING xmin, rel, owner, op, key, columns, place, xid, image",
-	1, {INT8OID}, NULL
-};
 static EntQuery take_rest_query = {
 	"DELETE FROM entanglement.change c USING unnest($1, $2) AS u(rel, key) "
 	"WHERE c.rel OPERATOR(pg_catalog.=) u.rel AND c.key OPERATOR(pg_catalog.=) u.key "
-	"RETURNING c.xmin, c.rel, c.owner, c.op, c.key, c.columns, c.place, c.xid, c.image",
+	"RETURNING c.rel, c.owner, c.op, c.key, c.columns, c.place, c.xid, c.image, c.xmin",
 	2, {INT4ARRAYOID, BYTEAARRAYOID}, NULL
 };
 static EntQuery truncated_query = {
@@ -34,16 +33,7 @@ static EntQuery truncated_query = {
 	"WHERE o.rel OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL
 };
-static EntQuery existing_query = {
-	"SELECT u.n, o.owner, o.epoch, o.serial, o.born, o.column_serials, o.local "
-	"FROM unnest($1, $2) WITH ORDINALITY AS u(rel, key, n), LATERAL ("
-	"SELECT o.owner, o.epoch, o.serial, o.born, o.column_serials, "
-	"(SELECT w.local FROM entanglement.owner w WHERE w.no OPERATOR(pg_catalog.=) o.owner) AS local "
-	"FROM entanglement.object o "
-	"WHERE o.rel OPERATOR(pg_catalog.=) u.rel AND o.key OPERATOR(pg_catalog.=) u.key "
-	"OFFSET 0) o",
-	2, {INT4ARRAYOID, BYTEAARRAYOID}, NULL
-};
+
 static uint32
 hash_fold_key(const void *key, Size size)
 {
@@ -145,42 +135,50 @@ add_truncated(EntFold *f, int32 rel)
 	SPI_freetuptable(rows);
 }
 
+/* A row of the log. */
+typedef struct Change
+{
+	const Datum *values;		/* by column */
+	const bool *nulls;
+	TransactionId xmin;
+} Change;
+
+static bytea *
+change_bytea(const Change *c, EntChangeAttribute which)
+{
+	return c->nulls[which - 1] ? NULL : DatumGetByteaPP(c->values[which - 1]);
+}
+
 /*
  * Of a table with every_state. True: nothing was changed by it. What has no place is
  * older than what has one; only a birth can be that alone (an heir's first version).
  */
 static bool
-add_step(EntFold *f, EntFoldEntry *e, HeapTuple tup, TupleDesc desc, char op,
-		 bytea *columns)
+add_step(EntFold *f, EntFoldEntry *e, const Change *c, char op, bytea *columns)
 {
-	bool		null,
-				no_image;
-	Datum		image = SPI_getbinval(tup, desc, 9, &no_image);
-	Datum		place = SPI_getbinval(tup, desc, 7, &null);
-	int			xid = null ? 1 : 8;
+	bool		placed = !c->nulls[ENT_CHANGE_PLACE - 1];
 
-	if (null && op != ENT_CHANGE_INSERT)
+	if (!placed && op != ENT_CHANGE_INSERT)
 	{
 		ent_fold_disorder(f, e);
 		return false;
 	}
-	ent_fold_add_step(f, e, null ? 0 : DatumGetLSN(place),
-					  DatumGetTransactionId(SPI_getbinval(tup, desc, xid, &null)), op,
-					  DatumGetInt32(SPI_getbinval(tup, desc, 3, &null)), columns,
-					  no_image ? NULL : DatumGetByteaPP(image));
+	ent_fold_add_step(f, e,
+					  placed ? DatumGetLSN(c->values[ENT_CHANGE_PLACE - 1]) : 0,
+					  placed ? DatumGetTransactionId(c->values[ENT_CHANGE_XID - 1]) :
+					  c->xmin,
+					  op, DatumGetInt32(c->values[ENT_CHANGE_OWNER - 1]), columns,
+					  change_bytea(c, ENT_CHANGE_IMAGE));
 	return op == ENT_CHANGE_UPDATE && (columns == NULL || VARSIZE_ANY_EXHDR(columns) == 0);
 }
 
 /* One change of an object. */
 static void
-add_change(EntFold *f, HeapTuple tup, TupleDesc desc, int32 rel, char op,
-		   bytea *key)
+add_object(EntFold *f, const Change *c, int32 rel, char op, bytea *key)
 {
-	EntFoldEntry  *e = find_entry(f, rel, (uint8 *) VARDATA_ANY(key),
-							   VARSIZE_ANY_EXHDR(key));
-	bool		null;
-	Datum		set = SPI_getbinval(tup, desc, 6, &null);
-	bytea	   *s = null ? NULL : DatumGetByteaPP(set);
+	EntFoldEntry *e = find_entry(f, rel, (uint8 *) VARDATA_ANY(key),
+								 VARSIZE_ANY_EXHDR(key));
+	bytea	   *s = change_bytea(c, ENT_CHANGE_COLUMNS);
 
 	if (op == ENT_CHANGE_HANDOVER)
 	{
@@ -188,38 +186,77 @@ add_change(EntFold *f, HeapTuple tup, TupleDesc desc, int32 rel, char op,
 		e->handed = true;
 		return;
 	}
-	if (e->rel && e->rel->every_state && add_step(f, e, tup, desc, op, s))
+	if (e->rel && e->rel->every_state && add_step(f, e, c, op, s))
 		return;
 	ent_coalesce_add(&e->folded, op,
-					 DatumGetInt32(SPI_getbinval(tup, desc, 3, &null)),
-					 DatumGetTransactionId(SPI_getbinval(tup, desc, 1, &null)),
+					 DatumGetInt32(c->values[ENT_CHANGE_OWNER - 1]), c->xmin,
 					 s ? (uint8 *) VARDATA_ANY(s) : NULL,
 					 s ? VARSIZE_ANY_EXHDR(s) : 0);
 }
 
-/* Changes as a query returned them; returns how many, and truncated tables. */
-static uint64
-add_changes(EntFold *f, List **truncated)
+static void
+add_change(EntFold *f, const Change *c, List **truncated)
+{
+	int32		rel = DatumGetInt32(c->values[ENT_CHANGE_REL - 1]);
+	char		op = DatumGetChar(c->values[ENT_CHANGE_OP - 1]);
+	bytea	   *key = change_bytea(c, ENT_CHANGE_KEY);
+
+	if (op == ENT_CHANGE_TRUNCATE || key == NULL)
+		*truncated = list_append_unique_int(*truncated, rel);
+	else
+		add_object(f, c, rel, op, key);
+}
+
+/* Changes are taken until there are so many. */
+typedef struct Taking
+{
+	EntFold    *f;
+	EntDirect  *log;
+	uint64		limit;
+	uint64		taken;
+	List	   *truncated;
+} Taking;
+
+static bool
+take_change(void *arg, TupleTableSlot *slot)
+{
+	Taking	   *t = arg;
+	bool		null;
+	Change		c;
+
+	if (t->taken == t->limit)
+		return false;
+	slot_getallattrs(slot);
+	c.values = slot->tts_values;
+	c.nulls = slot->tts_isnull;
+	c.xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber,
+												   &null));
+	add_change(t->f, &c, &t->truncated);
+	if (ent_direct_delete(t->log, &slot->tts_tid) != ENT_DIRECT_DONE)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("somebody else has taken a change out of the log")));
+	t->taken++;
+	return true;
+}
+
+/* What a query has taken. */
+static void
+take_returned(Taking *t)
 {
 	SPITupleTable *rows = SPI_tuptable;
-	uint64		n = SPI_processed;
+	Datum		values[ENT_CHANGE_ATTRIBUTES + 1];
+	bool		nulls[ENT_CHANGE_ATTRIBUTES + 1];
+	Change		c = {values, nulls, InvalidTransactionId};
 
-	for (uint64 i = 0; i < n; i++)
+	t->taken += SPI_processed;
+	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		HeapTuple	tup = rows->vals[i];
-		TupleDesc	desc = rows->tupdesc;
-		bool		null;
-		int32		rel = DatumGetInt32(SPI_getbinval(tup, desc, 2, &null));
-		char		op = DatumGetChar(SPI_getbinval(tup, desc, 4, &null));
-		Datum		key = SPI_getbinval(tup, desc, 5, &null);
-
-		if (op == ENT_CHANGE_TRUNCATE || null)
-			*truncated = list_append_unique_int(*truncated, rel);
-		else
-			add_change(f, tup, desc, rel, op, DatumGetByteaPP(key));
+		heap_deform_tuple(rows->vals[i], rows->tupdesc, values, nulls);
+		c.xmin = DatumGetTransactionId(values[ENT_CHANGE_ATTRIBUTES]);
+		add_change(t->f, &c, &t->truncated);
 	}
 	SPI_freetuptable(rows);
-	return n;
 }
 
 /*
@@ -254,62 +291,85 @@ gather_handed(EntFold *f, bool stated, EntFoldEntry **entries, Datum *rels,
 uint64
 ent_fold_take(EntFold *f, int limit)
 {
-	Datum		args[2] = {Int64GetDatum(limit)};
-	uint64		n;
-	List	   *truncated = NIL;
+	Taking		t = {.f = f, .limit = limit};
 	ListCell   *lc;
 
-	ent_query_run(&take_query, args, NULL, SPI_OK_DELETE_RETURNING, NULL);
-	n = add_changes(f, &truncated);
-	f->complete = n < (uint64) limit;
+	t.log = ent_direct_open(ENT_CATALOG_CHANGE, ENT_CATALOGS, RowExclusiveLock,
+							GetActiveSnapshot());
+	ent_direct_scan(t.log, take_change, &t);
+	ent_direct_close(t.log);
+	CommandCounterIncrement();
+	f->complete = t.taken < t.limit;
 	if (!f->complete && f->handed + f->stated > 0)
 	{
 		EntFoldEntry **entries = palloc((f->handed + f->stated) * sizeof(EntFoldEntry *));
+		Datum		args[2];
 
 		(void) gather_handed(f, true, entries, &args[0], &args[1]);
 		ent_query_run(&take_rest_query, args, NULL, SPI_OK_DELETE_RETURNING, NULL);
-		n += add_changes(f, &truncated);
+		take_returned(&t);
 	}
-	f->gone = truncated != NIL;
-	foreach(lc, truncated)
+	f->gone = t.truncated != NIL;
+	foreach(lc, t.truncated)
 		add_truncated(f, lfirst_int(lc));
-	return n;
+	return t.taken;
+}
+
+/* Is that owner at home here? Asked for one object after the other. */
+typedef struct Home
+{
+	EntDirect  *owners;
+	int32		owner;			/* asked for last; 0: none yet */
+	bool		local;
+} Home;
+
+static bool
+at_home(Home *home, int32 owner)
+{
+	Datum		key[1] = {Int32GetDatum(owner)};
+	TupleTableSlot *row;
+	bool		null;
+
+	if (owner == home->owner)
+		return home->local;
+	row = ent_direct_find(home->owners, key);
+	home->owner = owner;
+	home->local = row != NULL &&
+		DatumGetBool(slot_getattr(row, ENT_OWNER_LOCAL, &null));
+	return home->local;
 }
 
 void
 ent_fold_find_existing(EntFold *f)
 {
-	int			n = list_length(f->entries);
-	Datum	   *rels = palloc(n * sizeof(Datum));
-	Datum	   *keys = palloc(n * sizeof(Datum));
-	Datum		args[2];
-	int			i = 0;
+	Snapshot	snapshot = GetActiveSnapshot();
+	EntDirect  *objects = ent_direct_open(ENT_CATALOG_OBJECT,
+										  ENT_CATALOG_OBJECT_KEY,
+										  AccessShareLock, snapshot);
+	Home		home = {.owners = ent_direct_open(ENT_CATALOG_OWNER,
+												  ENT_CATALOG_OWNER_NO,
+												  AccessShareLock, snapshot)};
 	ListCell   *lc;
 
 	foreach(lc, f->entries)
 	{
-		EntFoldEntry  *e = lfirst(lc);
+		EntFoldEntry *e = lfirst(lc);
+		Datum		key[2] = {Int32GetDatum(e->k.rel), PointerGetDatum(e->image)};
+		TupleTableSlot *row = ent_direct_find(objects, key);
 
-		rels[i] = Int32GetDatum(e->k.rel);
-		keys[i++] = PointerGetDatum(e->image);
-	}
-	args[0] = ent_query_array(INT4OID, rels, NULL, n);
-	args[1] = ent_query_array(BYTEAOID, keys, NULL, n);
-	ent_query_run(&existing_query, args, NULL, SPI_OK_SELECT, NULL);
-	for (uint64 row = 0; row < SPI_processed; row++)
-	{
-		EntFoldEntry  *e = list_nth(f->entries, ent_query_int8(row, 1, NULL) - 1);
-		bool		null;
-
+		if (row == NULL)
+			continue;
 		e->exists = true;
-		e->owner = ent_query_int4(row, 2, NULL);
-		e->epoch = ent_query_int4(row, 3, NULL);
-		e->serial = ent_query_int8(row, 4, NULL);
-		e->born = ent_query_int8(row, 5, NULL);
-		e->columns = DatumGetByteaPCopy(ent_query_datum(row, 6, &null));
-		e->local = ent_query_bool(row, 7);
+		e->at = row->tts_tid;
+		e->owner = ent_direct_int4(row, ENT_OBJECT_OWNER);
+		e->epoch = ent_direct_int4(row, ENT_OBJECT_EPOCH);
+		e->serial = ent_direct_int8(row, ENT_OBJECT_SERIAL);
+		e->born = ent_direct_int8(row, ENT_OBJECT_BORN);
+		e->columns = ent_direct_bytea(row, ENT_OBJECT_COLUMN_SERIALS);
+		e->local = at_home(&home, e->owner);
 	}
-	SPI_freetuptable(SPI_tuptable);
+	ent_direct_close(home.owners);
+	ent_direct_close(objects);
 }
 
 void

@@ -31,6 +31,10 @@ static const char *const names[] = {
 	"seek",
 	"seek_local",
 	"hook",
+	"tombstone",
+	"tombstone_pkey",
+	"parked",
+	"parked_pkey",
 };
 
 StaticAssertDecl(lengthof(names) == ENT_CATALOGS,

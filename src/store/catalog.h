@@ -27,6 +27,10 @@ typedef enum EntCatalog
 	ENT_CATALOG_SEEK,
 	ENT_CATALOG_SEEK_LOCAL,		/* index on owner of local ones */
 	ENT_CATALOG_HOOK,
+	ENT_CATALOG_TOMBSTONE,
+	ENT_CATALOG_TOMBSTONE_KEY,	/* index on owner, rel, key */
+	ENT_CATALOG_PARKED,
+	ENT_CATALOG_PARKED_KEY,		/* index on rel, key, owner */
 	ENT_CATALOGS
 } EntCatalog;
 
@@ -62,8 +66,18 @@ typedef enum EntObjectAttribute
 	ENT_OBJECT_SERIAL,
 	ENT_OBJECT_BORN,
 	ENT_OBJECT_CHANGED_AT,
-	ENT_OBJECT_KEY
+	ENT_OBJECT_KEY,
+	ENT_OBJECT_COLUMN_SERIALS,
+	ENT_OBJECT_ATTRIBUTES = ENT_OBJECT_COLUMN_SERIALS
 } EntObjectAttribute;
+
+typedef enum EntTombstoneAttribute
+{
+	ENT_TOMBSTONE_REL = 1,
+	ENT_TOMBSTONE_OWNER,
+	ENT_TOMBSTONE_EPOCH,
+	ENT_TOMBSTONE_SERIAL
+} EntTombstoneAttribute;
 
 typedef enum EntChangeAttribute
 {

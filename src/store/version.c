@@ -8,6 +8,7 @@
 #include "executor/spi.h"
 #include "utils/timestamp.h"
 
+#include "store/direct.h"
 #include "store/query.h"
 #include "store/version.h"
 
@@ -56,6 +57,7 @@ typedef struct Rows
 {
 	int			n;
 	int			max;
+	ItemPointerData *at;		/* invalid: to be looked for */
 	Datum	   *rel,
 			   *owner,
 			   *epoch,
@@ -108,6 +110,9 @@ grow(EntVersions *v, Rows *r)
 		*nulls[i] = *nulls[i] == NULL ?
 			MemoryContextAlloc(v->context, r->max * sizeof(bool)) :
 			repalloc_huge(*nulls[i], r->max * sizeof(bool));
+	r->at = r->at == NULL ?
+		MemoryContextAlloc(v->context, r->max * sizeof(ItemPointerData)) :
+		repalloc_huge(r->at, r->max * sizeof(ItemPointerData));
 }
 
 /* Another row; its place. */
@@ -129,9 +134,15 @@ add(EntVersions *v, Rows *r, int32 rel, int32 owner, int32 epoch,
 
 void
 ent_versions_put(EntVersions *v, int32 rel, int32 owner, int32 epoch,
-				 int64 serial, int64 born, bytea *key, bytea *columns)
+				 int64 serial, int64 born, bytea *key, bytea *columns,
+				 const ItemPointerData *at)
 {
-	add(v, &v->put, rel, owner, epoch, serial, born, key, columns);
+	int			i = add(v, &v->put, rel, owner, epoch, serial, born, key, columns);
+
+	if (at != NULL)
+		v->put.at[i] = *at;
+	else
+		ItemPointerSetInvalid(&v->put.at[i]);
 }
 
 void
@@ -160,24 +171,106 @@ ent_versions_bury(EntVersions *v, int32 rel, int32 owner, int32 epoch,
 #define ARRAY(type, rows, field) \
 	ent_query_array(type, (rows).field, NULL, (rows).n)
 
+/* The owner's tombstone for the object goes; false: somebody else is at it. */
+static bool
+unbury(EntDirect *graves, const Rows *r, int i)
+{
+	Datum		key[3] = {r->owner[i], r->rel[i], r->key[i]};
+	TupleTableSlot *grave = ent_direct_find(graves, key);
+
+	return grave == NULL ||
+		ent_direct_delete(graves, &grave->tts_tid) != ENT_DIRECT_BY_OTHERS;
+}
+
+/* false: somebody else is writing it. */
+static bool
+put(EntDirect *objects, const Rows *r, int i, TimestampTz now)
+{
+	Datum		values[ENT_OBJECT_ATTRIBUTES];
+	bool		nulls[ENT_OBJECT_ATTRIBUTES] = {false};
+	Datum		key[2] = {r->rel[i], r->key[i]};
+	ItemPointerData at = r->at[i];
+	EntDirectResult result;
+
+	values[ENT_OBJECT_REL - 1] = r->rel[i];
+	values[ENT_OBJECT_OWNER - 1] = r->owner[i];
+	values[ENT_OBJECT_EPOCH - 1] = r->epoch[i];
+	values[ENT_OBJECT_SERIAL - 1] = r->serial[i];
+	values[ENT_OBJECT_BORN - 1] = r->born[i];
+	values[ENT_OBJECT_CHANGED_AT - 1] = TimestampTzGetDatum(now);
+	values[ENT_OBJECT_KEY - 1] = r->key[i];
+	values[ENT_OBJECT_COLUMN_SERIALS - 1] = r->columns[i];
+	if (!ItemPointerIsValid(&at))
+	{
+		TupleTableSlot *row = ent_direct_find(objects, key);
+
+		if (row == NULL)
+		{
+			ent_direct_insert(objects, values, nulls);
+			return true;
+		}
+		at = row->tts_tid;
+	}
+	result = ent_direct_update(objects, &at, values, nulls);
+	if (result == ENT_DIRECT_BY_US)
+		ereport(ERROR,
+				(errcode(ERRCODE_CARDINALITY_VIOLATION),
+				 errmsg("an object has two versions at once")));
+	return result == ENT_DIRECT_DONE;
+}
+
+/* What somebody else is writing is waited for, and written after him. */
 static void
-write_put(EntVersions *v)
+write_contended(Rows *r, TimestampTz now)
 {
 	Datum		args[8];
 
-	args[0] = ARRAY(INT4OID, v->put, owner);
-	args[1] = ARRAY(INT4OID, v->put, rel);
-	args[2] = ARRAY(BYTEAOID, v->put, key);
+	args[0] = ARRAY(INT4OID, *r, owner);
+	args[1] = ARRAY(INT4OID, *r, rel);
+	args[2] = ARRAY(BYTEAOID, *r, key);
 	ent_query_run(&unbury_query, args, NULL, SPI_OK_DELETE, NULL);
 	args[0] = args[1];
-	args[1] = ARRAY(INT4OID, v->put, owner);
-	args[2] = ARRAY(INT4OID, v->put, epoch);
-	args[3] = ARRAY(INT8OID, v->put, serial);
-	args[4] = ARRAY(INT8OID, v->put, born);
-	args[5] = ARRAY(BYTEAOID, v->put, key);
-	args[6] = ARRAY(BYTEAOID, v->put, columns);
-	args[7] = TimestampTzGetDatum(GetCurrentTimestamp());
+	args[1] = ARRAY(INT4OID, *r, owner);
+	args[2] = ARRAY(INT4OID, *r, epoch);
+	args[3] = ARRAY(INT8OID, *r, serial);
+	args[4] = ARRAY(INT8OID, *r, born);
+	args[5] = ARRAY(BYTEAOID, *r, key);
+	args[6] = ARRAY(BYTEAOID, *r, columns);
+	args[7] = TimestampTzGetDatum(now);
 	ent_query_run(&put_query, args, NULL, SPI_OK_INSERT, NULL);
+}
+
+static void
+write_put(EntVersions *v)
+{
+	Rows	   *r = &v->put;
+	int			n = r->n;
+	TimestampTz now = GetCurrentTimestamp();
+	EntDirect  *graves = ent_direct_open(ENT_CATALOG_TOMBSTONE,
+										 ENT_CATALOG_TOMBSTONE_KEY,
+										 RowExclusiveLock, NULL);
+	EntDirect  *objects = ent_direct_open(ENT_CATALOG_OBJECT,
+										  ENT_CATALOG_OBJECT_KEY,
+										  RowExclusiveLock, NULL);
+
+	/* contended ones gather at the front */
+	r->n = 0;
+	for (int i = 0; i < n; i++)
+		if (!unbury(graves, r, i) || !put(objects, r, i, now))
+		{
+			r->owner[r->n] = r->owner[i];
+			r->rel[r->n] = r->rel[i];
+			r->key[r->n] = r->key[i];
+			r->epoch[r->n] = r->epoch[i];
+			r->serial[r->n] = r->serial[i];
+			r->born[r->n] = r->born[i];
+			r->columns[r->n++] = r->columns[i];
+		}
+	ent_direct_close(objects);
+	ent_direct_close(graves);
+	CommandCounterIncrement();
+	if (r->n > 0)
+		write_contended(r, now);
 }
 
 static void

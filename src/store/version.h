@@ -10,6 +10,8 @@
 
 #include "postgres.h"
 
+#include "storage/itemptr.h"
+
 typedef struct EntVersions EntVersions;
 
 /*
@@ -28,11 +30,13 @@ extern EntVersions *ent_versions_create(void);	/* in the current context */
 
 /*
  * A live object's new version; removes that owner's tombstone for the key.
- * born 0: handed over to that owner, who has not confirmed it.
+ * born 0: handed over to that owner, who has not confirmed it. at: where the
+ * object's row was found within this transaction, or NULL.
  */
 extern void ent_versions_put(EntVersions *v, int32 rel, int32 owner,
 							 int32 epoch, int64 serial, int64 born,
-							 bytea *key, bytea *columns);
+							 bytea *key, bytea *columns,
+							 const ItemPointerData *at);
 /* The object is no more. */
 extern void ent_versions_drop(EntVersions *v, int32 rel, bytea *key);
 /*
@@ -46,7 +50,8 @@ extern void ent_versions_bury(EntVersions *v, int32 rel, int32 owner,
 
 /*
  * Writes everything gathered (in the order unbury, put, drop, bury) and empties it. SPI connected. A key
- * may be put once per call.
+ * may be put once per call: else ERRCODE_CARDINALITY_VIOLATION or
+ * ERRCODE_UNIQUE_VIOLATION, the latter also when somebody else adds it meanwhile.
  */
 extern void ent_versions_write(EntVersions *v);
 

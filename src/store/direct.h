@@ -1,0 +1,72 @@
+/*
+ * store/direct.h
+ *	  Our own tables by key, without a plan.
+ *
+ * What a single change costs is mostly the making and unmaking of executor
+ * states: so the tables that every change touches are looked up, written and
+ * scanned here as the backend does it with its catalogs, index by index. Nobody's
+ * rights are checked. Values are those of the table's columns in order.
+ */
+#ifndef ENT_STORE_DIRECT_H
+#define ENT_STORE_DIRECT_H
+
+#include "postgres.h"
+
+#include "access/sdir.h"
+#include "executor/tuptable.h"
+#include "storage/itemptr.h"
+#include "storage/lockdefs.h"
+#include "utils/snapshot.h"
+
+#include "store/catalog.h"
+
+typedef struct EntDirect EntDirect;
+
+typedef enum EntDirectResult
+{
+	ENT_DIRECT_DONE,
+	ENT_DIRECT_BY_US,			/* this command has written that row already */
+	ENT_DIRECT_BY_OTHERS		/* somebody else has, or is about to commit it */
+} EntDirectResult;
+
+/*
+ * Opens a table, to be looked up by a unique index of it (ENT_CATALOGS: by none),
+ * under a snapshot, which the caller keeps; NULL: the newest that the transaction may
+ * take, which sees what it has written itself so far. The lock stays until the transaction ends. Lives
+ * in the current memory context.
+ */
+extern EntDirect *ent_direct_open(EntCatalog table, EntCatalog index,
+								  LOCKMODE lock, Snapshot snapshot);
+extern void ent_direct_close(EntDirect *d);
+
+/* The row with that key, valid until the next call; NULL: there is none. */
+extern TupleTableSlot *ent_direct_find(EntDirect *d, const Datum *key);
+
+/*
+ * Calls fn with each row in their order in the table until it returns false. fn
+ * may delete the row.
+ */
+extern void ent_direct_scan(EntDirect *d,
+							bool (*fn) (void *arg, TupleTableSlot *slot),
+							void *arg);
+
+/*
+ * Change the row at tid, which was found under the snapshot. What others have
+ * written meanwhile is waited for.
+ */
+extern EntDirectResult ent_direct_update(EntDirect *d, const ItemPointerData *tid,
+										 const Datum *values, const bool *nulls);
+extern EntDirectResult ent_direct_delete(EntDirect *d, const ItemPointerData *tid);
+/*
+ * Raises ERRCODE_UNIQUE_VIOLATION when a unique index has that key, which the
+ * caller has looked for: it comes twice, or somebody has been faster.
+ */
+extern void ent_direct_insert(EntDirect *d, const Datum *values, const bool *nulls);
+
+/* Columns of a row. */
+extern int32 ent_direct_int4(TupleTableSlot *slot, AttrNumber attnum);
+extern int64 ent_direct_int8(TupleTableSlot *slot, AttrNumber attnum);
+/* A copy in the current memory context; NULL: the column is. */
+extern bytea *ent_direct_bytea(TupleTableSlot *slot, AttrNumber attnum);
+
+#endif							/* ENT_STORE_DIRECT_H */
