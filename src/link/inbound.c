@@ -165,9 +165,7 @@ hold_owners(EntInbound *ib, EntReader r, bool all)
 	EntReader	body;
 	unsigned	type;
 	Bitmapset  *nos = NULL;
-	Datum	   *args;
-	int			n = 0,
-				no = -1;
+	int			no;
 
 	while (ent_wire_read_section(&r, &type, &body))
 	{
@@ -177,11 +175,8 @@ hold_owners(EntInbound *ib, EntReader r, bool all)
 		if (no != 0)
 			nos = bms_add_member(nos, no);
 	}
-	args = palloc((bms_num_members(nos) + 1) * sizeof(Datum));
-	for (no = -1; (no = bms_next_member(nos, no)) >= 0;)
-		args[n++] = Int32GetDatum(no);
-	if (all || n > 0)
-		ent_owner_hold(all, ent_query_array(INT4OID, args, NULL, n));
+	if (all || nos != NULL)
+		ent_owner_hold(all ? NULL : nos);
 	hash_seq_init(&seq, ib->owners);
 	while ((in = hash_seq_search(&seq)) != NULL)
 		if (all || bms_is_member(in->no, nos))
@@ -624,6 +619,6 @@ ent_inbound_answer(EntInbound *ib)
 	ent_relinfo_refresh();
 	version = ent_relinfo_version();
 	if (routes != ib->routes || version != ib->tables_version)
-		ent_owner_hold(true, ent_query_array(INT4OID, NULL, NULL, 0));
+		ent_owner_hold(NULL);
 	return build_answer(ib, ib->number, routes, version);
 }

@@ -12,6 +12,7 @@
 
 #include "access/transam.h"
 #include "catalog/pg_type.h"
+#include "common/pg_prng.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -24,6 +25,7 @@
 #include "rule/colserial.h"
 #include "step/fold.h"
 #include "step/fold_private.h"
+#include "store/direct.h"
 #include "store/handover.h"
 #include "store/identity.h"
 #include "store/journal.h"
@@ -36,20 +38,6 @@
 #include "store/value.h"
 #include "store/version.h"
 
-/*
- * A peer that may not see what was changed sees the serials that it took. While
- * any peer is shown a part of a table some are left out at random, so that they
- * do not count the changes: 0 to 63, or up to as many as there were.
- */
-static EntQuery allocate_query = {
-	"UPDATE entanglement.owner SET serial = serial OPERATOR(pg_catalog.+) $2 "
-	"OPERATOR(pg_catalog.+) CASE WHEN EXISTS (SELECT 1 FROM entanglement.shown w "
-	"WHERE w.kind OPERATOR(pg_catalog.=) 's'::pg_catalog.\"char\") "
-	"THEN pg_catalog.floor(pg_catalog.random() OPERATOR(pg_catalog.*) "
-	"GREATEST(64, $2)::pg_catalog.float8)::pg_catalog.int8 ELSE 0 END "
-	"WHERE no OPERATOR(pg_catalog.=) $1 AND local RETURNING serial, epoch",
-	2, {INT4OID, INT8OID}, NULL
-};
 static EntQuery strange_query = {
 	"INSERT INTO entanglement.parked (rel, key, owner, peer, epoch, serial, sqlstate, message) "
 	"VALUES ($1, $2, $3, 0, $4, $5, '55000', "
@@ -141,6 +129,15 @@ hand_over(EntFold *f, EntFoldEntry *e)
 	e->verdict = ENT_VERDICT_BIRTH;
 }
 
+/* Whose are rows that were written before they were objects? */
+static int32
+default_owner(EntFold *f)
+{
+	if (f->default_owner == 0)
+		f->default_owner = ent_identity_get()->default_owner;
+	return f->default_owner;
+}
+
 /*
  * What becomes of this object? Leaves verdict TOUCH, BIRTH or DEATH, or LOOK
  * for "nothing", and asks its owners for serials.
@@ -175,7 +172,7 @@ judge(EntFold *f, EntFoldEntry *e)
 		return;					/* born and died between two folds */
 	if (v == ENT_VERDICT_BIRTH)
 	{
-		int32		owner = e->folded.owner != 0 ? e->folded.owner : f->default_owner;
+		int32		owner = e->folded.owner != 0 ? e->folded.owner : default_owner(f);
 
 		/* replaced in one transaction: stays with its owner */
 		if (e->exists && (!e->folded.born || !e->folded.died ||
@@ -197,26 +194,50 @@ judge(EntFold *f, EntFoldEntry *e)
 		find_owner(f, e->owner)->wanted++;
 }
 
-/* Reserves each owner's serials with one update. */
+static bool
+not_in_part(void *arg, TupleTableSlot *shown)
+{
+	bool	   *found = arg;
+	bool		null;
+
+	*found = DatumGetChar(slot_getattr(shown, ENT_SHOWN_KIND, &null)) == 's';
+	return !*found;
+}
+
+/* Is any peer shown a part of a table? */
+static bool
+any_partial(void)
+{
+	EntDirect  *shown = ent_direct_open(ENT_CATALOG_SHOWN, ENT_CATALOGS,
+										AccessShareLock, GetActiveSnapshot());
+	bool		found = false;
+
+	ent_direct_scan(shown, not_in_part, &found);
+	ent_direct_close(shown);
+	return found;
+}
+
+/*
+ * Reserves each owner's serials with one update. A peer that may not see what was
+ * changed sees the serials that it took: while any peer is shown a part of a table
+ * some are left out at random, so that they do not count the changes: 0 to 63, or up
+ * to as many as there were.
+ */
 static void
 allocate(EntFold *f)
 {
 	HASH_SEQ_STATUS seq;
-	EntFoldOwner  *o;
+	EntFoldOwner *o;
+	bool		blur = any_partial();
 
 	hash_seq_init(&seq, f->owners);
 	while ((o = hash_seq_search(&seq)) != NULL)
 	{
-		Datum		args[2] = {Int32GetDatum(o->no), Int64GetDatum(o->wanted)};
+		int64		gap = blur ? pg_prng_uint64_range(&pg_global_prng_state, 0,
+													  Max(64, o->wanted) - 1) : 0;
 
-		ent_query_run(&allocate_query, args, NULL, SPI_OK_UPDATE_RETURNING, NULL);
-		o->local = SPI_processed == 1;
-		if (o->local)
-		{
-			o->last = ent_query_int8(0, 1, NULL);
-			o->next = o->last - o->wanted + 1;
-			o->epoch = ent_query_int4(0, 2, NULL);
-		}
+		o->local = ent_owner_allocate(o->no, o->wanted + gap, &o->last, &o->epoch);
+		o->next = o->last - o->wanted + 1;
 	}
 }
 
@@ -379,7 +400,6 @@ fold_entries(EntFold *f)
 	ListCell   *lc;
 
 	f->keeps = f->stated > 0 && ent_journal_wanted(0);
-	f->default_owner = ent_identity_get()->default_owner;
 	ent_fold_find_existing(f);
 	ent_fold_find_heirs(f);
 	foreach(lc, f->entries)

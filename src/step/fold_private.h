@@ -75,7 +75,7 @@ typedef struct EntFold
 	int			handed;			/* how many were handed over */
 	int			stated;			/* entries with states */
 	bool		keeps;			/* ... which somebody may lack */
-	int32		default_owner;	/* of rows written before they were objects */
+	int32		default_owner;	/* 0: has not been asked for */
 } EntFold;
 
 /* fold_states.c */

@@ -35,6 +35,11 @@ static const char *const names[] = {
 	"tombstone_pkey",
 	"parked",
 	"parked_pkey",
+	"arrears",
+	"arrears_pkey",
+	"speaker",
+	"speaker_pkey",
+	"shown",
 };
 
 StaticAssertDecl(lengthof(names) == ENT_CATALOGS,

@@ -31,6 +31,11 @@ typedef enum EntCatalog
 	ENT_CATALOG_TOMBSTONE_KEY,	/* index on owner, rel, key */
 	ENT_CATALOG_PARKED,
 	ENT_CATALOG_PARKED_KEY,		/* index on rel, key, owner */
+	ENT_CATALOG_ARREARS,
+	ENT_CATALOG_ARREARS_KEY,	/* index on owner, rel */
+	ENT_CATALOG_SPEAKER,
+	ENT_CATALOG_SPEAKER_OWNER,	/* index on owner */
+	ENT_CATALOG_SHOWN,
 	ENT_CATALOGS
 } EntCatalog;
 
@@ -55,8 +60,36 @@ typedef enum EntOwnerAttribute
 	ENT_OWNER_NO = 1,
 	ENT_OWNER_ID,
 	ENT_OWNER_NAME,
-	ENT_OWNER_LOCAL
+	ENT_OWNER_LOCAL,
+	ENT_OWNER_HOME,
+	ENT_OWNER_EPOCH,
+	ENT_OWNER_SERIAL,
+	ENT_OWNER_SURE,
+	ENT_OWNER_TOLD,
+	ENT_OWNER_PRUNED,
+	ENT_OWNER_PEER,
+	ENT_OWNER_DISTANCE,
+	ENT_OWNER_NEAREST,
+	ENT_OWNER_LOST,
+	ENT_OWNER_GONE_AS,
+	ENT_OWNER_INITIAL,
+	ENT_OWNER_HELD,
+	ENT_OWNER_PARTIAL,
+	ENT_OWNER_ATTRIBUTES = ENT_OWNER_PARTIAL
 } EntOwnerAttribute;
+
+typedef enum EntSpeakerAttribute
+{
+	ENT_SPEAKER_OWNER = 1,
+	ENT_SPEAKER_PEERS
+} EntSpeakerAttribute;
+
+typedef enum EntShownAttribute
+{
+	ENT_SHOWN_PEER = 1,
+	ENT_SHOWN_REL,
+	ENT_SHOWN_KIND
+} EntShownAttribute;
 
 typedef enum EntObjectAttribute
 {

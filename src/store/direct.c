@@ -100,18 +100,27 @@ ent_direct_close(EntDirect *d)
 	pfree(d);
 }
 
+static bool
+look_up(EntDirect *d, int n, const Datum *key)
+{
+	for (int i = 0; i < n; i++)
+		d->keys[i].sk_argument = key[i];
+	if (d->scan == NULL)
+		d->scan = ent_compat_index_beginscan(d->heap, d->index, d->snapshot, n);
+	index_rescan(d->scan, d->keys, n, NULL, 0);
+	return index_getnext_slot(d->scan, ForwardScanDirection, d->slot);
+}
+
 TupleTableSlot *
 ent_direct_find(EntDirect *d, const Datum *key)
 {
-	for (int i = 0; i < d->nkeys; i++)
-		d->keys[i].sk_argument = key[i];
-	if (d->scan == NULL)
-		d->scan = ent_compat_index_beginscan(d->heap, d->index, d->snapshot,
-											 d->nkeys);
-	index_rescan(d->scan, d->keys, d->nkeys, NULL, 0);
-	if (!index_getnext_slot(d->scan, ForwardScanDirection, d->slot))
-		return NULL;
-	return d->slot;
+	return look_up(d, d->nkeys, key) ? d->slot : NULL;
+}
+
+bool
+ent_direct_any(EntDirect *d, int n, const Datum *key)
+{
+	return look_up(d, n, key);
 }
 
 void
@@ -208,6 +217,27 @@ ent_direct_delete(EntDirect *d, const ItemPointerData *tid)
 										&failure, false));
 }
 
+bool
+ent_direct_lock(EntDirect *d, const ItemPointerData *tid)
+{
+	ItemPointerData at = *tid;
+	TupleTableSlot *locked = table_slot_create(d->heap, NULL);
+	TM_FailureData failure;
+	TM_Result	result;
+
+	result = table_tuple_lock(d->heap, &at, d->snapshot, locked,
+							  GetCurrentCommandId(true), LockTupleNoKeyExclusive,
+							  LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
+							  &failure);
+	ExecDropSingleTupleTableSlot(locked);
+	if (result != TM_Ok && result != TM_Deleted)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not lock a row of \"%s\" because of a concurrent change",
+						RelationGetRelationName(d->heap))));
+	return result == TM_Ok;
+}
+
 void
 ent_direct_insert(EntDirect *d, const Datum *values, const bool *nulls)
 {
@@ -222,6 +252,15 @@ ent_direct_insert(EntDirect *d, const Datum *values, const bool *nulls)
 }
 
 /* ---- columns ---- */
+
+bool
+ent_direct_bool(TupleTableSlot *slot, AttrNumber attnum)
+{
+	bool		null;
+	Datum		d = slot_getattr(slot, attnum, &null);
+
+	return !null && DatumGetBool(d);
+}
 
 int32
 ent_direct_int4(TupleTableSlot *slot, AttrNumber attnum)

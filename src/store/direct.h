@@ -41,6 +41,8 @@ extern void ent_direct_close(EntDirect *d);
 
 /* The row with that key, valid until the next call; NULL: there is none. */
 extern TupleTableSlot *ent_direct_find(EntDirect *d, const Datum *key);
+/* Is there one whose key begins with these n values? */
+extern bool ent_direct_any(EntDirect *d, int n, const Datum *key);
 
 /*
  * Calls fn with each row in their order in the table until it returns false. fn
@@ -58,12 +60,18 @@ extern EntDirectResult ent_direct_update(EntDirect *d, const ItemPointerData *ti
 										 const Datum *values, const bool *nulls);
 extern EntDirectResult ent_direct_delete(EntDirect *d, const ItemPointerData *tid);
 /*
+ * Locks the row at tid, or its newest version, as an UPDATE of it would, until the
+ * transaction ends. false: it has been deleted.
+ */
+extern bool ent_direct_lock(EntDirect *d, const ItemPointerData *tid);
+/*
  * Raises ERRCODE_UNIQUE_VIOLATION when a unique index has that key, which the
  * caller has looked for: it comes twice, or somebody has been faster.
  */
 extern void ent_direct_insert(EntDirect *d, const Datum *values, const bool *nulls);
 
-/* Columns of a row. */
+/* Columns of a row; NULL is 0. */
+extern bool ent_direct_bool(TupleTableSlot *slot, AttrNumber attnum);
 extern int32 ent_direct_int4(TupleTableSlot *slot, AttrNumber attnum);
 extern int64 ent_direct_int8(TupleTableSlot *slot, AttrNumber attnum);
 /* A copy in the current memory context; NULL: the column is. */

@@ -23,6 +23,7 @@
 #include "base/ring.h"
 #include "base/shmem.h"
 #include "base/wake.h"
+#include "store/direct.h"
 #include "store/identity.h"
 #include "store/owner.h"
 #include "store/query.h"
@@ -37,10 +38,6 @@
 
 static EntQuery all_query = {
 	"SELECT " OWNER_COLUMNS "ORDER BY o.no", 0, {0}, NULL
-};
-static EntQuery get_query = {
-	"SELECT " OWNER_COLUMNS "WHERE o.no OPERATOR(pg_catalog.=) $1",
-	1, {INT4OID}, NULL
 };
 static EntQuery by_id_query = {
 	"SELECT " OWNER_COLUMNS "WHERE o.id OPERATOR(pg_catalog.=) $1",
@@ -70,20 +67,9 @@ static EntQuery lose_query = {
 	"AND id OPERATOR(pg_catalog.<>) ALL ($2)",
 	2, {INT4OID, UUIDARRAYOID}, NULL
 };
-static EntQuery hold_query = {
-	"SELECT 1 FROM entanglement.owner WHERE NOT local "
-	"AND ($1 OR no OPERATOR(pg_catalog.=) ANY ($2)) ORDER BY no FOR NO KEY UPDATE",
-	2, {BOOLOID, INT4ARRAYOID}, NULL
-};
-static EntQuery have_query = {
-	"UPDATE entanglement.owner SET epoch = $2, serial = $3, "
-	"sure = CASE WHEN NOT $4 THEN $3 WHEN epoch OPERATOR(pg_catalog.<) $2 THEN 0 ELSE sure END, "
-	"nearest = CASE WHEN (epoch, told) OPERATOR(pg_catalog.<) ($2, $3) THEN distance ELSE nearest END, "
-	"told = CASE WHEN epoch OPERATOR(pg_catalog.<) $2 THEN $3 ELSE GREATEST(told, $3) END "
-	"WHERE no OPERATOR(pg_catalog.=) $1 AND NOT local "
-	"AND ((epoch, serial) OPERATOR(pg_catalog.<) ($2, $3) "
-	"OR (NOT $4 AND (epoch, serial) OPERATOR(pg_catalog.=) ($2, $3)))",
-	4, {INT4OID, INT4OID, INT8OID, BOOLOID}, NULL
+static EntQuery hold_all_query = {
+	"SELECT 1 FROM entanglement.owner WHERE NOT local ORDER BY no FOR NO KEY UPDATE",
+	0, {0}, NULL
 };
 static EntQuery epoch_queries[] = {
 	{"UPDATE entanglement.owner SET epoch = $2 "
@@ -111,10 +97,8 @@ uuid_at(uint64 row, int col)
 }
 
 static void
-read_speakers(EntOwner *o, uint64 row, int col, MemoryContext context)
+read_speakers(EntOwner *o, Datum array, bool null, MemoryContext context)
 {
-	bool		null;
-	Datum		array = ent_query_datum(row, col, &null);
 	ArrayType  *a;
 
 	o->pinned = !null;
@@ -131,6 +115,8 @@ owner_at(uint64 row, MemoryContext context)
 {
 	EntOwner   *o = MemoryContextAllocZero(context, sizeof(EntOwner));
 	char	   *name = ent_query_text(row, 4);
+	bool		unpinned;
+	Datum		speakers = ent_query_datum(row, 16, &unpinned);
 
 	o->no = ent_query_int4(row, 1, NULL);
 	o->id = uuid_at(row, 2);
@@ -147,7 +133,7 @@ owner_at(uint64 row, MemoryContext context)
 	o->nearest = ent_query_int4(row, 13, NULL);
 	o->lost = ent_query_bool(row, 14);
 	o->arrears = ent_query_bool(row, 15);
-	read_speakers(o, row, 16, context);
+	read_speakers(o, speakers, unpinned, context);
 	o->gone = ent_query_bool(row, 17);
 	o->partial = ent_query_bool(row, 18);
 	return o;
@@ -182,14 +168,74 @@ ent_owner_all(void)
 	return result;
 }
 
+static pg_uuid_t
+uuid_of(TupleTableSlot *row, AttrNumber attnum)
+{
+	bool		null;
+
+	return *DatumGetUUIDP(slot_getattr(row, attnum, &null));
+}
+
+/* As owner_at, from the table's row. */
+static EntOwner *
+owner_of(TupleTableSlot *row)
+{
+	EntOwner   *o = palloc0(sizeof(EntOwner));
+	bool		null;
+
+	o->no = ent_direct_int4(row, ENT_OWNER_NO);
+	o->id = uuid_of(row, ENT_OWNER_ID);
+	o->home = uuid_of(row, ENT_OWNER_HOME);
+	o->name = TextDatumGetCString(slot_getattr(row, ENT_OWNER_NAME, &null));
+	o->local = ent_direct_bool(row, ENT_OWNER_LOCAL);
+	o->epoch = ent_direct_int4(row, ENT_OWNER_EPOCH);
+	o->serial = ent_direct_int8(row, ENT_OWNER_SERIAL);
+	o->pruned = ent_direct_int8(row, ENT_OWNER_PRUNED);
+	o->peer = ent_direct_int4(row, ENT_OWNER_PEER);
+	o->distance = ent_direct_int4(row, ENT_OWNER_DISTANCE);
+	o->sure = ent_direct_int8(row, ENT_OWNER_SURE);
+	o->told = ent_direct_int8(row, ENT_OWNER_TOLD);
+	o->nearest = ent_direct_int4(row, ENT_OWNER_NEAREST);
+	o->lost = ent_direct_bool(row, ENT_OWNER_LOST);
+	(void) slot_getattr(row, ENT_OWNER_GONE_AS, &null);
+	o->gone = !null;
+	o->partial = ent_direct_bool(row, ENT_OWNER_PARTIAL);
+	return o;
+}
+
+/* What other tables say of it. */
+static void
+look_around(EntOwner *o)
+{
+	Datum		key[1] = {Int32GetDatum(o->no)};
+	EntDirect  *arrears = ent_direct_open(ENT_CATALOG_ARREARS, ENT_CATALOG_ARREARS_KEY,
+										  AccessShareLock, NULL);
+	EntDirect  *speakers = ent_direct_open(ENT_CATALOG_SPEAKER,
+										   ENT_CATALOG_SPEAKER_OWNER,
+										   AccessShareLock, NULL);
+	TupleTableSlot *row = ent_direct_find(speakers, key);
+	bool		null = true;
+	Datum		peers = row ? slot_getattr(row, ENT_SPEAKER_PEERS, &null) : (Datum) 0;
+
+	read_speakers(o, peers, null, CurrentMemoryContext);
+	o->arrears = ent_direct_any(arrears, 1, key);
+	ent_direct_close(speakers);
+	ent_direct_close(arrears);
+}
+
 EntOwner *
 ent_owner_get(int32 no)
 {
-	Datum		args[1] = {Int32GetDatum(no)};
-	MemoryContext context = CurrentMemoryContext;
+	Datum		key[1] = {Int32GetDatum(no)};
+	EntDirect  *owners = ent_direct_open(ENT_CATALOG_OWNER, ENT_CATALOG_OWNER_NO,
+										 AccessShareLock, NULL);
+	TupleTableSlot *row = ent_direct_find(owners, key);
+	EntOwner   *o = row ? owner_of(row) : NULL;
 
-	ent_query_run(&get_query, args, NULL, SPI_OK_SELECT, NULL);
-	return only_owner(context);
+	ent_direct_close(owners);
+	if (o != NULL)
+		look_around(o);
+	return o;
 }
 
 EntOwner *
@@ -279,21 +325,104 @@ ent_owner_lose(int32 peer, Datum ids)
 }
 
 void
-ent_owner_hold(bool all, Datum nos)
+ent_owner_hold(const Bitmapset *nos)
 {
-	Datum		args[2] = {BoolGetDatum(all), nos};
+	EntDirect  *owners;
+	int			no = -1;
 
-	ent_query_run(&hold_query, args, NULL, SPI_OK_SELECT, NULL);
-	SPI_freetuptable(SPI_tuptable);
+	if (nos == NULL)
+	{
+		ent_query_run(&hold_all_query, NULL, NULL, SPI_OK_SELECT, NULL);
+		SPI_freetuptable(SPI_tuptable);
+		return;
+	}
+	owners = ent_direct_open(ENT_CATALOG_OWNER, ENT_CATALOG_OWNER_NO,
+							 RowShareLock, NULL);
+	while ((no = bms_next_member(nos, no)) >= 0)
+	{
+		Datum		key[1] = {Int32GetDatum(no)};
+		TupleTableSlot *row = ent_direct_find(owners, key);
+
+		if (row != NULL && !ent_direct_bool(row, ENT_OWNER_LOCAL))
+			(void) ent_direct_lock(owners, &row->tts_tid);
+	}
+	ent_direct_close(owners);
+}
+
+/* The have that the row is to say; false: no other one. */
+static bool
+raise_have(TupleTableSlot *row, Datum *values, int32 epoch, int64 serial, bool gaps)
+{
+	int32		old_epoch = ent_direct_int4(row, ENT_OWNER_EPOCH);
+	int64		old_serial = ent_direct_int8(row, ENT_OWNER_SERIAL),
+				told = ent_direct_int8(row, ENT_OWNER_TOLD);
+	bool		begins = old_epoch < epoch;
+
+	if (ent_direct_bool(row, ENT_OWNER_LOCAL) || old_epoch > epoch ||
+		(!begins && (gaps ? old_serial >= serial : old_serial > serial)))
+		return false;
+	values[ENT_OWNER_EPOCH - 1] = Int32GetDatum(epoch);
+	values[ENT_OWNER_SERIAL - 1] = Int64GetDatum(serial);
+	if (!gaps)
+		values[ENT_OWNER_SURE - 1] = Int64GetDatum(serial);
+	else if (begins)
+		values[ENT_OWNER_SURE - 1] = Int64GetDatum(0);
+	if (begins || told < serial)
+	{
+		values[ENT_OWNER_NEAREST - 1] = values[ENT_OWNER_DISTANCE - 1];
+		values[ENT_OWNER_TOLD - 1] = Int64GetDatum(serial);
+	}
+	return true;
 }
 
 void
 ent_owner_set_have(int32 no, int32 epoch, int64 serial, bool gaps)
 {
-	Datum		args[4] = {Int32GetDatum(no), Int32GetDatum(epoch),
-	Int64GetDatum(serial), BoolGetDatum(gaps)};
+	Datum		key[1] = {Int32GetDatum(no)};
+	EntDirect  *owners = ent_direct_open(ENT_CATALOG_OWNER, ENT_CATALOG_OWNER_NO,
+										 RowExclusiveLock, NULL);
+	TupleTableSlot *row = ent_direct_find(owners, key);
 
-	ent_query_run(&have_query, args, NULL, SPI_OK_UPDATE, NULL);
+	if (row != NULL)
+	{
+		Datum		values[ENT_OWNER_ATTRIBUTES];
+
+		slot_getallattrs(row);
+		memcpy(values, row->tts_values, sizeof(values));
+		if (raise_have(row, values, epoch, serial, gaps) &&
+			ent_direct_update(owners, &row->tts_tid, values,
+							  row->tts_isnull) != ENT_DIRECT_DONE)
+			elog(ERROR, "owner %d is not held", no);
+	}
+	ent_direct_close(owners);
+}
+
+bool
+ent_owner_allocate(int32 no, int64 n, int64 *last, int32 *epoch)
+{
+	Datum		key[1] = {Int32GetDatum(no)};
+	EntDirect  *owners = ent_direct_open(ENT_CATALOG_OWNER, ENT_CATALOG_OWNER_NO,
+										 RowExclusiveLock, NULL);
+	TupleTableSlot *row = ent_direct_find(owners, key);
+	bool		local = row != NULL && ent_direct_bool(row, ENT_OWNER_LOCAL);
+
+	if (local)
+	{
+		Datum		values[ENT_OWNER_ATTRIBUTES];
+
+		*last = ent_direct_int8(row, ENT_OWNER_SERIAL) + n;
+		*epoch = ent_direct_int4(row, ENT_OWNER_EPOCH);
+		slot_getallattrs(row);
+		memcpy(values, row->tts_values, sizeof(values));
+		values[ENT_OWNER_SERIAL - 1] = Int64GetDatum(*last);
+		if (ent_direct_update(owners, &row->tts_tid, values,
+							  row->tts_isnull) != ENT_DIRECT_DONE)
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("owner %d was changed meanwhile", no)));
+	}
+	ent_direct_close(owners);
+	return local;
 }
 
 void

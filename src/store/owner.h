@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "nodes/bitmapset.h"
 #include "nodes/pg_list.h"
 #include "utils/uuid.h"
 
@@ -82,12 +83,18 @@ extern void ent_owner_lose(int32 peer, Datum ids);
  */
 extern void ent_owner_new_epoch(int32 no, int32 epoch);
 /*
- * Locks remote owners until commit, those of an int4[] or all, in the order of
+ * Locks remote owners until commit, those of a set or (NULL) all, in the order of
  * their numbers: haves and routes stay as they are.
  */
-extern void ent_owner_hold(bool all, Datum nos);
+extern void ent_owner_hold(const Bitmapset *nos);
 /*
- * Raises our have; never lowers it within an epoch. A newer epoch resets it.
+ * Gives out n serials of a local owner, of which this is the last; false when it is
+ * not local. Raises ERRCODE_T_R_SERIALIZATION_FAILURE when somebody else has
+ * written the owner's row since the transaction's snapshot.
+ */
+extern bool ent_owner_allocate(int32 no, int64 n, int64 *last, int32 *epoch);
+/*
+ * Raises our have of an owner that is held; never lowers it within an epoch. A newer epoch resets it.
  * gaps: the route still owes some of it. A new route is asked from the have
  * without gaps on (ent_owner_set_route).
  */
