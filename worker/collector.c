@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "base/cut.h"
+#include "base/durable.h"
 #include "base/guc.h"
 #include "base/ring.h"
 #include "base/shmem.h"
@@ -86,11 +87,17 @@ begin(bool repeatable)
 }
 
 static void
-finish(void)
+commit(void *arg)
 {
 	PopActiveSnapshot();
 	SPI_finish();
 	CommitTransactionCommand();
+}
+
+static void
+finish(void)
+{
+	commit(NULL);
 }
 
 /*
@@ -157,15 +164,15 @@ fold_all(Collector *c)
 		pg_memory_barrier();
 		decoded = decode(c, &more_log);
 		begin(true);
-		/* a serial that was shown must survive a crash */
-		ForceSyncCommit();
 		c->doubt |= c->wal;
 		n = ent_fold(ent_fold_limit, &more, &c->doubt);
 		more |= more_log;
 		wanted = !more && ent_cut_wanted(c->slot);
 		if (wanted)
 			cut = ent_cut_draft(c->tick);
-		finish();
+		/* those who send it flush it first: the sooner it is done the better */
+		ent_durable_commit_later(commit, NULL);
+		ent_durable_flush();
 		if (wanted)
 			ent_cut_publish(c->slot, cut, asked);
 		if (n > 0)

@@ -16,6 +16,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/durable.h"
 #include "base/guc.h"
 #include "worker/live.h"
 
@@ -41,8 +42,8 @@ ent_live_begin(void)
 	MemoryContextSwitchTo(context);
 }
 
-void
-ent_live_commit(void)
+static void
+commit(void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 
@@ -51,6 +52,20 @@ ent_live_commit(void)
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
 	pgstat_report_stat(false);
+}
+
+void
+ent_live_commit(void)
+{
+	commit(NULL);
+}
+
+/* Commits what others here are to see at once, and the peer once it is durable. */
+static void
+commit_and_flush(void)
+{
+	ent_durable_commit_later(commit, NULL);
+	ent_durable_flush();
 }
 
 /* ---- pull ---- */
@@ -63,7 +78,7 @@ begin_pull(EntLive *l)
 	ent_live_begin();
 	ent_inbound_begin(l->in);
 	answer = ent_inbound_answer(l->in);
-	ent_live_commit();
+	commit_and_flush();
 	ent_connection_send(l->pull, answer);
 }
 
@@ -73,12 +88,10 @@ take_batch(EntLive *l, const char *batch, size_t len)
 	bytea	   *answer;
 
 	ent_live_begin();
-	/* the answer says what is durable, so it must be when the peer reads it */
-	ForceSyncCommit();
 	pg_atomic_fetch_add_u64(&l->slot->bytes_received, len);
 	ent_unpack(l->unpacker, &batch, &len);
 	answer = ent_inbound_apply(l->in, batch, len);
-	ent_live_commit();
+	commit_and_flush();
 	ent_connection_send(l->pull, answer);
 	l->asked = false;
 }
@@ -108,6 +121,7 @@ push(EntLive *l, size_t max_bytes, bool heartbeat)
 	if (batch == NULL)
 		return;
 	batch = ent_pack(l->packer, batch);
+	ent_durable_flush();
 	pg_atomic_fetch_add_u64(&l->slot->bytes_sent, VARSIZE(batch) - VARHDRSZ);
 	l->pushed_at = ent_connection_clock();
 	ent_pace_sent(&l->pace, VARSIZE(batch) - VARHDRSZ,

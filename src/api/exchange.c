@@ -24,6 +24,7 @@
 
 #include "api/session.h"
 #include "base/cert.h"
+#include "base/durable.h"
 #include "base/guc.h"
 #include "base/shmem.h"
 #include "base/stream.h"
@@ -58,8 +59,10 @@ refuse_transaction(FunctionCallInfo fcinfo, const char *procedure)
 
 /* Ends the transaction, and with it every snapshot, and begins the next. */
 static void
-commit(EntSession *s)
+commit(void *session)
 {
+	EntSession *s = session;
+
 	SPI_commit();
 	s->dirty = true;
 	s->used_in = GetCurrentSubTransactionId();
@@ -91,8 +94,6 @@ apply(EntSession *s, const char *batch, size_t len)
 	if (routes != s->routes)
 		ent_session_look(s);
 	s->routes = routes;
-	/* the answer says what is durable, so it must be when the peer reads it */
-	ForceSyncCommit();
 	MemoryContextSwitchTo(context);
 	return ent_inbound_apply(s->in, batch, len);
 }
@@ -112,6 +113,8 @@ ent_sql_push(PG_FUNCTION_ARGS)
 		elog(ERROR, "SPI_connect failed");
 	MemoryContextSwitchTo(caller);
 	pg_atomic_fetch_add_u64(&s->slot->bytes_received, VARSIZE_ANY_EXHDR(batch));
+	/* the answer says what is durable, so it must be when the peer reads it */
+	ForceSyncCommit();
 	answer = apply(s, VARDATA_ANY(batch), VARSIZE_ANY_EXHDR(batch));
 	SPI_finish();
 	ent_shmem_expect_call(s->end, true);
@@ -133,7 +136,8 @@ take_batch(EntSession *s, EntStream *io)
 	ent_unpack(s->unpacker, &batch, &len);
 	answer = apply(s, batch, len);
 	PopActiveSnapshot();
-	commit(s);
+	ent_durable_commit_later(commit, s);
+	ent_durable_flush();
 	ent_stream_write(VARDATA_ANY(answer), VARSIZE_ANY_EXHDR(answer));
 	ent_shmem_expect_call(s->end, true);
 }
@@ -196,6 +200,7 @@ build(EntSession *s, bool heartbeat, bool may_send, MemoryContext context, bool 
 	commit(s);
 	if (batch != NULL)
 	{
+		ent_durable_flush();
 		size = VARSIZE(batch) - VARHDRSZ;
 		pg_atomic_fetch_add_u64(&s->slot->bytes_sent, size);
 		ent_pace_sent(&s->pace, size, ent_outbound_backlog(s->out), ent_session_clock());

@@ -343,8 +343,6 @@ extract_section(Section *s)
 	EntExtract *items = palloc0(s->n * sizeof(EntExtract));
 	EntExtractFor whom = ent_outbound_whom(s->ob, s->table);
 
-	bool		pending;
-
 	whom.nothing |= s->denied;
 	for (int i = 0; i < s->n; i++)
 	{
@@ -365,14 +363,8 @@ extract_section(Section *s)
 		s->taken[i].fate = FATE_DONE;
 		s->taken[i].more = false;
 	}
-	pending = (s->rel->every_state ? ent_extract_states : ent_extract)
+	(s->rel->every_state ? ent_extract_states : ent_extract)
 		(s->rel, &whom, s->source->snapshot, items, s->n);
-	if (pending)
-	{
-		/* the commit that precedes sending makes all that is visible durable */
-		(void) GetTopTransactionId();
-		ForceSyncCommit();
-	}
 	for (int i = 0; i < s->n; i++)
 	{
 		s->taken[i].again = not_in_cut(s, &s->taken[i]);
@@ -573,8 +565,6 @@ note_held(Section *s)
 	if (m > 0)
 		ent_shown_leave(s->ob->peer, s->rel->no,
 						ent_query_array(BYTEAOID, leaving, NULL, m));
-	if (n > 0 || m > 0)
-		ForceSyncCommit();		/* precedes sending */
 }
 
 static void

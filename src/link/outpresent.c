@@ -267,13 +267,7 @@ look(void *range)
 
 	EntExtractFor whom = ent_outbound_whom(r->ob, r->table);
 
-	if (ent_extract(r->rel, &whom, r->snapshot, r->items + r->from,
-					r->to - r->from))
-	{
-		/* as for objects: nothing not yet durable may be known abroad */
-		(void) GetTopTransactionId();
-		ForceSyncCommit();
-	}
+	ent_extract(r->rel, &whom, r->snapshot, r->items + r->from, r->to - r->from);
 	for (int i = r->from; i < r->to; i++)
 		r->visible[i] = r->items[i].kind == ENT_EXTRACT_DELTA ||
 			r->items[i].kind == ENT_EXTRACT_FULL;

@@ -487,11 +487,5 @@ ent_outbound_write_requests(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 		send_request(ob, w, lfirst(lc));
 	}
 	ent_value_leave(level);
-	if (w->len > start)
-	{
-		/* what others know of must not be lost here */
-		(void) GetTopTransactionId();
-		ForceSyncCommit();
-	}
 	ent_outbound_write_answers(ob, w, max_bytes);
 }

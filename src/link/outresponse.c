@@ -221,7 +221,6 @@ ent_outbound_write_answers(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 {
 	Datum		args[2] = {Int32GetDatum(ob->peer), Int64GetDatum(MAX_ANSWERS)};
 	Answering  *answers;
-	size_t		start = w->len;
 	int			level = ent_value_enter();
 	uint64		n,
 				i = 0;
@@ -242,12 +241,6 @@ ent_outbound_write_answers(EntOutbound *ob, EntWriter *w, size_t max_bytes)
 	ent_value_leave(level);
 	if (n == MAX_ANSWERS || i < n)
 		ob->answers_held = true;
-	if (w->len > start)
-	{
-		/* what others know of must not be lost here */
-		(void) GetTopTransactionId();
-		ForceSyncCommit();
-	}
 }
 
 void

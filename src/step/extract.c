@@ -320,7 +320,6 @@ typedef struct Pending
 {
 	Job		   *j;
 	EntExtract **sorted;		/* the items by key */
-	bool		any;			/* changes of them */
 } Pending;
 
 static bool
@@ -340,7 +339,6 @@ take_pending(void *arg, TupleTableSlot *slot)
 		return true;
 	key = slot_getattr(slot, ENT_CHANGE_KEY, &nokey);
 	/* rows that are there were born after a TRUNCATE, and say so themselves */
-	p->any |= nokey;
 	if (nokey)
 		return true;
 	b = DatumGetByteaPP(key);
@@ -349,7 +347,6 @@ take_pending(void *arg, TupleTableSlot *slot)
 	hit = bsearch(&look, p->sorted, p->j->n, sizeof(EntExtract *), compare_items);
 	if (hit == NULL)
 		return true;
-	p->any = true;
 	set = slot_getattr(slot, ENT_CHANGE_COLUMNS, &noset);
 	b = noset ? NULL : DatumGetByteaPP(set);
 	add_pending(p->j, *hit,
@@ -360,7 +357,7 @@ take_pending(void *arg, TupleTableSlot *slot)
 	return true;
 }
 
-static bool
+static void
 read_pending(Job *j)
 {
 	Pending		p = {.j = j, .sorted = palloc(j->n * sizeof(EntExtract *))};
@@ -372,7 +369,6 @@ read_pending(Job *j)
 	qsort(p.sorted, j->n, sizeof(EntExtract *), compare_items);
 	ent_direct_scan(log, take_pending, &p);
 	ent_direct_close(log);
-	return p.any;
 }
 
 /*
@@ -448,13 +444,12 @@ read_held(Job *j)
 	}
 }
 
-bool
+void
 ent_extract(EntRelation *rel, const EntExtractFor *whom, Snapshot snapshot,
 			EntExtract *items, int n)
 {
 	Job			j = {.rel = rel, .whom = whom, .items = items, .n = n,
 	.snapshot = snapshot};
-	bool		pending;
 
 	j.images = palloc(n * sizeof(Datum));
 	for (int i = 0; i < n; i++)
@@ -473,8 +468,7 @@ ent_extract(EntRelation *rel, const EntExtractFor *whom, Snapshot snapshot,
 	for (int i = 0; i < n; i++)
 		if (j.versions[i].found || items[i].kind == ENT_EXTRACT_FULL)
 			decide(&j, i);
-	pending = read_pending(&j);
+	read_pending(&j);
 	ent_query_as(whom->role, read_rows, &j);
 	tell_gone(&j);
-	return pending;
 }

@@ -74,10 +74,8 @@ typedef struct EntExtract
 /*
  * Answers n questions about one table. SPI connected; answers live in the SPI procedure's context, and may point
  * to TOASTed values: the caller keeps the snapshot registered until it is done with them.
- * Returns true when a change not yet folded went in: it may be an asynchronous commit,
- * so nothing may leave before what is visible now is durable.
  */
-extern bool ent_extract(EntRelation *rel, const EntExtractFor *whom,
+extern void ent_extract(EntRelation *rel, const EntExtractFor *whom,
 						Snapshot snapshot, EntExtract *items, int n);
 
 /*
@@ -86,7 +84,7 @@ extern bool ent_extract(EntRelation *rel, const EntExtractFor *whom,
  * part gets what ent_extract gives, since whether he may have seen a row that is no
  * more cannot be asked of the table.
  */
-extern bool ent_extract_states(EntRelation *rel, const EntExtractFor *whom,
+extern void ent_extract_states(EntRelation *rel, const EntExtractFor *whom,
 							   Snapshot snapshot, EntExtract *items, int n);
 
 #endif							/* ENT_STEP_EXTRACT_H */

@@ -206,13 +206,12 @@ read_replaced(Job *j)
 }
 
 /* The rest is as the user's table has it. */
-static bool
+static void
 read_newest(Job *j)
 {
 	EntExtract *rest = palloc(j->n * sizeof(EntExtract));
 	int		   *index = palloc(j->n * sizeof(int));
 	int			n = 0;
-	bool		pending;
 
 	for (int i = 0; i < j->n; i++)
 	{
@@ -221,13 +220,13 @@ read_newest(Job *j)
 		index[n] = i;
 		rest[n++] = j->items[i];
 	}
-	pending = n > 0 && ent_extract(j->rel, j->whom, j->snapshot, rest, n);
+	if (n > 0)
+		ent_extract(j->rel, j->whom, j->snapshot, rest, n);
 	for (int i = 0; i < n; i++)
 		j->items[index[i]] = rest[i];
-	return pending;
 }
 
-bool
+void
 ent_extract_states(EntRelation *rel, const EntExtractFor *whom,
 				   Snapshot snapshot, EntExtract *items, int n)
 {
@@ -235,12 +234,15 @@ ent_extract_states(EntRelation *rel, const EntExtractFor *whom,
 	.items = items, .n = n};
 
 	if (whom->partial || whom->nothing || whom->filter != NULL)
-		return ent_extract(rel, whom, snapshot, items, n);
+	{
+		ent_extract(rel, whom, snapshot, items, n);
+		return;
+	}
 	j.keys = palloc(n * sizeof(Datum));
 	j.done = palloc0(n * sizeof(bool));
 	for (int i = 0; i < n; i++)
 		j.keys[i] = PointerGetDatum(key_image(&items[i]));
 	read_journal(&j);
 	read_replaced(&j);
-	return read_newest(&j);
+	read_newest(&j);
 }

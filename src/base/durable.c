@@ -1,0 +1,57 @@
+/*
+ * base/durable.c
+ *	  What leaves over a link is durable first.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "miscadmin.h"
+#include "replication/syncrep.h"
+
+#include "base/durable.h"
+
+void
+ent_durable_commit_later(void (*fn) (void *arg), void *arg)
+{
+	int			save = synchronous_commit;
+
+	synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+	PG_TRY();
+	{
+		fn(arg);
+	}
+	PG_FINALLY();
+	{
+		synchronous_commit = save;
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Where the last record ends. The next one will begin behind the header of the page,
+ * if that page is not begun yet: nobody can flush up to there.
+ */
+static XLogRecPtr
+end_of_log(void)
+{
+	XLogRecPtr	next = GetXLogInsertRecPtr();
+
+	if (XLogSegmentOffset(next, wal_segment_size) == SizeOfXLogLongPHD)
+		return next - SizeOfXLogLongPHD;
+	if (next % XLOG_BLCKSZ == SizeOfXLogShortPHD)
+		return next - SizeOfXLogShortPHD;
+	return next;
+}
+
+void
+ent_durable_flush(void)
+{
+	XLogRecPtr	end = end_of_log();
+
+	XLogFlush(end);
+	HOLD_INTERRUPTS();			/* which that expects */
+	SyncRepWaitForLSN(end, true);
+	RESUME_INTERRUPTS();
+}

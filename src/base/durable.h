@@ -1,0 +1,28 @@
+/*
+ * base/durable.h
+ *	  What leaves over a link is durable first.
+ *
+ * Fold and apply commit without waiting for the disk, so that what they did is to
+ * be seen, and read for others, meanwhile. Whatever tells another node of it waits:
+ * a batch or an answer leaves after ent_durable_flush.
+ */
+#ifndef ENT_BASE_DURABLE_H
+#define ENT_BASE_DURABLE_H
+
+#include "postgres.h"
+
+/*
+ * Runs fn, which commits the current transaction, without waiting until that is on
+ * disk.
+ */
+extern void ent_durable_commit_later(void (*fn) (void *arg), void *arg);
+
+/*
+ * All that anybody has committed, or written to the log, before this call is on
+ * disk when it returns, and with synchronous_standby_names at the standbys, as the
+ * process's synchronous_commit says. Outside of transactions, or in one that holds no
+ * lock that others wait for. Not in recovery.
+ */
+extern void ent_durable_flush(void);
+
+#endif							/* ENT_BASE_DURABLE_H */
