@@ -121,7 +121,7 @@ push(EntLive *l, size_t max_bytes, bool heartbeat)
 	if (batch == NULL)
 		return;
 	batch = ent_pack(l->packer, batch);
-	ent_durable_flush();
+	ent_durable_flush_to(ent_outbound_durable_to(l->out));
 	pg_atomic_fetch_add_u64(&l->slot->bytes_sent, VARSIZE(batch) - VARHDRSZ);
 	l->pushed_at = ent_connection_clock();
 	ent_pace_sent(&l->pace, VARSIZE(batch) - VARHDRSZ,

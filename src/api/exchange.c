@@ -200,7 +200,7 @@ build(EntSession *s, bool heartbeat, bool may_send, MemoryContext context, bool 
 	commit(s);
 	if (batch != NULL)
 	{
-		ent_durable_flush();
+		ent_durable_flush_to(ent_outbound_durable_to(s->out));
 		size = VARSIZE(batch) - VARHDRSZ;
 		pg_atomic_fetch_add_u64(&s->slot->bytes_sent, size);
 		ent_pace_sent(&s->pace, size, ent_outbound_backlog(s->out), ent_session_clock());

@@ -33,8 +33,8 @@ ent_durable_commit_later(void (*fn) (void *arg), void *arg)
  * Where the last record ends. The next one will begin behind the header of the page,
  * if that page is not begun yet: nobody can flush up to there.
  */
-static XLogRecPtr
-end_of_log(void)
+XLogRecPtr
+ent_durable_end(void)
 {
 	XLogRecPtr	next = GetXLogInsertRecPtr();
 
@@ -48,8 +48,14 @@ end_of_log(void)
 void
 ent_durable_flush(void)
 {
-	XLogRecPtr	end = end_of_log();
+	ent_durable_flush_to(InvalidXLogRecPtr);
+}
 
+void
+ent_durable_flush_to(XLogRecPtr end)
+{
+	if (XLogRecPtrIsInvalid(end))
+		end = ent_durable_end();
 	XLogFlush(end);
 	HOLD_INTERRUPTS();			/* which that expects */
 	SyncRepWaitForLSN(end, true);

@@ -11,11 +11,16 @@
 
 #include "postgres.h"
 
+#include "access/xlogdefs.h"
+
 /*
  * Runs fn, which commits the current transaction, without waiting until that is on
  * disk.
  */
 extern void ent_durable_commit_later(void (*fn) (void *arg), void *arg);
+
+/* Where the log ends now: whatever anybody has committed is in it up to there. */
+extern XLogRecPtr ent_durable_end(void);
 
 /*
  * All that anybody has committed, or written to the log, before this call is on
@@ -24,5 +29,7 @@ extern void ent_durable_commit_later(void (*fn) (void *arg), void *arg);
  * lock that others wait for. Not in recovery.
  */
 extern void ent_durable_flush(void);
+/* The same for what was before that end of the log (InvalidXLogRecPtr: this one). */
+extern void ent_durable_flush_to(XLogRecPtr end);
 
 #endif							/* ENT_BASE_DURABLE_H */

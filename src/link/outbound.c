@@ -451,6 +451,34 @@ writer_grow(void *ctx, void *old, size_t size)
 	return old ? repalloc_huge(old, size) : MemoryContextAllocHuge(ctx, size);
 }
 
+/*
+ * Does it tell nothing but state, which was read when the log ended at shown_at? Then
+ * what has been written to the log since, by vacuuming on the way, say, need not be
+ * waited for.
+ */
+static bool
+tells_state_only(const bytea *batch)
+{
+	EntReader	r,
+				body;
+	EntWireHeader header;
+	unsigned	type;
+
+	ent_wire_reader_init(&r, VARDATA(batch), VARSIZE(batch) - VARHDRSZ);
+	ent_wire_read_header(&r, &header);
+	while (ent_wire_read_section(&r, &type, &body))
+		if (type != ENT_SECTION_OBJECTS && type != ENT_SECTION_CLAIM &&
+			type != ENT_SECTION_CLAIM_GAPS)
+			return false;
+	return true;
+}
+
+XLogRecPtr
+ent_outbound_durable_to(const EntOutbound *ob)
+{
+	return ob->durable_to;
+}
+
 bytea *
 ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 {
@@ -478,6 +506,7 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	ent_wire_write_header(&w, &header);
 	empty = w.len;
 
+	ob->shown_at = InvalidXLogRecPtr;
 	f->arrears = false;
 	f->min_position = UINT64_MAX;
 	f->oldest = PG_INT64_MAX;
@@ -536,5 +565,7 @@ ent_outbound_build(EntOutbound *ob, size_t max_bytes, bool heartbeat)
 	ent_outbound_show(ob);
 	pg_atomic_fetch_add_u64(&ob->slot->batches_sent, 1);
 	SET_VARSIZE(w.data, w.len);
+	ob->durable_to = TransactionIdIsValid(GetTopTransactionIdIfAny()) ||
+		!tells_state_only((bytea *) w.data) ? InvalidXLogRecPtr : ob->shown_at;
 	return (bytea *) w.data;
 }

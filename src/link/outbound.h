@@ -18,6 +18,8 @@
 
 #include "postgres.h"
 
+#include "access/xlogdefs.h"
+
 #include "base/shmem.h"
 
 typedef struct EntOutbound EntOutbound;
@@ -45,6 +47,12 @@ extern size_t ent_outbound_backlog(const EntOutbound *ob);
  */
 extern bytea *ent_outbound_build(EntOutbound *ob, size_t max_bytes,
 								 bool heartbeat);
+
+/*
+ * How far the log must be flushed, once the transaction that has built the last batch is
+ * committed and before the batch leaves; InvalidXLogRecPtr: to its end.
+ */
+extern XLogRecPtr ent_outbound_durable_to(const EntOutbound *ob);
 
 /*
  * The receiver's answer to the oldest batch in flight (it is durable there), or at

@@ -222,6 +222,8 @@ struct EntOutbound
 	uint64		catch_position; /* greatest ring position any scan began at */
 
 	uint64		number;			/* of the last batch built */
+	XLogRecPtr	shown_at;		/* end of the log when what it tells was read */
+	XLogRecPtr	durable_to;		/* as ent_outbound_durable_to says */
 	dlist_head	flights;		/* EntOutFlight, the oldest first */
 	EntOutFlight *flight;		/* of the batch being built, or to be built */
 	uint64		asked;			/* slot->asked as the last batch knew it */

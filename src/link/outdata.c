@@ -15,6 +15,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "base/durable.h"
 #include "base/quiet.h"
 #include "link/outbound_private.h"
 #include "guard/show.h"
@@ -678,6 +679,7 @@ write_taken(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
 
 	if (!source->cut)
 		source->snapshot = fresh = RegisterSnapshot(GetLatestSnapshot());
+	ob->shown_at = ent_durable_end();
 	level = ent_value_enter();
 	for (int from = 0, to; from < n; from = to)
 	{
