@@ -26,7 +26,8 @@
 #include "store/shown.h"
 #include "store/value.h"
 
-#define MAX_TAKE	128			/* objects extracted at a time */
+#define MAX_TAKE	2048		/* objects extracted at a time, for which the log of
+								 * changes is looked through */
 #define LEAST_LARGE	2048		/* bytes of an object that may be too large */
 
 typedef enum Fate
@@ -696,7 +697,8 @@ write_taken(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
 void
 ent_outbound_write_source(EntOutbound *ob, EntWriter *w, EntOutSource *source)
 {
-	Taken	   *taken = palloc0(MAX_TAKE * sizeof(Taken));
+	int			max = Min(MAX_TAKE, ent_queue_length(source->queue));
+	Taken	   *taken = palloc0((max + 1) * sizeof(Taken));
 	MemoryContext chunk = AllocSetContextCreate(CurrentMemoryContext,
 												"entanglement chunk",
 												ALLOCSET_DEFAULT_SIZES);
@@ -711,7 +713,7 @@ ent_outbound_write_source(EntOutbound *ob, EntWriter *w, EntOutSource *source)
 		size_t		room = (source->max_bytes - w->len) / Max(ob->row_bytes, 16) + 1;
 		MemoryContext old = MemoryContextSwitchTo(chunk);
 		int			n = take(ob, source->queue, taken,
-							 Min(Min(room, left), MAX_TAKE));
+							 Min(Min(room, left), max));
 
 		CHECK_FOR_INTERRUPTS();
 		write_taken(ob, w, taken, n, source);

@@ -8,7 +8,9 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
+#include "port/pg_bitutils.h"
 #include "utils/builtins.h"
 
 #include "rule/coalesce.h"
@@ -277,18 +279,6 @@ decide(Job *j, int i)
 	pfree(serials);
 }
 
-static int
-compare_items(const void *a, const void *b)
-{
-	const EntExtract *x = *(EntExtract *const *) a,
-			   *y = *(EntExtract *const *) b;
-	int			c = memcmp(x->key, y->key, Min(x->keylen, y->keylen));
-
-	if (c != 0)
-		return c;
-	return (x->keylen > y->keylen) - (x->keylen < y->keylen);
-}
-
 /*
  * A committed, unfolded change of this object: its columns go along. When the
  * key went to another owner, the fold will bury this owner's object.
@@ -319,16 +309,40 @@ add_pending(Job *j, EntExtract *x, char op, int32 owner, const uint8 *set,
 typedef struct Pending
 {
 	Job		   *j;
-	EntExtract **sorted;		/* the items by key */
+	uint32		mask;
+	int		   *places;			/* mask + 1 of them, by hash: items + 1, or 0 */
 } Pending;
+
+static uint32
+place_of(const Pending *p, const uint8 *key, size_t keylen)
+{
+	uint32		place = hash_bytes(key, keylen) & p->mask;
+
+	while (p->places[place] != 0)
+	{
+		EntExtract *x = &p->j->items[p->places[place] - 1];
+
+		if (x->keylen == keylen && memcmp(x->key, key, keylen) == 0)
+			break;
+		place = (place + 1) & p->mask;
+	}
+	return place;
+}
+
+static void
+place_items(Pending *p)
+{
+	p->mask = pg_nextpower2_32(p->j->n * 2) - 1;
+	p->places = palloc0((p->mask + 1) * sizeof(int));
+	for (int i = 0; i < p->j->n; i++)
+		p->places[place_of(p, p->j->items[i].key, p->j->items[i].keylen)] = i + 1;
+}
 
 static bool
 take_pending(void *arg, TupleTableSlot *slot)
 {
 	Pending    *p = arg;
-	EntExtract	probe = {0},
-			   *look = &probe,
-			  **hit;
+	int			item;
 	bool		nokey,
 				noset;
 	Datum		key,
@@ -342,14 +356,12 @@ take_pending(void *arg, TupleTableSlot *slot)
 	if (nokey)
 		return true;
 	b = DatumGetByteaPP(key);
-	probe.key = (uint8 *) VARDATA_ANY(b);
-	probe.keylen = VARSIZE_ANY_EXHDR(b);
-	hit = bsearch(&look, p->sorted, p->j->n, sizeof(EntExtract *), compare_items);
-	if (hit == NULL)
+	item = p->places[place_of(p, (uint8 *) VARDATA_ANY(b), VARSIZE_ANY_EXHDR(b))] - 1;
+	if (item < 0)
 		return true;
 	set = slot_getattr(slot, ENT_CHANGE_COLUMNS, &noset);
 	b = noset ? NULL : DatumGetByteaPP(set);
-	add_pending(p->j, *hit,
+	add_pending(p->j, &p->j->items[item],
 				DatumGetChar(slot_getattr(slot, ENT_CHANGE_OP, &nokey)),
 				ent_direct_int4(slot, ENT_CHANGE_OWNER),
 				b ? (uint8 *) VARDATA_ANY(b) : NULL,
@@ -360,13 +372,11 @@ take_pending(void *arg, TupleTableSlot *slot)
 static void
 read_pending(Job *j)
 {
-	Pending		p = {.j = j, .sorted = palloc(j->n * sizeof(EntExtract *))};
+	Pending		p = {.j = j};
 	EntDirect  *log = ent_direct_open(ENT_CATALOG_CHANGE, ENT_CATALOGS,
 									  AccessShareLock, j->snapshot);
 
-	for (int i = 0; i < j->n; i++)
-		p.sorted[i] = &j->items[i];
-	qsort(p.sorted, j->n, sizeof(EntExtract *), compare_items);
+	place_items(&p);
 	ent_direct_scan(log, take_pending, &p);
 	ent_direct_close(log);
 }
