@@ -21,11 +21,14 @@
 								 * more? and */
 #define DRAIN_GAIN		0.9		/* ... in the next one */
 #define PROBE_ROUNDS	8
+#define PROBE_RTT_GAIN	0.5		/* while the round trip is looked for */
+#define LESS			0.9		/* of the round trip: it was not one */
 #define OWN_SHARE		0.5		/* of what a batch takes itself: the rest is lost
 								 * if the rate is twice what we think */
-#define EXCESS_SHARE	0.5		/* of the noise, let into the window; with 1 our
+#define EXCESS_SHARE	0.8		/* of the noise, let into the window; with 1 our
 								 * own queue would make itself grow */
 #define EXCESS_OVER		16		/* batches that its mean is taken over */
+#define SPACING			1.1	/* of the rate, at which batches leave */
 #define GROWTH			1.25	/* of the rate, less is none */
 #define LATE			1.5		/* times later than estimated */
 #define LATE_IN_A_ROW	4
@@ -137,32 +140,70 @@ next_round(EntPace *p)
 	p->rates[p->round % ENT_PACE_ROUNDS] = 0;
 }
 
+/*
+ * A round is over. Its mean tells the rate of a full path better than the best of its
+ * batches, whose acknowledgements come early or late.
+ */
+static void
+take_round(EntPace *p, int64_t now)
+{
+	double		mean = (p->delivered - p->round_began) /
+		elapsed_since(p->round_began_at, now) * US_PER_S;
+
+	if (p->filled && (p->round_full || mean > p->rate))
+		p->rates[p->round % ENT_PACE_ROUNDS] = mean;
+	next_round(p);
+	p->round_began = p->delivered;
+	p->round_began_at = now;
+}
+
 static void
 learn_rate(EntPace *p, const EntPaceFlight *f, int64_t now)
 {
 	double		took = most(elapsed_since(f->delivered_at, now),
 							elapsed_since(f->first_sent_at, f->sent_at));
 	double		rate = (p->delivered - f->delivered) / took * US_PER_S;
+	double		greatest;
 	double	   *best;
 
 	/* it was sent in this round: the last one is over */
 	if (f->delivered >= p->round_end)
-		next_round(p);
+		take_round(p, now);
 	best = &p->rates[p->round % ENT_PACE_ROUNDS];
 	p->round_full |= !f->limited;
-	if (f->limited && rate <= p->rate)
-		return;
-	*best = most(*best, rate);
-	p->rate = 0;
+	if (!p->filled && (!f->limited || rate > p->rate))
+		*best = most(*best, rate);
+	greatest = 0;
 	for (int i = 0; i < ENT_PACE_ROUNDS; i++)
-		p->rate = most(p->rate, p->rates[i]);
+		greatest = most(greatest, p->rates[i]);
+	if (greatest > 0)
+		p->rate = greatest;
 }
 
-/* Is it time for a batch to go alone, so that the round trip is seen? */
-static bool
-rtt_is_old(const EntPace *p, int64_t now)
+/*
+ * A round trip that was not seen as small for long may have become longer, or never
+ * have been without our own queue: for two of them less is sent, and the least that is
+ * seen then is the round trip. Much less than before, and it is done once more.
+ */
+static void
+probe_rtt(EntPace *p, double rtt, int64_t now)
 {
-	return p->measured && now - p->rtt_at > ENT_PACE_MEMORY_US;
+	bool		less;
+
+	if (p->probe_end == 0)
+	{
+		if (!p->filled || now - p->rtt_at < ENT_PACE_MEMORY_US)
+			return;
+		p->probe_end = now + (int64_t) (2 * (p->rtt + p->excess) + ENT_PACE_BATCH_US);
+		p->probed = rtt;
+	}
+	p->probed = least(p->probed, rtt);
+	if (now < p->probe_end)
+		return;
+	less = p->probed < LESS * p->rtt;
+	p->rtt = p->probed;
+	p->rtt_at = less ? now - ENT_PACE_MEMORY_US : now;
+	p->probe_end = 0;
 }
 
 /* Without what the batch itself took, as far as that is known. */
@@ -177,8 +218,9 @@ learn_rtt(EntPace *p, const EntPaceFlight *f, int64_t now)
 		look_for_queue(p, f, elapsed);
 	if (p->filled)
 		p->excess += (most(rtt - p->rtt, 0) - p->excess) / EXCESS_OVER;
-	if (p->measured ? rtt > p->rtt && !(f->alone && rtt_is_old(p, now) && p->late == 0) :
-		!f->alone)
+	if (p->measured)
+		probe_rtt(p, rtt, now);
+	if (p->measured ? rtt > p->rtt : !f->alone)
 		return;
 	p->rtt = rtt;
 	p->rtt_bytes = p->filled ? 0 : f->bytes;
@@ -210,6 +252,7 @@ look_for_change(EntPace *p, const EntPaceFlight *f, int64_t now)
 		p->rate = p->full_rate = p->excess = 0;
 		p->late = p->full_rounds = p->crowded = 0;
 		p->filled = p->measured = p->round_full = false;
+		p->probe_end = 0;
 	}
 }
 
@@ -249,7 +292,7 @@ usable_rate(const EntPace *p)
 size_t
 ent_pace_batch_size(const EntPace *p, size_t max_batch)
 {
-	double		us = most(p->rtt / 4, ENT_PACE_BATCH_US);
+	double		us = most(p->rtt / 5, ENT_PACE_BATCH_US);
 	double		bytes = least(usable_rate(p) * us / US_PER_S, (double) max_batch);
 
 	if (bytes < ENT_PACE_MIN_BATCH)
@@ -262,6 +305,8 @@ gain(const EntPace *p)
 {
 	if (!p->filled)
 		return START_GAIN;
+	if (p->probe_end != 0)
+		return PROBE_RTT_GAIN;
 	switch (p->round % PROBE_ROUNDS)
 	{
 		case 0:
@@ -283,11 +328,24 @@ has_room(const EntPace *p, int64_t now)
 		return true;
 	/* while the oldest is late nobody knows how slow the path has become */
 	if (p->count == ENT_PACE_FLIGHTS || !p->measured ||
-		(rtt_is_old(p, now) && !p->flights[p->first].alone) ||
 		is_late(p, &p->flights[p->first], now))
 		return false;
 	us = most(p->rtt + EXCESS_SHARE * p->excess, ENT_PACE_BATCH_US);
 	return p->in_flight <= gain(p) * usable_rate(p) * us / US_PER_S;
+}
+
+/*
+ * Acknowledgements come in bunches; batches that left so would wait for each other on
+ * the way, and grow old. us between the last one and the next.
+ */
+static double
+spacing(const EntPace *p)
+{
+	const EntPaceFlight *last = &p->flights[(p->first + p->count - 1) % ENT_PACE_FLIGHTS];
+
+	if (!p->filled)
+		return 0;
+	return last->bytes / (SPACING * gain(p) * usable_rate(p)) * US_PER_S;
 }
 
 int64_t
@@ -304,6 +362,8 @@ ent_pace_wait(EntPace *p, int64_t now, size_t backlog)
 		us = p->debt / (double) p->bandwidth * US_PER_S + 1;
 		p->limited_until = p->delivered + p->in_flight;
 	}
+	if (p->count > 0)
+		us = most(us, spacing(p) - elapsed_since(p->sent_at, now));
 	if (p->count > 0 && backlog < ent_pace_batch_size(p, SIZE_MAX))
 		us = most(us, (double) (p->sent_at - now) +
 				  most(ENT_PACE_GATHER_US, p->rtt / 16));

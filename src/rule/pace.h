@@ -22,9 +22,9 @@
 #define ENT_PACE_MIN_BATCH	256		/* bytes; never asks for less */
 #define ENT_PACE_FLIGHTS	16		/* batches in flight, at most */
 #define ENT_PACE_ROUNDS		10		/* that the rate is the greatest of */
-#define ENT_PACE_MEMORY_US	30000000	/* for which a round trip is believed */
-#define ENT_PACE_BATCH_US	20000	/* a batch takes so long on the way, or a
-									 * quarter of the round trip if that is more */
+#define ENT_PACE_MEMORY_US	10000000	/* for which a round trip is believed */
+#define ENT_PACE_BATCH_US	20000	/* a batch takes so long on the way, or an
+									 * eighth of the round trip if that is more */
 #define ENT_PACE_GATHER_US	2000	/* less than a batch waits so long for more, or
 									 * for all to be acknowledged; or a sixteenth
 									 * of the round trip if that is more */
@@ -64,11 +64,15 @@ typedef struct EntPace
 	double		rates[ENT_PACE_ROUNDS]; /* greatest of each round, bytes/s */
 	unsigned	round;			/* its index, modulo ENT_PACE_ROUNDS */
 	double		round_end;		/* delivered, at which it ends */
+	double		round_began;	/* delivered, at which it began */
+	int64_t		round_began_at; /* us */
 	bool		round_full;		/* in it there was always enough to send */
 	double		rate;			/* greatest of all, 0: no sample yet */
 	double		rtt;			/* us */
 	int64_t		rtt_at;			/* us; when it was last as small */
 	bool		measured;		/* rtt is one */
+	int64_t		probe_end;		/* us; it is looked for until then; 0: it is not */
+	double		probed;			/* us; the least seen meanwhile */
 	double		excess;			/* us; mean of what it took longer */
 	double		rtt_bytes;		/* of the batch that rtt is with, until filled */
 	int			crowded;		/* batches in a row that took much longer, until
@@ -89,8 +93,8 @@ extern void ent_pace_set_bandwidth(EntPace *p, int64_t bandwidth, int64_t now);
 extern double ent_pace_wire(size_t bytes);
 /*
  * Bytes the next batch should have at most (>= ENT_PACE_MIN_BATCH, and above
- * all <= max_batch): what rate or bandwidth carry in ENT_PACE_BATCH_US or a
- * quarter of the round trip.
+ * all <= max_batch): what rate or bandwidth carry in ENT_PACE_BATCH_US or an
+ * eighth of the round trip.
  */
 extern size_t ent_pace_batch_size(const EntPace *p, size_t max_batch);
 /*
