@@ -134,11 +134,11 @@ throughput(const Run *run)
 	return run->bytes / (run->now - run->since) * 1e6;
 }
 
-/* An eighth of the round trip, or the smallest batch. */
+/* A fifth of the round trip, or the smallest batch. */
 static double
 batch_time(const Link *l)
 {
-	return later(later(l->rtt / 8, ENT_PACE_BATCH_US),
+	return later(later(l->rtt / 5, ENT_PACE_BATCH_US),
 				 ent_pace_wire(ENT_PACE_MIN_BATCH) / carried(l) * 1e6);
 }
 

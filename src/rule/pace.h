@@ -23,8 +23,8 @@
 #define ENT_PACE_FLIGHTS	16		/* batches in flight, at most */
 #define ENT_PACE_ROUNDS		10		/* that the rate is the greatest of */
 #define ENT_PACE_MEMORY_US	10000000	/* for which a round trip is believed */
-#define ENT_PACE_BATCH_US	20000	/* a batch takes so long on the way, or an
-									 * eighth of the round trip if that is more */
+#define ENT_PACE_BATCH_US	20000	/* a batch takes so long on the way, or a
+									 * fifth of the round trip if that is more */
 #define ENT_PACE_GATHER_US	2000	/* less than a batch waits so long for more, or
 									 * for all to be acknowledged; or a sixteenth
 									 * of the round trip if that is more */
@@ -93,8 +93,8 @@ extern void ent_pace_set_bandwidth(EntPace *p, int64_t bandwidth, int64_t now);
 extern double ent_pace_wire(size_t bytes);
 /*
  * Bytes the next batch should have at most (>= ENT_PACE_MIN_BATCH, and above
- * all <= max_batch): what rate or bandwidth carry in ENT_PACE_BATCH_US or an
- * eighth of the round trip.
+ * all <= max_batch): what rate or bandwidth carry in ENT_PACE_BATCH_US or a
+ * fifth of the round trip.
  */
 extern size_t ent_pace_batch_size(const EntPace *p, size_t max_batch);
 /*
