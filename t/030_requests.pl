@@ -457,4 +457,43 @@ subtest 'notified' => sub {
 	$session->quit;
 };
 
+subtest 'the first object of somebody else in a table' => sub {
+	my $flag = "SELECT remote FROM entanglement.relation WHERE relid = 'fresh'::regclass";
+	my ($session, $id);
+
+	$_->define('CREATE TABLE fresh (id int PRIMARY KEY, v int NOT NULL)', 'fresh') foreach @all;
+	$alice->sql('INSERT INTO fresh VALUES (1, 1), (2, 1)');
+	$session = $alice->session;
+	$session->query_safe('PREPARE up(int) AS UPDATE fresh SET v = v + 1 WHERE id = $1; EXECUTE up(1); EXECUTE up(1)');
+	is($alice->sql('SELECT v FROM fresh WHERE id = 1'), 3, 'all rows are ours, and known to be');
+	is($alice->sql($flag), 'f', 'writers need not look whose a row is');
+	converge(\@all, ['fresh'], 'in step');
+	$bob->sql('INSERT INTO fresh VALUES (3, 1)');
+	converge(\@all, ['fresh'], "a row of bob's");
+	$id = $session->query_safe('EXECUTE up(3); SELECT entanglement.last_request()');
+	is($alice->sql("SELECT entanglement.wait_for('$id')"), 'accepted', 'the same session asks for what it does to it');
+	is($alice->sql($flag), 't', 'it has to look now');
+	is($bob->sql('SELECT v FROM fresh WHERE id = 3'), 2, 'and bob has done it');
+	$session->quit;
+
+	$_->define('CREATE TABLE given (id int PRIMARY KEY, v int NOT NULL)', 'given') foreach @all;
+	$alice->sql('INSERT INTO given VALUES (1, 1)');
+	converge(\@all, ['given'], 'in step');
+	my $giver = $alice->session;
+	$session = $alice->session;
+	$session->query_safe('PREPARE up(int) AS UPDATE given SET v = v + 1 WHERE id = $1; EXECUTE up(1)');
+	$giver->query_safe("BEGIN; SELECT entanglement.transfer(g, 'bob') FROM given g");
+	$session->{stdin} .= "EXECUTE up(1);\n\\echo waited\n";
+	$session->{run}->pump_nb;
+	$alice->wait_until("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'EXECUTE up%'", 1,
+		'a writer waits for somebody who gives the row away');
+	$giver->query_safe('COMMIT');
+	$id = $session->query_safe('SELECT entanglement.last_request()');
+	like($id, qr/[0-9a-f]{8}-/, 'what he does has become a request');
+	$giver->quit;
+	$session->quit;
+	$alice->wait_until('SELECT count(*) FROM entanglement.parked', 0, 'nothing was written past the new owner');
+	converge(\@all, ['given'], 'in the end');
+};
+
 done_testing();

@@ -88,9 +88,10 @@ CREATE TABLE entanglement.relation (
     owner_column_name name,
     every_state boolean NOT NULL DEFAULT false,
     wal boolean NOT NULL DEFAULT false,
+    remote boolean NOT NULL DEFAULT false,
     CONSTRAINT every_state_or_integrity CHECK (NOT (every_state AND integrity))
 );
-COMMENT ON TABLE entanglement.relation IS 'Synchronized tables. key_index is in the table''s schema. What a dump carries is found by its name again: numbers of columns are others after it. every_state: no committed state is left out, as far as the journal goes.';
+COMMENT ON TABLE entanglement.relation IS 'Synchronized tables. key_index is in the table''s schema. What a dump carries is found by its name again: numbers of columns are others after it. every_state: no committed state is left out, as far as the journal goes. remote: objects of remote owners have been in it, so writers look whose a row is.';
 
 -- Changes with DDL: what came or went since is told by the difference.
 CREATE TABLE entanglement.partition (

@@ -124,6 +124,8 @@ typedef struct EntDatabaseSlot
 	pg_atomic_uint64 fold_asked;	/* tickets; see ent_shmem_fold_ticket */
 	pg_atomic_uint64 fold_done;
 	pg_atomic_uint64 folded;	/* changes folded */
+	pg_atomic_uint32 marking;	/* transactions by which sessions come to know
+								 * of objects of remote owners in a table */
 	pg_atomic_uint64 routes;	/* grows when a link comes or goes or a table or
 								 * owner changes: look at your adverts again */
 } EntDatabaseSlot;

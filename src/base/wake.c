@@ -46,6 +46,7 @@ typedef struct Notes
 	Freeing    *freeings;
 	int			nfreeings,
 				maxfreeings;
+	EntDatabaseSlot *marking;	/* counts us; NULL: it does not */
 	bool		committed;		/* act upon them now */
 } Notes;
 
@@ -90,6 +91,26 @@ void
 ent_wake_requests_at_commit(void)
 {
 	notes.wakes |= WAKE_REQUESTS;
+}
+
+void
+ent_wake_marking(void)
+{
+	if (notes.marking != NULL || ent_shared == NULL)
+		return;
+	notes.marking = ent_shmem_database(true);
+	if (notes.marking != NULL)
+		pg_atomic_fetch_add_u32(&notes.marking->marking, 1);
+}
+
+bool
+ent_wake_is_marking(void)
+{
+	EntDatabaseSlot *slot = ent_shmem_database(false);
+	bool		marking = slot == NULL || pg_atomic_read_u32(&slot->marking) > 0;
+
+	pg_read_barrier();
+	return marking;
 }
 
 void
@@ -177,6 +198,8 @@ act(void)
 static void
 forget(void)
 {
+	if (notes.marking != NULL)
+		pg_atomic_fetch_sub_u32(&notes.marking->marking, 1);
 	memset(&notes, 0, sizeof(notes));
 }
 

@@ -29,6 +29,13 @@ extern void ent_wake_routes_at_commit(void);
 extern void ent_wake_requests_at_commit(void);
 /* Posts the event (key copied) to the ring at commit, then wakes senders. */
 extern void ent_wake_post_at_commit(const EntEvent *event);
+/*
+ * From now until this transaction has ended, and sent its invalidations,
+ * ent_wake_is_marking is true in all sessions of this database.
+ */
+extern void ent_wake_marking(void);
+/* To be asked before AcceptInvalidationMessages: false, and these tell all there is. */
+extern bool ent_wake_is_marking(void);
 /* Frees a peer's slot at commit. */
 extern void ent_wake_free_peer_at_commit(int32 peer);
 

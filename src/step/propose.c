@@ -182,11 +182,16 @@ propose_insert(EntTriggered *t, Relation rel, TupleTableSlot *slot)
 
 static bool
 propose_update(EntTriggered *t, Relation rel, TupleTableSlot *old,
-			   TupleTableSlot *new)
+			   TupleTableSlot *new, bool marking)
 {
-	bytea	   *key = ent_triggered_key(t, old);
-	int32		owner = ent_object_remote_owner(t->root->no, key);
+	bytea	   *key;
+	int32		owner;
 	bytea	   *columns;
+
+	if (!ent_object_may_be_remote(t->root, marking))
+		return false;
+	key = ent_triggered_key(t, old);
+	owner = ent_object_remote_owner(t->root->no, key);
 
 	if (owner == 0)
 		return false;
@@ -211,11 +216,15 @@ propose_update(EntTriggered *t, Relation rel, TupleTableSlot *old,
 }
 
 static bool
-propose_delete(EntTriggered *t, Relation rel, TupleTableSlot *slot)
+propose_delete(EntTriggered *t, Relation rel, TupleTableSlot *slot, bool marking)
 {
-	bytea	   *key = ent_triggered_key(t, slot);
-	int32		owner = ent_object_remote_owner(t->root->no, key);
+	bytea	   *key;
+	int32		owner;
 
+	if (!ent_object_may_be_remote(t->root, marking))
+		return false;
+	key = ent_triggered_key(t, slot);
+	owner = ent_object_remote_owner(t->root->no, key);
 	if (owner == 0)
 		return false;
 	ask_delete(t, rel, owner, key);
@@ -223,14 +232,14 @@ propose_delete(EntTriggered *t, Relation rel, TupleTableSlot *slot)
 }
 
 static bool
-propose(EntTriggered *t, TriggerData *data)
+propose(EntTriggered *t, TriggerData *data, bool marking)
 {
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 		return propose_insert(t, data->tg_relation, data->tg_trigslot);
 	if (TRIGGER_FIRED_BY_UPDATE(data->tg_event))
 		return propose_update(t, data->tg_relation, data->tg_trigslot,
-							  data->tg_newslot);
-	return propose_delete(t, data->tg_relation, data->tg_trigslot);
+							  data->tg_newslot, marking);
+	return propose_delete(t, data->tg_relation, data->tg_trigslot, marking);
 }
 
 Datum
@@ -239,6 +248,7 @@ ent_sql_request_trigger(PG_FUNCTION_ARGS)
 	TriggerData *data = (TriggerData *) fcinfo->context;
 	EntTriggered *t;
 	HeapTuple	row;
+	bool		marking;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BEFORE(data->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(data->tg_event))
@@ -253,8 +263,9 @@ ent_sql_request_trigger(PG_FUNCTION_ARGS)
 		ent_wake_collector_at_commit();
 	if (ent_rowquery_applying || !ent_object_any_remote())
 		PG_RETURN_POINTER(row);
+	marking = ent_wake_is_marking();
 	t = ent_triggered(data->tg_relation);
-	if (t == NULL || !propose(t, data))
+	if (t == NULL || !propose(t, data, marking))
 		PG_RETURN_POINTER(row);
 	PG_RETURN_POINTER(NULL);
 }

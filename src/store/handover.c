@@ -89,6 +89,8 @@ ent_handover_make(int32 rel, bytea *key, int32 heir)
 	Datum		args[3] = {Int32GetDatum(rel), PointerGetDatum(key),
 	Int32GetDatum(heir)};
 
+	if (!ent_object_owner_is_local(heir))
+		ent_object_note_remote(rel);
 	for (int i = 0; i < lengthof(make_queries); i++)
 		ent_query_run(&make_queries[i], args, NULL, SPI_OK_INSERT, NULL);
 	ent_wake_collector_at_commit();

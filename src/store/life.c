@@ -14,6 +14,7 @@
 #include "base/ring.h"
 #include "base/wake.h"
 #include "store/life.h"
+#include "store/object.h"
 #include "store/query.h"
 #include "store/request.h"
 
@@ -353,6 +354,8 @@ ent_life_move(const EntOwner *o, const pg_uuid_t *home)
 	Datum		args[2] = {Int32GetDatum(o->no), UUIDPGetDatum(home)};
 
 	ent_query_run(&move_query, args, NULL, SPI_OK_UPDATE, NULL);
+	if (o->local)
+		ent_object_note_remote(0);
 	changed(o->no);
 }
 

@@ -13,15 +13,26 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "base/wake.h"
 #include "store/catalog.h"
 #include "store/handover.h"
 #include "store/object.h"
+#include "store/query.h"
+#include "store/relinfo.h"
+
+static EntQuery remote_query = {
+	"UPDATE entanglement.relation SET remote = true "
+	"WHERE ($1 OPERATOR(pg_catalog.=) 0 OR no OPERATOR(pg_catalog.=) $1) AND NOT remote",
+	1, {INT4OID}, NULL
+};
 
 /* ---- owners ---- */
 
@@ -276,4 +287,22 @@ ent_object_remote_in(int32 no)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return found != 0 ? found : ent_handover_remote_in(no);
+}
+
+void
+ent_object_note_remote(int32 no)
+{
+	Datum		args[1] = {Int32GetDatum(no)};
+	EntRelation *rel = no == 0 ? NULL : ent_relinfo_get(no);
+
+	if (no != 0 && (rel == NULL || rel->remote))
+		return;
+	ent_wake_marking();
+	ent_query_run(&remote_query, args, NULL, SPI_OK_UPDATE, NULL);
+	if (SPI_processed == 0)
+		return;
+	if (rel != NULL)
+		CacheInvalidateRelcacheByRelid(rel->relid);
+	else
+		ent_relinfo_invalidate();
 }

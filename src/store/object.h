@@ -10,6 +10,8 @@
 
 #include "postgres.h"
 
+#include "store/relinfo.h"
+
 typedef struct EntObject
 {
 	int32		owner;
@@ -41,6 +43,22 @@ extern int32 ent_object_remote_owner(int32 rel, bytea *key);
  * included; 0: none. Under the active snapshot.
  */
 extern int32 ent_object_remote_in(int32 rel);
+
+/*
+ * May objects of that table have a remote owner? marking: of ent_wake_is_marking, asked
+ * before rel was read or looked whether it is still right. Costs nothing.
+ */
+static inline bool
+ent_object_may_be_remote(const EntRelation *rel, bool marking)
+{
+	return rel->remote || marking;
+}
+
+/*
+ * An object of that table (0: of any) is about to get, or to be handed over to, a
+ * remote owner. Needs SPI.
+ */
+extern void ent_object_note_remote(int32 rel);
 
 /*
  * May there be objects with a remote owner at all? Cached until somebody learns

@@ -164,6 +164,7 @@ reread(Entry *e)
 
 	if (rel != NULL && same_relation(e->rel, rel))
 	{
+		e->rel->remote = rel->remote;
 		MemoryContextDelete(rel->context);
 		e->read_at = marks;
 		return false;

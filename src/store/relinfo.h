@@ -56,6 +56,8 @@ typedef struct EntRelation
 	bool		keys_from_others;	/* who asks for a new row may choose its key */
 	bool		integrity;		/* its foreign keys hold here, too */
 	bool		every_state;	/* no committed state is left out */
+	bool		remote;			/* objects of remote owners have been in it; as of
+								 * the last refresh, see ent_object_may_be_remote */
 	AttrNumber	owner_column;	/* names the owner of a new row; 0: none */
 	int			natts;			/* greatest attribute number */
 	int			ncolumns;

@@ -42,6 +42,7 @@ typedef struct Row
 	bool		keys_from_others;
 	bool		integrity;
 	bool		every_state;
+	bool		remote;
 	AttrNumber	owner_column;	/* 0: none */
 	NameData	owner_column_name;
 } Row;
@@ -87,6 +88,8 @@ find_row(EntCatalog by, AttrNumber attnum, RegProcedure equals, Datum value,
 												   desc, &null));
 		row->every_state = DatumGetBool(heap_getattr(tup, ENT_RELATION_EVERY_STATE,
 													 desc, &null));
+		row->remote = DatumGetBool(heap_getattr(tup, ENT_RELATION_REMOTE, desc,
+												&null));
 		row->owner_column = DatumGetInt16(heap_getattr(tup, ENT_RELATION_OWNER_COLUMN,
 													   desc, &null));
 		if (null)
@@ -368,6 +371,7 @@ read_relation(const Row *row)
 	rel->keys_from_others = row->keys_from_others;
 	rel->integrity = row->integrity;
 	rel->every_state = row->every_state;
+	rel->remote = row->remote;
 	rel->owner_column = row->owner_column;
 	if (row->owner_column != 0)
 	{

@@ -9,6 +9,7 @@
 #include "utils/timestamp.h"
 
 #include "store/direct.h"
+#include "store/object.h"
 #include "store/query.h"
 #include "store/version.h"
 
@@ -240,19 +241,30 @@ write_contended(Rows *r, TimestampTz now)
 	ent_query_run(&put_query, args, NULL, SPI_OK_INSERT, NULL);
 }
 
+/* From now on writers of these tables have to look whose a row is. */
+static void
+note_remote(const Rows *r)
+{
+	for (int i = 0; i < r->n; i++)
+		if (i == 0 || r->owner[i] != r->owner[i - 1] || r->rel[i] != r->rel[i - 1])
+			if (!ent_object_owner_is_local(DatumGetInt32(r->owner[i])))
+				ent_object_note_remote(DatumGetInt32(r->rel[i]));
+}
+
 static void
 write_put(EntVersions *v)
 {
 	Rows	   *r = &v->put;
 	int			n = r->n;
 	TimestampTz now = GetCurrentTimestamp();
-	EntDirect  *graves = ent_direct_open(ENT_CATALOG_TOMBSTONE,
-										 ENT_CATALOG_TOMBSTONE_KEY,
-										 RowExclusiveLock, NULL);
-	EntDirect  *objects = ent_direct_open(ENT_CATALOG_OBJECT,
-										  ENT_CATALOG_OBJECT_KEY,
-										  RowExclusiveLock, NULL);
+	EntDirect  *graves,
+			   *objects;
 
+	note_remote(r);
+	graves = ent_direct_open(ENT_CATALOG_TOMBSTONE, ENT_CATALOG_TOMBSTONE_KEY,
+							 RowExclusiveLock, NULL);
+	objects = ent_direct_open(ENT_CATALOG_OBJECT, ENT_CATALOG_OBJECT_KEY,
+							  RowExclusiveLock, NULL);
 	/* contended ones gather at the front */
 	r->n = 0;
 	for (int i = 0; i < n; i++)
