@@ -57,8 +57,12 @@ track_commit_timestamp = on
 shared_buffers = 256MB
 max_wal_size = 8GB
 checkpoint_timeout = 1h
-max_connections = 60
-max_worker_processes = 32
+max_connections = 250
+max_worker_processes = 250
+max_logical_replication_workers = 120
+max_wal_senders = 120
+max_replication_slots = 120
+entanglement.max_peers = 200
 # after a cut, the work is measured, not the pause between attempts
 wal_retrieve_retry_interval = 200ms
 entanglement.reconnect_max = 200ms
@@ -74,9 +78,12 @@ END
     ent_as_user tee "$data/pg_hba.conf" >/dev/null <<END
 local all all trust
 local replication all trust
-hostssl all peer 127.0.0.1/32 cert
+hostssl all all 127.0.0.1/32 cert map=peers
 hostssl replication peer 127.0.0.1/32 cert
 END
+    # the certificate names peer; workloads with more than one call them peer_N
+    { echo "peers peer peer"; printf 'peers peer peer_%d\n' {1..60}; } |
+        ent_as_user tee "$data/pg_ident.conf" >/dev/null
     ent_as_user "$ENT_BINDIR/pg_ctl" start -s -w -D "$data" \
         -l "$ENT_WORK/$side/server.log" </dev/null >/dev/null 2>&1 ||
         { cat "$ENT_WORK/$side/server.log"; ent_die "$side does not start"; }

@@ -253,6 +253,7 @@ subtest 'owners, requests, columns' => sub {
 	$hub->wait_state('bob', 'paused');
 	$alice->sql('UPDATE event SET n = 1 WHERE id = 103');
 	$alice->sql('UPDATE event SET n = 2 WHERE id = 103');
+	$alice->drain('hub');
 	foreach my $node ($alice, $hub, $bob)
 	{
 		$node->sql('ALTER TABLE event ADD more text');

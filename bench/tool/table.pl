@@ -23,7 +23,7 @@ while (<$in>)
 	push @{ $values{$key}{$system} }, $value;
 }
 my @systems =
-  grep { $seen{$_} } qw(none ideal entanglement logical pglogical);
+  grep { $seen{$_} } qw(none ideal entanglement entanglement-wal logical pglogical);
 my @others = grep { $_ ne 'entanglement' } @systems;
 
 sub median

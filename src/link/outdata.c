@@ -393,12 +393,12 @@ worth_telling(Section *s, Taken *t)
 	return sendable(s->ob, s->rel, x);
 }
 
-/* Encodes a section, and notes what became of each object. */
+/* Encodes a section for each owner, and notes what became of each object. */
 static void
 encode_section(void *section)
 {
 	Section    *s = section;
-	EntWireObjects head = {.table = s->rel->no, .owner = s->taken[0].entry.owner};
+	EntWireObjects head = {.table = s->rel->no};
 	EntWriter  *w = s->w;
 	size_t		mark = 0;
 	int64		last = 0;
@@ -422,13 +422,14 @@ encode_section(void *section)
 			t->fate = FATE_LATER;
 			continue;
 		}
-		if (mark != 0 && x->epoch != head.epoch)
+		if (mark != 0 && (t->entry.owner != head.owner || x->epoch != head.epoch))
 		{
 			ent_wire_close_section(w, mark);
 			mark = 0;
 		}
 		if (mark == 0)
 		{
+			head.owner = t->entry.owner;
 			head.epoch = x->epoch;
 			mark = ent_wire_open_section(w, ENT_SECTION_OBJECTS);
 			ent_wire_write_objects(w, &head);
@@ -615,7 +616,7 @@ look_first(Section *s)
 }
 
 /*
- * One section: taken[0 .. n-1] are of one table and owner. Entries that do
+ * What goes of one table: taken[0 .. n-1], in the order of owners. Entries that do
  * not fit any more go back to where they were. Needs ent_value_enter.
  */
 static void
@@ -685,7 +686,7 @@ write_taken(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
 	for (int from = 0, to; from < n; from = to)
 	{
 		for (to = from + 1; to < n &&
-			 by_table_and_owner(&taken[from], &taken[to]) == 0; to++)
+			 taken[to].entry.rel == taken[from].entry.rel; to++)
 			;
 		write_section(ob, w, taken + from, to - from, source);
 	}
