@@ -32,6 +32,7 @@ typedef struct Run
 {
 	EntPace		pace;
 	size_t		most;			/* bytes there are to send at a time */
+	double		making;			/* us that a batch needs before it leaves */
 	Random		random;
 	double		now;
 	double		link_free;		/* the bottleneck is, from then on */
@@ -73,6 +74,7 @@ send_one(Run *run, const Link *l)
 	double		there,
 				done;
 
+	run->now += run->making;
 	ent_pace_sent(&run->pace, payload, MAX_BATCH, (int64_t) run->now);
 	run->waited += later(run->link_free - run->now, 0);
 	run->link_free = later(run->now, run->link_free) + bytes / l->rate * 1e6;
@@ -272,6 +274,24 @@ wrong_round_trips_are_found_out(void)
 	CHECK(run.waited / run.batches < 2 * batch_time(&l));
 }
 
+/* Who takes long to make a batch, of any size, makes it no shorter for that. */
+static void
+slow_senders_are_told_from_slow_links(void)
+{
+	Link		l = {"", 1.25e7, 1e3, 0, 0, 0};
+	Run			run;
+
+	tap_promise("pace: a sender that needs 60 ms for a batch still sends large ones");
+	run_start(&run, 0);
+	run_for(&run, &l, 5e6);
+	run.making = 60e3;
+	run_for(&run, &l, 30e6);
+	measure_from_here(&run);
+	run_for(&run, &l, 30e6);
+	tap_note("batches of %.0f bytes", run.bytes / run.batches);
+	CHECK(run.bytes / run.batches > 0.7 * l.rate * ENT_PACE_BATCH_US / 1e6);
+}
+
 static void
 bandwidth_is_kept(void)
 {
@@ -302,6 +322,7 @@ main(void)
 	changes_are_followed();
 	sudden_ends_are_noticed();
 	wrong_round_trips_are_found_out();
+	slow_senders_are_told_from_slow_links();
 	bandwidth_is_kept();
 	return tap_done();
 }

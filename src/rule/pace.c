@@ -238,13 +238,25 @@ is_late(const EntPace *p, const EntPaceFlight *f, int64_t now)
 }
 
 /*
+ * An acknowledgement that is heard of when a batch has just been made may have come
+ * when that began.
+ */
+static int64_t
+may_have_come(const EntPace *p, int64_t now)
+{
+	bool		busy = now - p->sent_at < p->sent_at - p->began_at;
+
+	return busy ? p->began_at : now;
+}
+
+/*
  * So many so late mean that the path is another one, or much slower: what was
  * learned of it is forgotten.
  */
 static void
 look_for_change(EntPace *p, const EntPaceFlight *f, int64_t now)
 {
-	if (!is_late(p, f, now))
+	if (!is_late(p, f, may_have_come(p, now)))
 		p->late = 0;
 	else if ((p->late += f->alone ? 2 : 1) >= LATE_IN_A_ROW)
 	{
@@ -348,6 +360,13 @@ spacing(const EntPace *p)
 	return last->bytes / (SPACING * gain(p) * usable_rate(p)) * US_PER_S;
 }
 
+static void
+hold(EntPace *p, int64_t now)
+{
+	if (p->held_at == 0)
+		p->held_at = now;
+}
+
 int64_t
 ent_pace_wait(EntPace *p, int64_t now, size_t backlog)
 {
@@ -355,19 +374,29 @@ ent_pace_wait(EntPace *p, int64_t now, size_t backlog)
 
 	repay(p, now);
 	if (!has_room(p, now))
+	{
+		hold(p, now);
 		return INT64_MAX;
+	}
 	if (p->debt > 0)
 	{
 		/* it is the budget that holds us back, not the path */
 		us = p->debt / (double) p->bandwidth * US_PER_S + 1;
 		p->limited_until = p->delivered + p->in_flight;
 	}
-	if (p->count > 0)
+	if (p->count > 0 && spacing(p) > elapsed_since(p->sent_at, now))
+	{
+		hold(p, now);
 		us = most(us, spacing(p) - elapsed_since(p->sent_at, now));
+	}
 	if (p->count > 0 && backlog < ent_pace_batch_size(p, SIZE_MAX))
 		us = most(us, (double) (p->sent_at - now) +
 				  most(ENT_PACE_GATHER_US, p->rtt / 16));
-	return us > 0 ? (int64_t) us : 0;
+	if (us > 0)
+		return (int64_t) us;
+	p->began_at = now;
+	p->held = p->held_at != 0 ? elapsed_since(p->held_at, now) : 0;
+	return 0;
 }
 
 void
@@ -393,7 +422,10 @@ ent_pace_sent(EntPace *p, size_t bytes, size_t backlog, int64_t now)
 	if (backlog == 0 && has_room(p, now))
 		p->limited_until = p->delivered + p->in_flight;
 	f->ahead = p->in_flight;
-	f->limited = p->limited_until > p->delivered;
+	/* it took longer to be made than it was held back: the sender is what is slow */
+	f->limited = p->limited_until > p->delivered ||
+		p->held <= elapsed_since(p->began_at, now);
+	p->held_at = 0;
 }
 
 bool

@@ -54,12 +54,16 @@ typedef struct EntPace
 	unsigned	count;
 	double		in_flight;		/* bytes on the wire */
 	size_t		payload;		/* of that, what was handed in */
+	int64_t		began_at;		/* us; when it said last that one may be sent */
 	int64_t		sent_at;		/* us; of the last batch */
 
 	double		delivered;		/* bytes acknowledged since the beginning */
 	int64_t		delivered_at;	/* us */
 	int64_t		first_sent_at;	/* us; see EntPaceFlight */
 	double		limited_until;	/* delivered, up to which there was too little */
+	int64_t		held_at;		/* us; first time since the last batch that it had
+								 * to wait; 0: none */
+	double		held;			/* us that the batch being made had to wait */
 
 	double		rates[ENT_PACE_ROUNDS]; /* greatest of each round, bytes/s */
 	unsigned	round;			/* its index, modulo ENT_PACE_ROUNDS */
