@@ -279,6 +279,13 @@ END
         $((($(link_bytes) - before) / changes))
 }
 
+# kB that belong to these processes alone
+private_kb() { # PID...
+    local pid
+    for pid; do cat "/proc/$pid/smaps_rollup"; done |
+        awk '/^Private_Dirty/ { kb += $2 } END { print kb + 0 }'
+}
+
 # ---- results -----------------------------------------------------------
 
 # result SYSTEM MEASURE UNIT BETTER VALUE: BETTER is "less" or "more"

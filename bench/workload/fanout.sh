@@ -1,11 +1,11 @@
 # bench/workload/fanout.sh
 #   One node and fifty that pull from it, each a database of its own on B; memory
-#   of their links, and of what waits for one of them.
+#   of their links.
 #   shellcheck shell=bash
 
 fanout_peers=50 fanout_rows=1000
 
-# each PART SIDE PSQL-ARGUMENT...: for every database of a peer
+# each_peer PSQL-ARGUMENT...: for every database of a peer
 each_peer() {
     local i
     for ((i = 1; i <= fanout_peers; i++)); do
@@ -20,7 +20,8 @@ fanout_make() {
         -c "INSERT INTO item SELECT i, 'a', 0, 0, clock_timestamp()
             FROM generate_series(1, $fanout_rows) i"
     for ((i = 1; i <= fanout_peers; i++)); do
-        BENCH_DB=postgres on b -c "CREATE DATABASE fan_$i"
+        BENCH_DB=postgres on b -c "DROP DATABASE IF EXISTS fan_$i WITH (FORCE)" \
+            -c "CREATE DATABASE fan_$i"
     done
     each_peer -c 'CREATE TABLE item (id int PRIMARY KEY, owner text, x float8,
         y float8, updated_at timestamptz)'
@@ -60,13 +61,6 @@ fanout_equal() {
         grep -vxF "$want")" ]
 }
 
-# kB that belong to these processes alone
-private_kb() { # PID...
-    local pid
-    for pid; do cat "/proc/$pid/smaps_rollup"; done |
-        awk '/^Private_Dirty/ { kb += $2 } END { print kb + 0 }'
-}
-
 links_of_a() {
     on a -c "SELECT pid FROM pg_stat_activity
         WHERE backend_type = 'client backend' AND usename LIKE 'peer\\_%'"
@@ -78,29 +72,11 @@ fanout_memory() {
         WHERE backend_type LIKE 'entanglement dialer%'")
     # shellcheck disable=SC2046
     idle=$(private_kb $(links_of_a))
-    result entanglement "memory of an idle link, its end that is dialed" kB less \
+    result entanglement "idle link: end that is dialed" kB less \
         $((idle / fanout_peers))
     # shellcheck disable=SC2086
-    result entanglement "memory of an idle link, its end that dials" kB less \
+    result entanglement "idle link: end that dials" kB less \
         $(($(private_kb $dialers) / fanout_peers))
-    # what waits for them
-    on a -c "INSERT INTO item SELECT i, 'a', 0, 0, clock_timestamp()
-        FROM generate_series(10001, 14000) i"
-    until_true 300 fanout_equal
-    # shellcheck disable=SC2046
-    before=$(private_kb $(links_of_a))
-    link cut
-    on a -c 'UPDATE item SET x = x + 1 WHERE id > 10000'
-    until_true 60 fanout_all_queued
-    queued=$(on a -c 'SELECT sum(queued) FROM entanglement.peers')
-    # shellcheck disable=SC2046
-    result entanglement "memory of a queued object" bytes less \
-        $((($(private_kb $(links_of_a)) - before) * 1024 / queued))
-    link restore
-}
-
-fanout_all_queued() {
-    [ "$(on a -c 'SELECT min(queued) > 2000 FROM entanglement.peers')" = t ]
 }
 
 fanout() { # SYSTEM
@@ -120,7 +96,7 @@ END_SQL
     began=$(now)
     load -c 2 -j 2 -t $((changes / 2)) -D n=0 -f "$script" >"$ENT_WORK/fanout.log"
     until_true 600 fanout_equal
-    result "$1" "$changes changes of $fanout_rows rows, $fanout_peers peers" s less \
+    result "$1" "$changes changes to $fanout_peers peers" s less \
         "$(since "$began")"
     if [ "$1" = entanglement ]; then
         each_peer -c "SELECT FROM entanglement.drop_peer('a')"

@@ -353,11 +353,11 @@ ent_inbound_first_offers(EntInbound *ib)
 {
 	HASH_SEQ_STATUS seq;
 	EntInOwner *in;
-	Datum	   *ids = palloc((hash_get_num_entries(ib->owners) + 1) * sizeof(Datum));
+	pg_uuid_t  *ids = palloc((hash_get_num_entries(ib->owners) + 1) * sizeof(pg_uuid_t));
 	int			n = 0;
 
 	hash_seq_init(&seq, ib->owners);
 	while ((in = hash_seq_search(&seq)) != NULL)
-		ids[n++] = UUIDPGetDatum(&in->id);
-	ent_owner_lose(ib->peer, ent_query_array(UUIDOID, ids, NULL, n));
+		ids[n++] = in->id;
+	ent_owner_lose(ib->peer, ids, n);
 }

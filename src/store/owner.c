@@ -61,11 +61,14 @@ static EntQuery route_query = {
 	"WHERE no OPERATOR(pg_catalog.=) $1 AND NOT local",
 	7, {INT4OID, INT4OID, INT4OID, INT4OID, BOOLOID, TEXTOID, BOOLOID}, NULL
 };
+static EntQuery routed_query = {
+	"SELECT no, id FROM entanglement.owner "
+	"WHERE peer OPERATOR(pg_catalog.=) $1 AND NOT local AND NOT lost",
+	1, {INT4OID}, NULL
+};
 static EntQuery lose_query = {
-	"UPDATE entanglement.owner SET lost = true "
-	"WHERE peer OPERATOR(pg_catalog.=) $1 AND NOT local AND NOT lost "
-	"AND id OPERATOR(pg_catalog.<>) ALL ($2)",
-	2, {INT4OID, UUIDARRAYOID}, NULL
+	"UPDATE entanglement.owner SET lost = true WHERE no OPERATOR(pg_catalog.=) ANY ($1)",
+	1, {INT4ARRAYOID}, NULL
 };
 static EntQuery hold_all_query = {
 	"SELECT 1 FROM entanglement.owner WHERE NOT local ORDER BY no FOR NO KEY UPDATE",
@@ -314,14 +317,35 @@ ent_owner_set_route(int32 no, int32 peer, int32 distance, int32 nearest,
 	ent_query_run(&route_query, args, NULL, SPI_OK_UPDATE, NULL);
 }
 
-void
-ent_owner_lose(int32 peer, Datum ids)
+static int
+compare_ids(const void *a, const void *b)
 {
-	Datum		args[2] = {Int32GetDatum(peer), ids};
+	return memcmp(a, b, sizeof(pg_uuid_t));
+}
 
+void
+ent_owner_lose(int32 peer, pg_uuid_t *ids, int n)
+{
+	Datum		args[1] = {Int32GetDatum(peer)};
+	Datum	   *lost;
+	int			m = 0;
+
+	qsort(ids, n, sizeof(pg_uuid_t), compare_ids);
+	ent_query_run(&routed_query, args, NULL, SPI_OK_SELECT, NULL);
+	lost = palloc((SPI_processed + 1) * sizeof(Datum));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		pg_uuid_t	id = uuid_at(i, 2);
+
+		if (bsearch(&id, ids, n, sizeof(pg_uuid_t), compare_ids) == NULL)
+			lost[m++] = Int32GetDatum(ent_query_int4(i, 1, NULL));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	if (m == 0)
+		return;
+	args[0] = ent_query_array(INT4OID, lost, NULL, m);
 	ent_query_run(&lose_query, args, NULL, SPI_OK_UPDATE, NULL);
-	if (SPI_processed > 0)
-		ent_wake_routes_at_commit();
+	ent_wake_routes_at_commit();
 }
 
 void

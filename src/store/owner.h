@@ -73,9 +73,9 @@ extern void ent_owner_set_route(int32 no, int32 peer, int32 distance,
 								const char *name);
 /*
  * A peer's link is new: routes through it that it does not offer any more (not
- * among the ids, a uuid[]) lead nowhere.
+ * among the ids, which it puts in order) lead nowhere.
  */
-extern void ent_owner_lose(int32 peer, Datum ids);
+extern void ent_owner_lose(int32 peer, pg_uuid_t *ids, int n);
 /*
  * A local owner's history went back (this database was restored from an older
  * state): its objects and tombstones go on in that epoch, which makes every
