@@ -245,17 +245,21 @@ clear_databases() { # SYSTEM
 }
 
 # pglogical 2.4's supervisor never tells that it holds none of the database's
-# files, which DROP DATABASE waits for; it is ended, and started again.
+# files, which DROP DATABASE waits for; it is ended. Only a new start of the server
+# brings it back.
 drop_database() { # SIDE
-    local job
+    local job ended=''
     BENCH_DB=postgres on "$1" -c "DROP DATABASE IF EXISTS $BENCH_DB WITH (FORCE)" &
     job=$!
     while [ -n "$HAVE_PGLOGICAL" ] && kill -0 "$job" 2>/dev/null; do
         BENCH_DB=postgres on "$1" -c "SELECT pg_terminate_backend(pid)
             FROM pg_stat_activity WHERE backend_type = 'pglogical supervisor'" >/dev/null
+        ended=1
         sleep 0.5
     done
     wait "$job"
+    [ -z "$ended" ] || ent_as_user "$ENT_BINDIR/pg_ctl" restart -s -w -m fast \
+        -D "$ENT_WORK/$1/data" -l "$ENT_WORK/$1/server.log" </dev/null >/dev/null 2>&1
 }
 
 # bytes_per_change SYSTEM MEASURE SET [PGBENCH-ARGUMENT...]: bytes that cross

@@ -198,6 +198,7 @@ subtest 'a peer that was away gets all it missed' => sub {
 	$looked = $bob->sql('SELECT max(n) FROM audit_event');
 	$hub->sql("SELECT entanglement.pause_peer('bob')");
 	$hub->wait_state('bob', 'paused');
+	$hub->wait_until("SELECT count(*) FROM pg_stat_activity WHERE usename = 'bob'", 0, 'and the link has ended');
 	$alice->sql(join ';', map { "UPDATE event SET n = $_ WHERE id = 100" } 1 .. 50);
 	$alice->drain('hub');
 	$cluster->restart;
@@ -251,6 +252,7 @@ subtest 'owners, requests, columns' => sub {
 	$looked = $bob->sql('SELECT max(n) FROM audit_event');
 	$hub->sql("SELECT entanglement.pause_peer('bob')");
 	$hub->wait_state('bob', 'paused');
+	$hub->wait_until("SELECT count(*) FROM pg_stat_activity WHERE usename = 'bob'", 0, 'and the link has ended');
 	$alice->sql('UPDATE event SET n = 1 WHERE id = 103');
 	$alice->sql('UPDATE event SET n = 2 WHERE id = 103');
 	$alice->drain('hub');
@@ -306,6 +308,7 @@ subtest 'who is shown a part gets the newest state, and no more than he may see'
 	$looked = $bob->sql('SELECT max(n) FROM audit_event');
 	$hub->sql("SELECT entanglement.pause_peer('bob')");
 	$hub->wait_state('bob', 'paused');
+	$hub->wait_until("SELECT count(*) FROM pg_stat_activity WHERE usename = 'bob'", 0, 'and the link has ended');
 	$alice->sql("$secret; UPDATE event SET n = 1000, body = 'seen' WHERE id = 104");
 	$alice->drain('hub');
 	$hub->sql("SELECT entanglement.resume_peer('bob')");
@@ -325,6 +328,7 @@ subtest 'columns of a state count as they may be seen when it is sent' => sub {
 	$looked = $bob->sql('SELECT max(n) FROM audit_event');
 	$hub->sql("SELECT entanglement.pause_peer('bob')");
 	$hub->wait_state('bob', 'paused');
+	$hub->wait_until("SELECT count(*) FROM pg_stat_activity WHERE usename = 'bob'", 0, 'and the link has ended');
 	$alice->sql("UPDATE event SET n = $_, body = 'hidden $_' WHERE id = 104") foreach 1001 .. 1010;
 	$alice->drain('hub');
 	$hub->sql('REVOKE SELECT ON event FROM bob; GRANT SELECT (id, n, more) ON event TO bob');
@@ -345,6 +349,7 @@ subtest 'beyond entanglement.journal_limit the oldest are given up' => sub {
 	$looked = $bob->sql('SELECT max(n) FROM audit_event');
 	$hub->sql("SELECT entanglement.pause_peer('bob')");
 	$hub->wait_state('bob', 'paused');
+	$hub->wait_until("SELECT count(*) FROM pg_stat_activity WHERE usename = 'bob'", 0, 'and the link has ended');
 	$alice->sql(join ';',
 		map { "UPDATE event SET n = $_, body = repeat('x', 1000) || $_ WHERE id = 101" } 1 .. 200);
 	$alice->drain('hub');
