@@ -59,6 +59,7 @@ ent_outbound_write_together(EntOutbound *ob, EntWriter *w)
 		return;					/* try again, with the next batch */
 	/* the events of the fold that the cut is of */
 	ent_outbound_read_ring(ob);
+	ob->shown_at = InvalidXLogRecPtr;	/* claims may be of what came since */
 	if (ready(ob))
 		ent_outbound_write_source(ob, w, &source);
 	UnregisterSnapshot(source.snapshot);
