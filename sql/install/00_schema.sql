@@ -46,6 +46,7 @@ CREATE TABLE entanglement.owner (
     partial boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX owner_local_name ON entanglement.owner (name) WHERE local;
+CREATE INDEX owner_name ON entanglement.owner (name);
 COMMENT ON TABLE entanglement.owner IS 'Authorities for objects; serial is the last allocated (local) or our have (remote), pruned the newest serial of a collected tombstone, peer the route. Of a remote one: sure is the have without gaps, told the greatest have there was in this epoch, nearest the least distance since then, lost what the peer says of its own route, partial that it gives some of the objects only. gone_as: it is no more, and its rows are being deleted with the rights of that role. initial: made by CREATE EXTENSION, to give way to a dump that is loaded. held: while it has no route because this became another node, whose rows of peer_table say what of its objects is here (0: those of no peer, for owners that were at home here).';
 
 -- Gone after a crash, as are those who asked: they ask again.

@@ -13,6 +13,7 @@
 #include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -85,9 +86,9 @@ static EntQuery epoch_queries[] = {
 };
 static EntQuery named_query = {
 	"SELECT o.no, o.local FROM entanglement.owner o "
-	"WHERE (o.name OPERATOR(pg_catalog.=) $1 OR o.id::pg_catalog.text OPERATOR(pg_catalog.=) $1) "
+	"WHERE (o.name OPERATOR(pg_catalog.=) $1 OR o.id OPERATOR(pg_catalog.=) $2) "
 	"AND o.gone_as IS NULL ORDER BY o.local DESC LIMIT 2",
-	1, {TEXTOID}, NULL
+	2, {TEXTOID, UUIDOID}, NULL
 };
 
 static pg_uuid_t
@@ -500,13 +501,29 @@ forget_on_subabort(SubXactEvent event, SubTransactionId mine,
 		forget_names();
 }
 
+/* Is it an id as it is printed? */
+static bool
+is_uuid(const char *text)
+{
+	static const char pattern[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+
+	for (int i = 0; i < (int) sizeof(pattern); i++)
+		if (pattern[i] == 'x' ?
+			text[i] == '\0' || strchr("0123456789abcdef", text[i]) == NULL :
+			text[i] != pattern[i])
+			return false;
+	return true;
+}
+
 int32
 ent_owner_named(const char *name, const char *detail)
 {
-	Datum		args[1] = {CStringGetTextDatum(name)};
+	bool		id = is_uuid(name);
+	Datum		args[2] = {CStringGetTextDatum(name),
+	id ? DirectFunctionCall1(uuid_in, CStringGetDatum(name)) : (Datum) 0};
 	int32		no;
 
-	ent_query_run(&named_query, args, NULL, SPI_OK_SELECT, NULL);
+	ent_query_run(&named_query, args, id ? "  " : " n", SPI_OK_SELECT, NULL);
 	if (SPI_processed == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
