@@ -120,6 +120,7 @@ SELECT pg_temp.cases('entanglement.start_worker()', '1');
 SELECT pg_temp.cases('entanglement.link_states()', '1');
 SELECT pg_temp.cases('entanglement.copies()', '1');
 SELECT pg_temp.cases('entanglement.is_preloaded()', '1');
+SELECT pg_temp.cases('entanglement.log_capture_error()', '1');
 SELECT pg_temp.cases('entanglement.topology()', '1');
 SELECT pg_temp.cases('entanglement.topology_dot()', '1');
 SELECT pg_temp.cases('entanglement.rights_changed()', '', '1');

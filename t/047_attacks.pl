@@ -437,6 +437,7 @@ my %calls = (
 	hello => [ q('push', '\xE7010000'), '08P01', '42501' ],
 	hooks_dropped => [ '', '42501', '42501' ],
 	is_preloaded => [ '', '42501', '42501' ],
+	log_capture_error => [ '', '42501', '42501' ],
 	key_text => [ "$relation, '\\x0400000065'", '42501', '42501' ],
 	key_values => [ "$relation, '\\x0400000065'", '42501', '42501' ],
 	last_request => [ '', 'done: ', 'done: ' ],

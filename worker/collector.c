@@ -120,11 +120,17 @@ decode(Collector *c, bool *more)
 		c->unsettled = false;
 		if (c->wal)
 			result = ent_decoder_run(ent_fold_limit);
+		ent_shmem_set_decode_error(c->slot, NULL, NULL);
 	}
 	PG_CATCH();
 	{
+		ErrorData  *error;
+
 		MemoryContextSwitchTo(c->tick);
 		HOLD_INTERRUPTS();
+		error = CopyErrorData();
+		ent_shmem_set_decode_error(c->slot, unpack_sql_state(error->sqlerrcode),
+								   error->message);
 		EmitErrorReport();
 		AbortCurrentTransaction();
 		FlushErrorState();

@@ -124,6 +124,14 @@ GRANT SELECT ON entanglement.parked_rows TO pg_monitor;
 COMMENT ON VIEW entanglement.parked_rows IS
 'Objects that could not be stored here, and why; asked for again every entanglement.retry_parked.';
 
+CREATE FUNCTION entanglement.log_capture_error(OUT since timestamptz, OUT error text)
+RETURNS record LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'ent_sql_log_capture_error';
+REVOKE ALL ON FUNCTION entanglement.log_capture_error() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION entanglement.log_capture_error() TO pg_monitor;
+COMMENT ON FUNCTION entanglement.log_capture_error() IS
+'Why the collector cannot read the write-ahead log, and since when; NULLs when it can, or need not. For the view log_capture.';
+
 CREATE VIEW entanglement.log_capture AS
 SELECT s.slot_name::text AS slot,
     s.active,
@@ -135,15 +143,21 @@ SELECT s.slot_name::text AS slot,
     pg_catalog.pg_wal_lsn_diff(
         pg_catalog.pg_current_wal_lsn(),
         s.restart_lsn
-    )::bigint AS retained
-FROM pg_catalog.pg_replication_slots s
-JOIN pg_catalog.pg_database d ON d.datname OPERATOR(pg_catalog.=) s.database
-WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
-    AND s.slot_name OPERATOR(pg_catalog.=) pg_catalog.concat('entanglement_', d.oid);
+    )::bigint AS retained,
+    e.since AS failing_since,
+    e.error AS last_error
+FROM entanglement.log_capture_error() e
+LEFT JOIN (
+    pg_catalog.pg_replication_slots s
+    JOIN pg_catalog.pg_database d ON d.datname OPERATOR(pg_catalog.=) s.database
+        AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+        AND s.slot_name OPERATOR(pg_catalog.=) pg_catalog.concat('entanglement_', d.oid)
+) ON true
+WHERE s.slot_name IS NOT NULL OR e.error IS NOT NULL;
 REVOKE ALL ON entanglement.log_capture FROM PUBLIC;
 GRANT SELECT ON entanglement.log_capture TO pg_monitor;
 COMMENT ON VIEW entanglement.log_capture IS
-'The replication slot of tables that are captured from the write-ahead log, if there are any: whether the collector reads it, state as in pg_replication_slots, bytes of log not read yet and bytes kept for it.';
+'The replication slot of tables that are captured from the write-ahead log, if there are any: whether the collector reads it, state as in pg_replication_slots, bytes of log not read yet and bytes kept for it; why it cannot be read, and since when.';
 
 CREATE FUNCTION entanglement.drain(
     peer text DEFAULT NULL,

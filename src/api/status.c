@@ -29,6 +29,7 @@
 
 PG_FUNCTION_INFO_V1(ent_sql_start_worker);
 PG_FUNCTION_INFO_V1(ent_sql_is_preloaded);
+PG_FUNCTION_INFO_V1(ent_sql_log_capture_error);
 PG_FUNCTION_INFO_V1(ent_sql_link_states);
 PG_FUNCTION_INFO_V1(ent_sql_key_text);
 PG_FUNCTION_INFO_V1(ent_sql_drain);
@@ -53,6 +54,24 @@ Datum
 ent_sql_is_preloaded(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(ent_shared != NULL);
+}
+
+Datum
+ent_sql_log_capture_error(PG_FUNCTION_ARGS)
+{
+	char		sqlstate[6];
+	char		message[ENT_ERROR_LENGTH];
+	TimestampTz since = ent_shared ? ent_shmem_decode_error(sqlstate, message) : 0;
+	bool		nulls[2] = {since == 0, since == 0};
+	Datum		values[2] = {TimestampTzGetDatum(since)};
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (since != 0)
+		values[1] = CStringGetTextDatum(psprintf("%s: %s", sqlstate, message));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values,
+													  nulls)));
 }
 
 /* ---- links ---- */

@@ -124,6 +124,9 @@ typedef struct EntDatabaseSlot
 	pg_atomic_uint64 fold_asked;	/* tickets; see ent_shmem_fold_ticket */
 	pg_atomic_uint64 fold_done;
 	pg_atomic_uint64 folded;	/* changes folded */
+	char		decode_sqlstate[6]; /* why the log is not read, database encoding */
+	char		decode_error[ENT_ERROR_LENGTH]; /* empty: nothing is wrong */
+	TimestampTz decode_failed;	/* first time in a row; 0: nothing is wrong */
 	pg_atomic_uint32 marking;	/* transactions by which sessions come to know
 								 * of objects of remote owners in a table */
 	pg_atomic_uint64 routes;	/* grows when a link comes or goes or a table or
@@ -264,6 +267,13 @@ extern void ent_shmem_want_collector(void);
 extern uint64 ent_shmem_fold_ticket(void);
 /* The collector has folded what the ticket asked for: tells drain. */
 extern void ent_shmem_folded(EntDatabaseSlot *database, uint64 ticket);
+/*
+ * The collector cannot read the log, for that reason; message NULL: it can. Asked by
+ * others: when did that begin (0: it can), into room for both texts.
+ */
+extern void ent_shmem_set_decode_error(EntDatabaseSlot *database,
+									   const char *sqlstate, const char *message);
+extern TimestampTz ent_shmem_decode_error(char *sqlstate, char *message);
 /* All before that ring position is durable at the peer: tells drain. */
 extern void ent_shmem_acked(EntPeerSlot *slot, uint64 position);
 /* Sender: what it copies, n of them; those that there is no room for are left out. */

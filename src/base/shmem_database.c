@@ -9,7 +9,9 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/timestamp.h"
 
 #include "base/cut.h"
 #include "base/shmem_private.h"
@@ -59,6 +61,8 @@ create_database(Oid database)
 		slot->stopped = 0;
 		slot->excused = false;
 		slot->started = 0;
+		slot->decode_failed = 0;
+		slot->decode_error[0] = '\0';
 		pg_atomic_write_u64(&slot->fold_asked, 0);
 		pg_atomic_write_u64(&slot->fold_done, 0);
 		pg_atomic_write_u64(&slot->folded, 0);
@@ -273,4 +277,42 @@ ent_shmem_release_database(void)
 		had = true;
 	}
 	return had;
+}
+
+void
+ent_shmem_set_decode_error(EntDatabaseSlot *database, const char *sqlstate,
+						   const char *message)
+{
+	int			len = message ? strlen(message) : 0;
+
+	if (message == NULL && database->decode_failed == 0)
+		return;
+	if (len >= ENT_ERROR_LENGTH)
+		len = pg_mbcliplen(message, len, ENT_ERROR_LENGTH - 1);
+	LWLockAcquire(ent_shared->lock, LW_EXCLUSIVE);
+	if (message == NULL)
+		database->decode_failed = 0;
+	else if (database->decode_failed == 0)
+		database->decode_failed = GetCurrentTimestamp();
+	memcpy(database->decode_error, message ? message : "", len);
+	database->decode_error[len] = '\0';
+	strlcpy(database->decode_sqlstate, sqlstate ? sqlstate : "",
+			sizeof(database->decode_sqlstate));
+	LWLockRelease(ent_shared->lock);
+}
+
+TimestampTz
+ent_shmem_decode_error(char *sqlstate, char *message)
+{
+	EntDatabaseSlot *database = ent_shmem_database(false);
+	TimestampTz failed;
+
+	if (database == NULL)
+		return 0;
+	LWLockAcquire(ent_shared->lock, LW_SHARED);
+	failed = database->decode_failed;
+	strlcpy(sqlstate, database->decode_sqlstate, sizeof(database->decode_sqlstate));
+	strlcpy(message, database->decode_error, sizeof(database->decode_error));
+	LWLockRelease(ent_shared->lock);
+	return failed;
 }
