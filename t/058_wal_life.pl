@@ -1,0 +1,186 @@
+# The life of a slot and of tables captured from the log.
+#
+# Promise: partitions that come and go, a slot that is dropped or invalidated,
+# and ways of capture that change while many write, lose nothing.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use IPC::Run ();
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use Entanglement::Node;
+
+my $cluster = Entanglement::Node->cluster('wal_life', conf => <<'CONF');
+wal_level = logical
+max_wal_senders = 4
+max_replication_slots = 8
+max_wal_size = 64MB
+min_wal_size = 32MB
+output_plugin_libraries = 'entanglement'
+CONF
+my ($alice, $bob) =
+  map { Entanglement::Node->database($cluster, $_) } qw(alice bob);
+my @all = ($alice, $bob);
+
+sub captured_by
+{
+	my ($way, @tables) = @_;
+
+	$alice->sql("SELECT entanglement.set_capture('$_', '$way')") foreach @tables;
+	$alice->wait_until(
+		'SELECT bool_and(wal) FROM entanglement.relation WHERE relid = ANY (ARRAY['
+		  . join(', ', map { "'$_'::regclass" } @tables) . '])',
+		$way eq 'wal' ? 't' : 'f', "captured by $way");
+	return;
+}
+
+sub arrives
+{
+	my ($promise, $sql, $query, $want) = @_;
+
+	$alice->sql($sql);
+	$alice->drain('bob');
+	is($bob->sql($query), $want, $promise);
+	return;
+}
+
+sub slot
+{
+	my ($what) = @_;
+
+	return $alice->sql("SELECT $what FROM pg_replication_slots WHERE slot_name = 'entanglement_' || "
+		  . '(SELECT oid FROM pg_database WHERE datname = current_database())');
+}
+
+link_nodes($alice, $bob);
+foreach my $node (@all)
+{
+	$node->define(<<'SQL', 'item', 'part');
+CREATE TABLE item (id int PRIMARY KEY, v text, n int);
+CREATE TABLE part (area int, id int, v text, PRIMARY KEY (id, area)) PARTITION BY LIST (area);
+CREATE TABLE part_1 PARTITION OF part FOR VALUES IN (1);
+CREATE TABLE part_2 (gone int, v text, id int NOT NULL, area int NOT NULL);
+ALTER TABLE part_2 DROP gone;
+ALTER TABLE part ATTACH PARTITION part_2 FOR VALUES IN (2);
+SQL
+}
+captured_by('wal', 'item', 'part');
+
+# ---- partitions ----
+
+my $rows = q(SELECT string_agg(concat(area, id, v), ' ' ORDER BY area, id) FROM part);
+arrives('rows of partitions, one with its columns in another order',
+	q(INSERT INTO part SELECT 1 + i % 2, i, 'a' FROM generate_series(1, 4) i),
+	$rows, '12a 14a 21a 23a');
+arrives('updates and deletes there', q(UPDATE part SET v = 'b' WHERE id < 3; DELETE FROM part_2 WHERE id = 3),
+	$rows, '12b 14a 21b');
+arrives('a row that moves between them', q(UPDATE part SET area = 2 WHERE id = 4), $rows, '12b 21b 24a');
+arrives('TRUNCATE of one, and rows after it',
+	q(BEGIN; TRUNCATE part_1; INSERT INTO part VALUES (1, 6, 'c'); COMMIT), $rows, '16c 21b 24a');
+$bob->sql('CREATE TABLE part_3 PARTITION OF part FOR VALUES IN (3)');
+arrives('a partition that comes with rows, written before and after',
+	q(CREATE TABLE part_3 (LIKE part INCLUDING ALL); INSERT INTO part_3 VALUES (3, 7, 'd'), (3, 8, 'd');
+	  BEGIN; UPDATE part_3 SET v = 'e'; ALTER TABLE part ATTACH PARTITION part_3 FOR VALUES IN (3);
+	  UPDATE part SET v = 'f' WHERE id = 8; COMMIT; INSERT INTO part VALUES (3, 9, 'g')),
+	$rows, '16c 21b 24a 37e 38f 39g');
+arrives('one that goes with its rows, written before and after',
+	q(BEGIN; UPDATE part SET v = 'h' WHERE id IN (1, 7); ALTER TABLE part DETACH PARTITION part_3;
+	  UPDATE part_3 SET v = 'i'; COMMIT; DELETE FROM part_3 WHERE id = 8),
+	$rows, '16c 21h 24a');
+arrives('one that comes again', q(ALTER TABLE part ATTACH PARTITION part_3 FOR VALUES IN (3)),
+	$rows, '16c 21h 24a 37i 39i');
+arrives('one that is dropped', q(DROP TABLE part_3), $rows, '16c 21h 24a');
+
+# ---- the slot is lost ----
+
+$alice->sql(q(INSERT INTO item SELECT i, repeat('x', 1000), 0 FROM generate_series(1, 500) i));
+$alice->drain('bob');
+
+# The collector can write nothing meanwhile, so it lets the slot go.
+sub with_slot_free
+{
+	my ($do) = @_;
+	my $lock = $alice->session;
+
+	$lock->query_safe('BEGIN; LOCK TABLE entanglement.change IN SHARE MODE');
+	$alice->sql('UPDATE item SET n = n + 1 WHERE id = 1');
+	Entanglement::Node::wait_for('a slot that nobody reads', sub { return slot('active') eq 'f' });
+	$do->();
+	$lock->quit;
+	return;
+}
+
+my $unseen = q(UPDATE item SET v = 'unseen' WHERE id = 2; DELETE FROM item WHERE id = 3;
+	UPDATE item SET id = 1000 WHERE id = 4; INSERT INTO item VALUES (1001, 'unseen', 0);
+	DELETE FROM item WHERE id = 5; INSERT INTO item VALUES (5, 'unseen', 5);
+	UPDATE part SET v = 'unseen' WHERE id = 1; DELETE FROM part WHERE id = 6);
+
+my $mark = $alice->log_mark;
+with_slot_free(sub {
+	$alice->sql($unseen);
+	$alice->sql('SELECT pg_drop_replication_slot(\'' . slot('slot_name') . '\')');
+});
+arrives('a slot that was dropped by hand', '',
+	q(SELECT string_agg(id::text, ' ' ORDER BY id) FROM item WHERE v = 'unseen'), '2 5 1001');
+is($bob->sql($rows), '21unseen 24a', 'in partitions, too');
+like($alice->log_since($mark), qr/the replication slot for capture was lost/, 'the log says so');
+converge(\@all, [qw(item part)], 'everything agrees');
+
+$cluster->append_conf('postgresql.conf', 'max_slot_wal_keep_size = 16MB');
+$cluster->reload;
+$mark = $alice->log_mark;
+with_slot_free(sub {
+	$alice->sql(q(UPDATE item SET v = 'again' WHERE id = 6; DELETE FROM item WHERE id = 7;
+		INSERT INTO part VALUES (1, 10, 'again')));
+	Entanglement::Node::wait_for('a slot that is lost', sub {
+		$alice->sql('CREATE TABLE filler AS SELECT 1; DROP TABLE filler; SELECT pg_switch_wal()') for 1 .. 4;
+		$alice->sql('CHECKPOINT');
+		return slot('wal_status') eq 'lost';
+	});
+});
+arrives('a slot that was invalidated by max_slot_wal_keep_size', '',
+	q(SELECT string_agg(id::text, ' ' ORDER BY id) FROM item WHERE v = 'again' OR id = 7), '6');
+like($alice->log_since($mark), qr/the replication slot for capture was lost/, 'the log says so');
+isnt(slot('wal_status'), 'lost', 'a new slot');
+converge(\@all, [qw(item part)], 'everything agrees');
+
+# ---- the way of capture changes while many write ----
+
+my $script = PostgreSQL::Test::Utils::tempdir() . '/life.sql';
+PostgreSQL::Test::Utils::append_to_file($script, <<'SQL');
+\set id random(1, 60)
+\set other random(2001, 2020)
+UPDATE item SET n = n + 1, v = :client_id || 'w' WHERE id = :id;
+BEGIN;
+DELETE FROM item WHERE id = :other;
+INSERT INTO item VALUES (:other, 'born', :id) ON CONFLICT (id) DO UPDATE SET n = excluded.n;
+SAVEPOINT s;
+UPDATE part SET v = :id WHERE id = :id % 10;
+COMMIT;
+DELETE FROM item WHERE id = :other AND n % 3 = 0;
+SQL
+my ($out, $err) = ('', '');
+my $writers = IPC::Run::start(
+	[
+		$cluster->installed_command('pgbench'), '-n', '-c', '4', '-t', '1500', '-f', $script,
+		'-h', $cluster->host, '-p', $cluster->port, $alice->db
+	],
+	'<', \undef, '>', \$out, '2>', \$err);
+foreach my $way (qw(trigger wal trigger wal trigger wal))
+{
+	captured_by($way, 'item', 'part');
+}
+ok($writers->finish, 'writers') or diag $out, $err;
+$alice->drain('bob');
+is($bob->digest($_), $alice->digest($_), "every change of $_ while the way of capture changed")
+  foreach qw(item part);
+is( $alice->sql(q(SELECT count(*) FROM entanglement.object o JOIN entanglement.relation r ON r.no = o.rel
+	WHERE r.relid = 'item'::regclass)),
+	$alice->sql('SELECT count(*) FROM item'), 'each row is an object, and nothing else is');
+
+done_testing();
