@@ -92,12 +92,19 @@ make_slot(State *s)
 	begin();
 	ent_decode_create_slot();
 	finish();
-	if (!s->running)
-		return;
-	ereport(LOG,
-			(errmsg("the replication slot for capture was lost; tables captured from the log are compared")));
+}
+
+/* The slot was made anew, or is further than we are for another reason. */
+static void
+compare_if_interrupted(void)
+{
 	begin();
-	ent_logged_compare();
+	if (ent_logged_interrupted())
+	{
+		ereport(LOG,
+				(errmsg("the replication slot for capture was lost; tables captured from the log are compared")));
+		ent_logged_compare();
+	}
 	finish();
 }
 
@@ -114,6 +121,8 @@ ent_decoder_settle(void)
 	}
 	if (!s.usable)
 		make_slot(&s);
+	if (s.running)
+		compare_if_interrupted();
 	if (s.waiting)
 	{
 		begin();
@@ -129,13 +138,16 @@ ent_decoder_run(int limit)
 {
 	bool		more;
 	bool		left;
+	bool		kept;
 
 	begin();
 	ForceSyncCommit();
 	ent_relinfo_refresh();
 	(void) ent_decode(limit, &more, &left);
+	kept = ent_decode_keep();
 	finish();
-	ent_decode_confirm();
+	if (kept)
+		ent_decode_confirm();
 	if (left)
 		ent_decoder_settle();
 	return more;

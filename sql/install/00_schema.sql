@@ -114,6 +114,13 @@ CREATE TABLE entanglement.change (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 COMMENT ON TABLE entanglement.change IS 'Captured changes not yet folded: operation I, U, D, T or H (handed over), key image, bitmap of changed columns by attribute number. Of tables with every_state: place, which tells the order of an object''s changes, the transaction, and what the row was before if that had been committed.';
 
+-- At most one row. Not in dumps: where one is loaded is another log.
+CREATE TABLE entanglement.log_position (
+    read_to pg_lsn NOT NULL,
+    horizon xid8 NOT NULL
+);
+COMMENT ON TABLE entanglement.log_position IS 'How far the write-ahead log has been read for capture: commits before read_to are captured, and all that transactions before horizon did (0: not known). What a new slot does not tell is found by it.';
+
 -- What objects of tables with every_state were before: committed states that a
 -- newer one has replaced.
 CREATE TABLE entanglement.journal (

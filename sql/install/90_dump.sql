@@ -68,8 +68,9 @@ CREATE EVENT TRIGGER entanglement_names_changed ON ddl_command_end
     EXECUTE FUNCTION entanglement.names_changed();
 COMMENT ON EVENT TRIGGER entanglement_names_changed IS 'Keeps names that a dump carries.';
 
--- All there is, but for what does not survive a crash either, and the journal:
--- numbers of columns are others in the copy, and the epoch is.
+-- All there is, but for what does not survive a crash either, what is said of
+-- this server's log, and the journal: numbers of columns are others in the copy,
+-- and the epoch is.
 DO $$
 DECLARE
     what regclass;
@@ -77,7 +78,7 @@ BEGIN
     FOR what IN SELECT c.oid FROM pg_catalog.pg_class c
                  WHERE c.relnamespace OPERATOR(pg_catalog.=) 'entanglement'::regnamespace
                    AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,S}')
-                   AND c.relname OPERATOR(pg_catalog.<>) ALL ('{journal,journal_no_seq,journal_loss}')
+                   AND c.relname OPERATOR(pg_catalog.<>) ALL ('{journal,journal_no_seq,journal_loss,log_position}')
                    AND c.relpersistence OPERATOR(pg_catalog.=) 'p' ORDER BY c.oid LOOP
         PERFORM pg_catalog.pg_extension_config_dump(what, '');
     END LOOP;

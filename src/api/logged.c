@@ -29,6 +29,7 @@
 #include "step/capture.h"
 #include "step/decode.h"
 #include "store/changelog.h"
+#include "store/position.h"
 #include "store/query.h"
 #include "store/relinfo.h"
 #include "store/rowquery.h"
@@ -110,11 +111,21 @@ numbers(EntQuery *query)
 	return result;
 }
 
+/* What the slot does not tell any more has been captured otherwise. */
+static void
+keep(EntPosition position)
+{
+	position.read_to = ent_decode_slot_position();
+	ent_position_write(&position);
+}
+
 void
 ent_logged_start(void)
 {
 	ListCell   *lc;
 
+	if (numbers(&running_query) == NIL)
+		keep(ent_position_read());
 	foreach(lc, numbers(&waiting_query))
 	{
 		Datum		args[1] = {Int32GetDatum(lfirst_int(lc))};
@@ -158,7 +169,7 @@ compare_objects(EntRelation *root)
 }
 
 static void
-compare_rows(EntRelation *root)
+compare_rows(EntRelation *root, FullTransactionId since)
 {
 	Datum		args[1] = {Int32GetDatum(root->no)};
 	List	   *relids = NIL;
@@ -180,13 +191,20 @@ compare_rows(EntRelation *root)
 	foreach(lc, relids)
 	{
 		LockRelationOid(lfirst_oid(lc), AccessShareLock);
-		(void) ent_capture_rows(lfirst_oid(lc), root->no, ENT_CHANGE_UPDATE, 0);
+		(void) ent_capture_rows_since(lfirst_oid(lc), root->no, since);
 	}
+}
+
+bool
+ent_logged_interrupted(void)
+{
+	return ent_position_read().read_to < ent_decode_slot_position();
 }
 
 void
 ent_logged_compare(void)
 {
+	EntPosition position = ent_position_read();
 	ListCell   *lc;
 
 	ent_relinfo_refresh();
@@ -198,8 +216,9 @@ ent_logged_compare(void)
 			continue;
 		LockRelationOid(root->relid, AccessShareLock);
 		compare_objects(root);
-		compare_rows(root);
+		compare_rows(root, position.horizon);
 	}
+	keep(position);
 }
 
 /* ---- set_capture ---- */

@@ -21,9 +21,11 @@ extern void ent_logged_refuse_states(const char *table);
 /* Tables that wait for the slot are captured from the log; by the collector. */
 extern void ent_logged_start(void);
 
+/* Is there log that was not read, and that the slot will never tell? */
+extern bool ent_logged_interrupted(void);
 /*
- * The log is not complete: rows of all tables captured from it are compared
- * with their objects. By the collector.
+ * If so: of all tables captured from the log, objects without a row and rows that
+ * have been written since are captured. By the collector.
  */
 extern void ent_logged_compare(void);
 

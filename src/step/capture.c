@@ -10,6 +10,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/htup_details.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -223,12 +224,55 @@ capture_row(EntTriggered *t, TupleTableSlot *slot, char op, int32 owner,
 	}
 }
 
+/* Rows written by transactions that are at most so old. */
+typedef struct Since
+{
+	TransactionId next;
+	uint64		age;
+} Since;
+
+/* To be called when the snapshot has been taken. */
+static Since
+since_of(FullTransactionId first)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	Since		s = {XidFromFullTransactionId(next), PG_UINT64_MAX};
+
+	if (FullTransactionIdIsValid(first))
+		s.age = U64FromFullTransactionId(next) - U64FromFullTransactionId(first);
+	return s;
+}
+
+/*
+ * Also true of rows of which nobody can tell. Freezing leaves the number of the
+ * transaction where it is; one that was used long ago may look newer than it is.
+ */
+static bool
+is_since(const Since *s, TupleTableSlot *slot)
+{
+	HeapTuple	tuple;
+	TransactionId xmin;
+	bool		copied;
+
+	if (s->age >= PG_INT32_MAX)
+		return true;
+	tuple = ExecFetchSlotHeapTuple(slot, false, &copied);
+	xmin = HeapTupleHeaderGetRawXmin(tuple->t_data);
+	if (copied)
+		heap_freetuple(tuple);
+	if (!TransactionIdIsNormal(xmin))
+		return xmin != FrozenTransactionId;
+	return (uint32) (s->next - xmin) <= s->age;
+}
+
 static uint64
-capture_rows(EntTriggered *t, Relation rel, char op, int32 owner)
+capture_rows(EntTriggered *t, Relation rel, char op, int32 owner,
+			 FullTransactionId first)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	Since		since = since_of(first);
 	bytea	   *columns = all_columns(t);
 	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext,
 											  "entanglement row",
@@ -240,10 +284,13 @@ capture_rows(EntTriggered *t, Relation rel, char op, int32 owner)
 		MemoryContext old = MemoryContextSwitchTo(row);
 
 		CHECK_FOR_INTERRUPTS();
-		capture_row(t, slot, op, owner, columns);
+		if (is_since(&since, slot))
+		{
+			capture_row(t, slot, op, owner, columns);
+			n++;
+		}
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(row);
-		n++;
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
@@ -252,18 +299,30 @@ capture_rows(EntTriggered *t, Relation rel, char op, int32 owner)
 	return n;
 }
 
-uint64
-ent_capture_rows(Oid relid, int32 rel, char op, int32 owner)
+static uint64
+capture_table(Oid relid, int32 rel, char op, int32 owner, FullTransactionId first)
 {
 	Relation	r = table_open(relid, NoLock);
 	EntTriggered *t = ent_triggered_as(r, rel);
 	uint64		n = 0;
 
 	if (t != NULL)
-		n = capture_rows(t, r, op, owner);
+		n = capture_rows(t, r, op, owner, first);
 	ent_triggered_forget(relid);
 	table_close(r, NoLock);
 	return n;
+}
+
+uint64
+ent_capture_rows(Oid relid, int32 rel, char op, int32 owner)
+{
+	return capture_table(relid, rel, op, owner, InvalidFullTransactionId);
+}
+
+uint64
+ent_capture_rows_since(Oid relid, int32 rel, FullTransactionId first)
+{
+	return capture_table(relid, rel, ENT_CHANGE_UPDATE, 0, first);
 }
 
 uint64
@@ -372,6 +431,7 @@ ent_sql_truncate_trigger(PG_FUNCTION_ARGS)
 	if (t->root->relid == t->relid)
 		truncate_whole(t->root);
 	else if (!is_marked(t->root))
-		capture_rows(t, data->tg_relation, ENT_CHANGE_DELETE, 0);
+		capture_rows(t, data->tg_relation, ENT_CHANGE_DELETE, 0,
+					 InvalidFullTransactionId);
 	PG_RETURN_POINTER(NULL);
 }

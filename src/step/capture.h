@@ -17,6 +17,8 @@
 
 #include "postgres.h"
 
+#include "access/transam.h"
+
 /*
  * Writes an 'I' change for every row that relation.no's table holds now:
  * take-over of existing rows; the caller holds a lock that keeps writers
@@ -27,10 +29,16 @@ extern uint64 ent_capture_existing(int32 rel, int32 owner);
 /*
  * Writes a change for every row of one table with storage (relid), which is that of
  * relation.no, a partition of it, or was one until just now; lock as above.
- * op (rule/coalesce.h): INSERT, born to owner; DELETE, refused if an owner is
- * remote; UPDATE of all columns, without the rows of remote owners.
+ * op (rule/coalesce.h): INSERT, born to owner; or DELETE, refused if an owner is
+ * remote.
  */
 extern uint64 ent_capture_rows(Oid relid, int32 rel, char op, int32 owner);
+/*
+ * A change of all columns for each of its rows, but for those of remote owners, that
+ * was written by the transaction first or a later one, and for some older ones;
+ * for all rows, if first is invalid. Any lock will do.
+ */
+extern uint64 ent_capture_rows_since(Oid relid, int32 rel, FullTransactionId first);
 
 /*
  * All objects of the table have to be looked at: the rows of a partition are

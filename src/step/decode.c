@@ -26,12 +26,11 @@
 #include "replication/slot.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
-#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
-#include "utils/varlena.h"
+#include "utils/snapmgr.h"
 
 #include "base/compat.h"
 #include "base/ent.h"
@@ -40,6 +39,7 @@
 #include "step/decode_digest.h"
 #include "step/decode_row.h"
 #include "store/changelog.h"
+#include "store/position.h"
 #include "store/query.h"
 #include "store/relinfo.h"
 
@@ -58,7 +58,11 @@ static List *tables = NIL;		/* of EntRelation * */
 static List *leaving = NIL;		/* their triggers capture again; of int32 */
 static List *found = NIL;		/* of Found * */
 static List *xids = NIL;		/* committed, of TransactionId */
-static XLogRecPtr read_up_to = InvalidXLogRecPtr;
+static EntPosition position;	/* what this round has read */
+static XLogRecPtr kept = InvalidXLogRecPtr; /* what the slot has been told */
+
+/* Rounds that find nothing in so many bytes leave nothing to be kept. */
+#define KEEP_AFTER	(1024 * 1024)
 
 static EntQuery tables_query = {
 	"SELECT no, capture OPERATOR(pg_catalog.=) 'trigger' FROM entanglement.relation WHERE wal",
@@ -248,82 +252,11 @@ _PG_output_plugin_init(OutputPluginCallbacks *cb)
 
 /* ---- the slot ---- */
 
-char *
-ent_decode_slot_name(void)
-{
-	return psprintf(ENT_NAME "_%u", MyDatabaseId);
-}
-
-/*
- * Servers from 15.19, 16.15, 17.11 and 18.6 on load as output plugins what this
- * setting names only; older ones have no such setting.
- */
-static void
-check_plugin_allowed(void)
-{
-	const char *setting = GetConfigOption("output_plugin_libraries", true, false);
-	List	   *names;
-	ListCell   *lc;
-
-	if (setting == NULL)
-		return;
-	if (SplitDirectoriesString(pstrdup(setting), ',', &names))
-		foreach(lc, names)
-			if (strcmp(lfirst(lc), ENT_NAME) == 0 ||
-				strcmp(lfirst(lc), "$libdir/" ENT_NAME) == 0)
-				return;
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("this server does not allow \"" ENT_NAME "\" as an output plugin"),
-			 errdetail("output_plugin_libraries is \"%s\".", setting),
-			 errhint("Set output_plugin_libraries = '%s%s" ENT_NAME "' in postgresql.conf and reload it, or use capture \"trigger\".",
-					 setting, *setting ? ", " : "")));
-}
-
-void
-ent_decode_check_server(void)
-{
-	if (wal_level < WAL_LEVEL_LOGICAL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("capture \"wal\" requires wal_level >= logical"),
-				 errhint("Set wal_level = logical in postgresql.conf and restart the server, or use capture \"trigger\".")));
-	if (max_replication_slots == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("capture \"wal\" requires max_replication_slots > 0"),
-				 errhint("Set max_replication_slots in postgresql.conf and restart the server.")));
-	check_plugin_allowed();
-}
-
 static XLogReaderRoutine routine = {
 	.page_read = read_local_xlog_page,
 	.segment_open = wal_segment_open,
 	.segment_close = wal_segment_close
 };
-
-void
-ent_decode_create_slot(void)
-{
-	LogicalDecodingContext *ctx;
-
-	ent_decode_check_server();
-	ent_compat_slot_create(ent_decode_slot_name());
-	ctx = CreateInitDecodingContext(ENT_NAME, NIL, false, InvalidXLogRecPtr,
-									&routine, NULL, NULL, NULL);
-	DecodingContextFindStartpoint(ctx);
-	FreeDecodingContext(ctx);
-	ReplicationSlotPersist();
-	ReplicationSlotRelease();
-}
-
-void
-ent_decode_drop_slot(void)
-{
-	ent_decode_release();
-	if (SearchNamedReplicationSlot(ent_decode_slot_name(), true) != NULL)
-		ReplicationSlotDrop(ent_decode_slot_name(), true);
-}
 
 static void
 open_slot(void)
@@ -339,6 +272,7 @@ open_slot(void)
 									 NULL, NULL, NULL);
 	MemoryContextSwitchTo(old);
 	XLogBeginRead(decoding->reader, MyReplicationSlot->data.restart_lsn);
+	kept = MyReplicationSlot->data.confirmed_flush;
 	InvalidateSystemCaches();
 }
 
@@ -434,7 +368,7 @@ read_log(XLogRecPtr end, int limit)
 			LogicalDecodingProcessRecord(decoding, decoding->reader);
 		CHECK_FOR_INTERRUPTS();
 	}
-	read_up_to = decoding->reader->EndRecPtr;
+	position.read_to = decoding->reader->EndRecPtr;
 	MemoryContextSwitchTo(old);
 	CurrentResourceOwner = owner;
 }
@@ -454,18 +388,33 @@ let_go(void)
 	ent_relinfo_invalidate();
 }
 
+/* All older transactions have ended, and the log to be read tells of them. */
+static FullTransactionId
+horizon(void)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	TransactionId oldest = GetActiveSnapshot()->xmin;
+
+	return FullTransactionIdFromU64(U64FromFullTransactionId(next) -
+									(uint32) (XidFromFullTransactionId(next) - oldest));
+}
+
 uint64
 ent_decode(int limit, bool *more, bool *left)
 {
+	FullTransactionId before = horizon();
 	XLogRecPtr	end;
 	ListCell   *lc;
 
 	if (decoding == NULL)
 		open_slot();
 	read_tables();
+	position = ent_position_read();
 	end = end_of_log();
 	read_log(end, limit);
-	*more = read_up_to < end;
+	*more = position.read_to < end;
+	if (!*more)
+		position.horizon = before;
 	wait_until_visible();
 	foreach(lc, found)
 	{
@@ -479,8 +428,18 @@ ent_decode(int limit, bool *more, bool *left)
 	return list_length(found);
 }
 
+bool
+ent_decode_keep(void)
+{
+	if (found == NIL && position.read_to < kept + KEEP_AFTER)
+		return false;
+	ent_position_write(&position);
+	return true;
+}
+
 void
 ent_decode_confirm(void)
 {
-	LogicalConfirmReceivedLocation(read_up_to);
+	LogicalConfirmReceivedLocation(position.read_to);
+	kept = position.read_to;
 }

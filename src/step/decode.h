@@ -24,15 +24,19 @@ extern void ent_decode_check_server(void);
 /* In a transaction that has written nothing; waits for those that run. */
 extern void ent_decode_create_slot(void);
 extern void ent_decode_drop_slot(void);	/* if there is one */
+/* Everything before that is not told again; invalid: there is no slot. */
+extern XLogRecPtr ent_decode_slot_position(void);
 
 /*
  * Decodes what was committed when it was called, at most until about limit
  * changes were found, and writes them to the change log. To be called in a
- * transaction, SPI connected; after its commit ent_decode_confirm says to the
- * slot that they are ours. Returns how many; *more: there is more to decode;
+ * transaction, SPI connected, whose active snapshot is its first. In it
+ * ent_decode_keep notes how far the log was read; when that is true, then after its
+ * commit ent_decode_confirm tells the slot. Returns how many; *more: there is more to decode;
  * *left: tables are captured by trigger again, and the log is done with them.
  */
 extern uint64 ent_decode(int limit, bool *more, bool *left);
+extern bool ent_decode_keep(void);
 extern void ent_decode_confirm(void);
 
 /* After an error, or when nothing is to be decoded: lets the slot go. */

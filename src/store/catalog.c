@@ -40,6 +40,7 @@ static const char *const names[] = {
 	"speaker",
 	"speaker_pkey",
 	"shown",
+	"log_position",
 };
 
 StaticAssertDecl(lengthof(names) == ENT_CATALOGS,

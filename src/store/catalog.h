@@ -36,6 +36,7 @@ typedef enum EntCatalog
 	ENT_CATALOG_SPEAKER,
 	ENT_CATALOG_SPEAKER_OWNER,	/* index on owner */
 	ENT_CATALOG_SHOWN,
+	ENT_CATALOG_LOG_POSITION,
 	ENT_CATALOGS
 } EntCatalog;
 
@@ -126,6 +127,12 @@ typedef enum EntChangeAttribute
 	ENT_CHANGE_IMAGE,
 	ENT_CHANGE_ATTRIBUTES = ENT_CHANGE_IMAGE
 } EntChangeAttribute;
+
+typedef enum EntLogPositionAttribute
+{
+	ENT_LOG_POSITION_READ_TO = 1,
+	ENT_LOG_POSITION_HORIZON
+} EntLogPositionAttribute;
 
 typedef enum EntHandoverAttribute
 {
