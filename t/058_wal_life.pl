@@ -61,7 +61,7 @@ link_nodes($alice, $bob);
 foreach my $node (@all)
 {
 	$node->define(<<'SQL', 'item', 'part');
-CREATE TABLE item (id int PRIMARY KEY, v text, n int);
+CREATE TABLE item (id int PRIMARY KEY, v text, n int NOT NULL DEFAULT 0);
 CREATE TABLE part (area int, id int, v text, PRIMARY KEY (id, area)) PARTITION BY LIST (area);
 CREATE TABLE part_1 PARTITION OF part FOR VALUES IN (1);
 CREATE TABLE part_2 (gone int, v text, id int NOT NULL, area int NOT NULL);
@@ -95,6 +95,60 @@ arrives('one that goes with its rows, written before and after',
 arrives('one that comes again', q(ALTER TABLE part ATTACH PARTITION part_3 FOR VALUES IN (3)),
 	$rows, '16c 21h 24a 37i 39i');
 arrives('one that is dropped', q(DROP TABLE part_3), $rows, '16c 21h 24a');
+
+# ---- what the log must tell ----
+
+my $silent = 'Its replica identity does not tell the columns of its key|cannot be captured from the log';
+$alice->fails('ALTER TABLE item REPLICA IDENTITY NOTHING', '55006', $silent,
+	'a replica identity that tells the key no more');
+$alice->fails('ALTER TABLE part_1 REPLICA IDENTITY NOTHING', '55006', $silent, 'nor that of a partition');
+$alice->sql(q(CREATE UNIQUE INDEX item_wide ON item (n, id); ALTER TABLE item REPLICA IDENTITY USING INDEX item_wide));
+$alice->fails('DROP INDEX item_wide', '55006', $silent, 'nor the index that does');
+$alice->sql(q(ALTER TABLE item REPLICA IDENTITY DEFAULT; DROP INDEX item_wide));
+$alice->fails(
+	q(CREATE TABLE part_4 (LIKE part INCLUDING ALL); ALTER TABLE part_4 REPLICA IDENTITY NOTHING;
+	  ALTER TABLE part ATTACH PARTITION part_4 FOR VALUES IN (4)),
+	'55006', $silent, 'nor a partition that comes');
+$alice->sql('DROP TABLE part_4');
+$alice->fails('ALTER TABLE item ALTER id TYPE bigint', '2BP01', 'trigger entanglement_capture', 'nor another type of the key');
+captured_by('trigger', 'part');
+$alice->sql('ALTER TABLE part_1 REPLICA IDENTITY NOTHING');
+$alice->fails(q(SELECT entanglement.set_capture('part', 'wal')), '55000', $silent, 'every partition has to tell it');
+$alice->sql('ALTER TABLE part_1 REPLICA IDENTITY DEFAULT');
+captured_by('wal', 'part');
+
+my $quiet = 'SET session_replication_role = replica';	# event triggers sleep
+arrives('rows whose key the log does not tell nevertheless',
+	qq(INSERT INTO item SELECT i, 'quiet', 0 FROM generate_series(1, 9) i;
+	  BEGIN; $quiet; ALTER TABLE item REPLICA IDENTITY NOTHING; RESET session_replication_role;
+	  UPDATE item SET id = 10 WHERE id = 1; DELETE FROM item WHERE id = 2; UPDATE item SET v = 'new' WHERE id = 3;
+	  UPDATE item SET id = 1, v = 'moved' WHERE id = 4; INSERT INTO item VALUES (11, 'new', 0); COMMIT),
+	q(SELECT string_agg(concat(id, v), ' ' ORDER BY id) FROM item),
+	'1moved 3new 5quiet 6quiet 7quiet 8quiet 9quiet 10quiet 11new');
+arrives('and later', q(UPDATE item SET id = 12 WHERE id = 10; DELETE FROM item WHERE id > 4 AND id < 9),
+	q(SELECT string_agg(concat(id, v), ' ' ORDER BY id) FROM item), '1moved 3new 9quiet 11new 12quiet');
+$alice->sql('ALTER TABLE item REPLICA IDENTITY DEFAULT; DELETE FROM item');
+
+# read when the table is synchronized already with another key
+$alice->define('CREATE TABLE other (id int PRIMARY KEY, n int)', 'other');
+captured_by('wal', 'other');
+$alice->sql(q(INSERT INTO other VALUES (1, 0), (2, 0)));
+$alice->drain('bob');
+$alice->sql(<<'SQL');
+BEGIN;
+UPDATE other SET n = 1;
+INSERT INTO other VALUES (3, 1);
+SELECT entanglement.desynchronize('other');
+ALTER TABLE other ALTER id TYPE bigint;
+SELECT entanglement.synchronize('other', capture => 'wal');
+COMMIT;
+SQL
+arrives('a key of another type stops nobody', q(INSERT INTO item VALUES (1, 'on', 0); DELETE FROM other WHERE id = 2),
+	'SELECT v FROM item', 'on');
+is($alice->sql('SELECT last_error FROM entanglement.log_capture'), '', 'nothing is wrong');
+is($alice->sql(q(SELECT count(*) FROM entanglement.object o JOIN entanglement.relation r ON r.no = o.rel
+	WHERE r.relid = 'other'::regclass)), '2', 'each of its rows is an object');
+$alice->sql('DROP TABLE other; DELETE FROM item');
 
 # ---- the slot is lost ----
 

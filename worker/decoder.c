@@ -144,6 +144,7 @@ ent_decoder_run(int limit)
 	ForceSyncCommit();
 	ent_relinfo_refresh();
 	(void) ent_decode(limit, &more, &left);
+	ent_logged_compare_tables(ent_decode_doubtful());
 	kept = ent_decode_keep();
 	finish();
 	if (kept)

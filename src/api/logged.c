@@ -10,6 +10,7 @@
 
 #include "access/table.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -58,6 +59,32 @@ static EntQuery partitions_query = {
 	"SELECT relid FROM entanglement.partition WHERE rel OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL
 };
+/* Those with rows whose identity lacks a column of the key. */
+static EntQuery silent_query = {
+	"SELECT c.relname::pg_catalog.text FROM entanglement.relation r "
+	"JOIN pg_catalog.pg_class root ON root.oid OPERATOR(pg_catalog.=) r.relid "
+	"JOIN pg_catalog.pg_class k ON k.relname OPERATOR(pg_catalog.=) r.key_index "
+	"AND k.relnamespace OPERATOR(pg_catalog.=) root.relnamespace "
+	"JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) k.oid "
+	"JOIN pg_catalog.pg_index ki ON ki.indexrelid OPERATOR(pg_catalog.=) k.oid "
+	"AND a.attnum OPERATOR(pg_catalog.<=) ki.indnkeyatts "
+	"JOIN pg_catalog.pg_attribute ra ON ra.attrelid OPERATOR(pg_catalog.=) root.oid "
+	"AND ra.attnum OPERATOR(pg_catalog.=) ki.indkey[a.attnum OPERATOR(pg_catalog.-) 1::int2] "
+	"CROSS JOIN LATERAL (SELECT r.relid::pg_catalog.oid AS relid UNION ALL "
+	"SELECT p.relid::pg_catalog.oid FROM entanglement.partition p WHERE p.rel OPERATOR(pg_catalog.=) r.no) x "
+	"JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) x.relid "
+	"WHERE (r.wal OR r.capture OPERATOR(pg_catalog.=) 'wal') "
+	"AND c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relreplident OPERATOR(pg_catalog.<>) 'f' "
+	"AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i "
+	"JOIN pg_catalog.pg_attribute ia ON ia.attrelid OPERATOR(pg_catalog.=) c.oid "
+	"AND ia.attname OPERATOR(pg_catalog.=) ra.attname "
+	"AND ia.attnum OPERATOR(pg_catalog.=) ANY "
+	"((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts OPERATOR(pg_catalog.-) 1]) "
+	"WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid "
+	"AND CASE WHEN c.relreplident OPERATOR(pg_catalog.=) 'd' THEN i.indisprimary "
+	"ELSE c.relreplident OPERATOR(pg_catalog.=) 'i' AND i.indisreplident END) LIMIT 1",
+	0, {0}, NULL
+};
 static EntQuery objects_query = {
 	"SELECT o.key FROM entanglement.object o JOIN entanglement.owner w "
 	"ON w.no OPERATOR(pg_catalog.=) o.owner AND w.local "
@@ -67,7 +94,7 @@ static EntQuery objects_query = {
 
 /* Are the key's columns in what the log tells of a row that goes? */
 static bool
-identity_tells(Relation rel, Oid key_index)
+identity_tells(Relation rel, Relation root, Oid key_index)
 {
 	Relation	index;
 	Bitmapset  *told;
@@ -75,27 +102,56 @@ identity_tells(Relation rel, Oid key_index)
 
 	if (rel->rd_rel->relreplident == REPLICA_IDENTITY_FULL)
 		return true;
-	told = RelationGetIndexAttrBitmap(rel, INDEX_ATTR_BITMAP_IDENTITY_KEY);
+	told = RelationGetIdentityKeyBitmap(rel);
 	index = index_open(key_index, AccessShareLock);
 	for (int i = 0; i < IndexRelationGetNumberOfKeyAttributes(index); i++)
-		if (!bms_is_member(index->rd_index->indkey.values[i] -
+	{
+		int			attnum = index->rd_index->indkey.values[i];
+		char	   *name = NameStr(TupleDescAttr(RelationGetDescr(root), attnum - 1)->attname);
+
+		if (!bms_is_member(get_attnum(RelationGetRelid(rel), name) -
 						   FirstLowInvalidHeapAttributeNumber, told))
 			result = false;
+	}
 	index_close(index, AccessShareLock);
 	return result;
 }
 
-void
-ent_logged_check(Relation rel, Oid key_index)
+static void
+refuse_silent(int code, const char *table)
 {
+	ereport(ERROR,
+			(errcode(code),
+			 errmsg("table \"%s\" cannot be captured from the log", table),
+			 errdetail("Its replica identity does not tell the columns of its key."),
+			 errhint("ALTER TABLE ... REPLICA IDENTITY FULL, or USING INDEX with the index of the key, or use capture \"trigger\".")));
+}
+
+void
+ent_logged_check(Relation root, Oid key_index)
+{
+	ListCell   *lc;
+
 	ent_decode_check_server();
-	if (!identity_tells(rel, key_index))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" cannot be captured from the log",
-						RelationGetRelationName(rel)),
-				 errdetail("Its replica identity does not tell the columns of its key."),
-				 errhint("ALTER TABLE ... REPLICA IDENTITY FULL, or USING INDEX with the index of the key, or use capture \"trigger\".")));
+	foreach(lc, find_all_inheritors(RelationGetRelid(root), AccessShareLock, NULL))
+	{
+		Relation	rel = table_open(lfirst_oid(lc), NoLock);
+
+		if (rel->rd_rel->relkind == RELKIND_RELATION &&
+			!identity_tells(rel, root, key_index))
+			refuse_silent(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+						  RelationGetRelationName(rel));
+		table_close(rel, NoLock);
+	}
+}
+
+void
+ent_logged_check_all(void)
+{
+	ent_query_run(&silent_query, NULL, NULL, SPI_OK_SELECT, NULL);
+	if (SPI_processed > 0)
+		refuse_silent(ERRCODE_OBJECT_IN_USE, ent_query_text(0, 1));
+	SPI_freetuptable(SPI_tuptable);
 }
 
 /* The numbers that a query returns; all are read before any is used. */
@@ -202,13 +258,16 @@ ent_logged_interrupted(void)
 }
 
 void
-ent_logged_compare(void)
+ent_logged_compare_tables(List *nos)
 {
-	EntPosition position = ent_position_read();
+	FullTransactionId since;
 	ListCell   *lc;
 
-	ent_relinfo_refresh();
-	foreach(lc, numbers(&running_query))
+	if (nos == NIL)
+		return;
+	since = ent_position_read().horizon;
+	PushActiveSnapshot(GetLatestSnapshot());
+	foreach(lc, nos)
 	{
 		EntRelation *root = ent_relinfo_get(lfirst_int(lc));
 
@@ -216,9 +275,17 @@ ent_logged_compare(void)
 			continue;
 		LockRelationOid(root->relid, AccessShareLock);
 		compare_objects(root);
-		compare_rows(root, position.horizon);
+		compare_rows(root, since);
 	}
-	keep(position);
+	PopActiveSnapshot();
+}
+
+void
+ent_logged_compare(void)
+{
+	ent_relinfo_refresh();
+	ent_logged_compare_tables(numbers(&running_query));
+	keep(ent_position_read());
 }
 
 /* ---- set_capture ---- */

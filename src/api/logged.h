@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "nodes/pg_list.h"
 #include "utils/rel.h"
 
 /*
@@ -14,6 +15,12 @@
  * the table's rows: settings, replica identity.
  */
 extern void ent_logged_check(Relation rel, Oid key_index);
+
+/*
+ * Raises ERRCODE_OBJECT_IN_USE if that is no more true of a table that is captured
+ * from the log, or of a partition. SPI must be connected.
+ */
+extern void ent_logged_check_all(void);
 
 /* Raises: the log does not tell every state of a table. */
 extern void ent_logged_refuse_states(const char *table);
@@ -28,5 +35,7 @@ extern bool ent_logged_interrupted(void);
  * have been written since are captured. By the collector.
  */
 extern void ent_logged_compare(void);
+/* The same of these tables (numbers), whose rows the log does not tell. */
+extern void ent_logged_compare_tables(List *nos);
 
 #endif							/* ENT_API_LOGGED_H */

@@ -17,6 +17,7 @@
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 
+#include "api/logged.h"
 #include "api/partitions.h"
 #include "api/triggers.h"
 #include "rule/coalesce.h"
@@ -156,7 +157,10 @@ refuse_unlogged(void)
 	SPI_freetuptable(SPI_tuptable);
 }
 
-/* Can partitions come or go, or become unlogged, with that statement? */
+/*
+ * Can partitions come or go, or become unlogged, or replica identities change
+ * with that statement?
+ */
 static bool
 moves_partitions(Node *stmt)
 {
@@ -171,7 +175,8 @@ moves_partitions(Node *stmt)
 		AlterTableType type = lfirst_node(AlterTableCmd, lc)->subtype;
 
 		if (type == AT_AttachPartition || type == AT_DetachPartition ||
-			type == AT_DetachPartitionFinalize || type == AT_SetUnLogged)
+			type == AT_DetachPartitionFinalize || type == AT_SetUnLogged ||
+			type == AT_ReplicaIdentity)
 			return true;
 	}
 	return false;
@@ -200,6 +205,7 @@ ent_sql_partitions_changed(PG_FUNCTION_ARGS)
 		ent_partitions_settle(true);
 		refuse_unlogged();
 	}
+	ent_logged_check_all();
 	SPI_finish();
 	PG_RETURN_NULL();
 }

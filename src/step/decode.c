@@ -57,6 +57,7 @@ static MemoryContext round_context = NULL;	/* reset by each round */
 static List *tables = NIL;		/* of EntRelation * */
 static List *leaving = NIL;		/* their triggers capture again; of int32 */
 static List *found = NIL;		/* of Found * */
+static List *doubtful = NIL;	/* tables to be compared; of int32 */
 static List *xids = NIL;		/* committed, of TransactionId */
 static EntPosition position;	/* what this round has read */
 static XLogRecPtr kept = InvalidXLogRecPtr; /* what the slot has been told */
@@ -121,6 +122,14 @@ root_of(Relation rel)
 	return root;
 }
 
+/* What the log does not tell, a comparison does. */
+static void
+doubt(EntRelation *root)
+{
+	doubtful = list_append_unique_int(doubtful, root->no);
+	ent_digest_forget_all();
+}
+
 static void
 take_update(EntRelation *root, Relation rel, HeapTuple old, HeapTuple new)
 {
@@ -128,11 +137,12 @@ take_update(EntRelation *root, Relation rel, HeapTuple old, HeapTuple new)
 	bytea	   *key = ent_decode_key(root, rel, new, old);
 	bytea	   *before = old ? ent_decode_key(root, rel, old, NULL) : key;
 
-	if (key == NULL || before == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the log does not tell the key of a row of table \"%s\"",
-						RelationGetRelationName(rel))));
+	if (key == NULL || before == NULL ||
+		(old == NULL && !ent_decode_tells_key(root, rel)))
+	{
+		doubt(root);
+		return;
+	}
 	columns = ent_decode_changed(root, rel, key, old, new);
 	if (VARSIZE(key) != VARSIZE(before) ||
 		memcmp(key, before, VARSIZE(key)) != 0)
@@ -158,7 +168,10 @@ take_row(EntRelation *root, Relation rel, ReorderBufferChange *change)
 		case REORDER_BUFFER_CHANGE_INSERT:
 			key = ent_decode_key(root, rel, new, NULL);
 			if (key == NULL)
+			{
+				doubt(root);
 				break;
+			}
 			ent_digest_forget(root, key);
 			(void) ent_decode_changed(root, rel, key, NULL, new);
 			note(root->no, ENT_CHANGE_INSERT, key, NULL);
@@ -168,13 +181,13 @@ take_row(EntRelation *root, Relation rel, ReorderBufferChange *change)
 			break;
 		case REORDER_BUFFER_CHANGE_DELETE:
 			key = old ? ent_decode_key(root, rel, old, NULL) : NULL;
-			if (key != NULL)
+			if (key == NULL)
 			{
-				ent_digest_forget(root, key);
-				note(root->no, ENT_CHANGE_DELETE, key, NULL);
+				doubt(root);
+				break;
 			}
-			else				/* which one, the fold finds out */
-				note(root->no, ENT_CHANGE_TRUNCATE, NULL, NULL);
+			ent_digest_forget(root, key);
+			note(root->no, ENT_CHANGE_DELETE, key, NULL);
 			break;
 		default:
 			break;
@@ -183,16 +196,24 @@ take_row(EntRelation *root, Relation rel, ReorderBufferChange *change)
 
 /* Not captured; but we know no more what the row is. */
 static void
+forget(EntRelation *root, Relation rel, HeapTuple row, HeapTuple other)
+{
+	bytea	   *key = row ? ent_decode_key(root, rel, row, other) : NULL;
+
+	if (key != NULL)
+		ent_digest_forget(root, key);
+	else if (row != NULL)
+		ent_digest_forget_all();
+}
+
+static void
 pass_over(EntRelation *root, Relation rel, ReorderBufferChange *change)
 {
 	HeapTuple	old = ent_compat_old_tuple(change);
 	HeapTuple	new = ent_compat_new_tuple(change);
-	bytea	   *key;
 
-	if (new != NULL && (key = ent_decode_key(root, rel, new, old)) != NULL)
-		ent_digest_forget(root, key);
-	if (old != NULL && (key = ent_decode_key(root, rel, old, NULL)) != NULL)
-		ent_digest_forget(root, key);
+	forget(root, rel, new, old);
+	forget(root, rel, old, NULL);
 }
 
 /* Rows that came from peers carry the origin that step/apply gives them. */
@@ -298,7 +319,7 @@ read_tables(void)
 	MemoryContext old = MemoryContextSwitchTo(round_context);
 
 	MemoryContextReset(round_context);
-	tables = leaving = found = xids = NIL;
+	tables = leaving = found = doubtful = xids = NIL;
 	ent_query_run(&tables_query, NULL, NULL, SPI_OK_SELECT, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -428,10 +449,17 @@ ent_decode(int limit, bool *more, bool *left)
 	return list_length(found);
 }
 
+List *
+ent_decode_doubtful(void)
+{
+	return doubtful;
+}
+
 bool
 ent_decode_keep(void)
 {
-	if (found == NIL && position.read_to < kept + KEEP_AFTER)
+	if (found == NIL && doubtful == NIL &&
+		position.read_to < kept + KEEP_AFTER)
 		return false;
 	ent_position_write(&position);
 	return true;

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/xlogdefs.h"
+#include "nodes/pg_list.h"
 
 /* Name of this database's slot, in the current context. */
 extern char *ent_decode_slot_name(void);
@@ -36,6 +37,11 @@ extern XLogRecPtr ent_decode_slot_position(void);
  * *left: tables are captured by trigger again, and the log is done with them.
  */
 extern uint64 ent_decode(int limit, bool *more, bool *left);
+/*
+ * Numbers of tables (List of int32, until the next round) whose rows the log did not tell
+ * well enough: to be compared in the same transaction, before ent_decode_keep.
+ */
+extern List *ent_decode_doubtful(void);
 extern bool ent_decode_keep(void);
 extern void ent_decode_confirm(void);
 

@@ -9,8 +9,10 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/sysattr.h"
 #include "catalog/pg_class.h"
 #include "utils/datum.h"
+#include "utils/relcache.h"
 
 #include "base/compat.h"
 #include "rule/coalesce.h"
@@ -86,6 +88,28 @@ ent_decode_key(EntRelation *root, Relation rel, HeapTuple row, HeapTuple other)
 	if (o)
 		pfree(o);
 	return key;
+}
+
+bool
+ent_decode_tells_key(EntRelation *root, Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	Bitmapset  *told;
+	int			n = 0;
+
+	if (rel->rd_rel->relreplident == REPLICA_IDENTITY_FULL)
+		return true;
+	told = RelationGetIdentityKeyBitmap(rel);
+	for (int i = -1; (i = bms_next_member(told, i)) >= 0;)
+	{
+		int			attnum = i + FirstLowInvalidHeapAttributeNumber;
+		EntColumn  *col = attnum <= 0 ? NULL :
+			column_of(root, rel, TupleDescAttr(desc, attnum - 1));
+
+		n += col != NULL && col->key != 0;
+	}
+	bms_free(told);
+	return n == root->nkeys;
 }
 
 /* Is this column known to be as it was? Notes what it is now. */

@@ -21,6 +21,9 @@
 extern bytea *ent_decode_key(EntRelation *root, Relation rel, HeapTuple row,
 							 HeapTuple other);
 
+/* Was the old key told, had it changed? It depends on the replica identity then. */
+extern bool ent_decode_tells_key(EntRelation *root, Relation rel);
+
 /*
  * Bitmap of the columns that may have changed. With the whole old row in the log
  * (REPLICA IDENTITY FULL) exactly those; else those whose digest is another
