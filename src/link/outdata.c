@@ -301,7 +301,7 @@ note_flight(EntOutbound *ob, Taken *taken)
 
 	ob->flight->min_position = Min(ob->flight->min_position, e->position);
 	ob->flight->oldest = Min(ob->flight->oldest, e->stale_at);
-	if (e->flags & ENT_ROW_LATE)
+	if ((e->flags & ENT_ROW_LATE) && !taken->again)
 		note_sent(ob, &ob->flight->late, taken);
 	if (taken->fate == FATE_SENT && taken->extract->kind == ENT_EXTRACT_FULL &&
 		taken->extract->heir.owner != 0 && ent_object_owner_is_local(e->owner))
@@ -322,13 +322,14 @@ typedef struct Section
 
 /*
  * What was queued after the cut had been asked for may be missing in it. If
- * so, the version that is in it goes now, and the newer one with another cut.
+ * so, the version that is in it goes now, and the newer one with another cut. What
+ * was withdrawn since has the version it had, so of what is owed this does not tell.
  */
 static bool
 not_in_cut(Section *s, Taken *t)
 {
 	return s->source->cut && t->entry.round >= s->ob->round &&
-		t->extract->serial < t->entry.newest;
+		(t->extract->serial < t->entry.newest || (t->entry.flags & ENT_ROW_LATE));
 }
 
 /* Is the object wanted for itself, not because it has changed? */
@@ -387,8 +388,8 @@ worth_telling(Section *s, Taken *t)
 	/* was looked at again, and is as the peer has it */
 	if (x->kind == ENT_EXTRACT_DELTA && x->serial <= t->entry.since)
 		return false;
-	/* the peer has what is in the cut */
-	if (t->again && x->serial <= t->entry.since)
+	/* the peer has what is in the cut, or gets it with the next one */
+	if (t->again && (x->serial <= t->entry.since || (t->entry.flags & ENT_ROW_LATE)))
 		return false;
 	return sendable(s->ob, s->rel, x);
 }
@@ -616,6 +617,42 @@ look_first(Section *s)
 }
 
 /*
+ * These of the section's objects; when that fails its halves, so that in the end the
+ * one that cannot be sent is alone.
+ */
+static void
+write_part(Section *s, Taken *taken, int n)
+{
+	size_t		start = s->w->len;
+	ErrorData  *error;
+
+	s->taken = taken;
+	s->n = n;
+	error = ent_outbound_try(encode_section, s, s->w);
+	/* a right that was just taken away is no reason to leave rows out */
+	if (error != NULL && s->table->show_version != ent_show_version())
+	{
+		look_first(s);
+		return;
+	}
+	if (error != NULL && n > 1)
+	{
+		write_part(s, taken, n / 2);
+		write_part(s, taken + n / 2, n - n / 2);
+		return;
+	}
+	if (error != NULL)
+	{
+		report_unsendable(s, error);
+		s->denied = s->table->partial;
+		if (s->denied)
+			(void) ent_outbound_try(encode_section, s, s->w);
+		s->denied = false;
+	}
+	settle_section(s, s->w->len - start);
+}
+
+/*
  * What goes of one table: taken[0 .. n-1], in the order of owners. Entries that do
  * not fit any more go back to where they were. Needs ent_value_enter.
  */
@@ -628,7 +665,6 @@ write_section(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
 		.table = hash_search(ob->tables, &taken[0].entry.rel, HASH_FIND, NULL),
 		.taken = taken, .n = n, .source = source
 	};
-	size_t		start = w->len;
 
 	/*
 	 * A cut was taken before rights were looked at for this batch: what goes
@@ -636,39 +672,9 @@ write_section(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
 	 */
 	if (s.rel == NULL || s.table->generation != s.rel->generation ||
 		(!source->cut && s.table->show_version != ent_show_version()))
-	{
 		look_first(&s);
-		return;
-	}
-	if (ent_outbound_try(encode_section, &s, w) == NULL)
-	{
-		settle_section(&s, w->len - start);
-		return;
-	}
-	/* a right that was just taken away is no reason to leave rows out */
-	if (s.table->show_version != ent_show_version())
-	{
-		look_first(&s);
-		return;
-	}
-	s.n = 1;
-	for (int i = 0; i < n; i++)
-	{
-		ErrorData  *error;
-
-		s.taken = &taken[i];
-		start = w->len;
-		error = ent_outbound_try(encode_section, &s, w);
-		if (error)
-		{
-			report_unsendable(&s, error);
-			s.denied = s.table->partial;
-			if (s.denied)
-				(void) ent_outbound_try(encode_section, &s, w);
-			s.denied = false;
-		}
-		settle_section(&s, w->len - start);
-	}
+	else
+		write_part(&s, taken, n);
 }
 
 /* Extracts and writes n objects, under the source's snapshot or a fresh one. */
