@@ -24,7 +24,6 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "executor/executor.h"
-#include "replication/message.h"
 #include "replication/reorderbuffer.h"
 #include "replication/slot.h"
 #include "storage/latch.h"
@@ -287,17 +286,6 @@ ent_compat_slot_acquire(const char *name)
 	ReplicationSlotAcquire(name, true, true);
 #else
 	ReplicationSlotAcquire(name, true);
-#endif
-}
-
-/* A record in the log that nobody heeds; since 17 one may be flushed at once. */
-static inline XLogRecPtr
-ent_compat_log_message(const char *prefix)
-{
-#if PG_VERSION_NUM >= 170000
-	return LogLogicalMessage(prefix, "", 0, false, false);
-#else
-	return LogLogicalMessage(prefix, "", 0, false);
 #endif
 }
 

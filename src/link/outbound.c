@@ -38,7 +38,7 @@
 #define FIRST_ROW		64		/* bytes that a row is taken to have at first */
 
 static EntQuery owed_query = {
-	"SELECT rel, owner, key FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1",
+	"SELECT rel, owner, key, serial FROM entanglement.owed WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL
 };
 static EntQuery remit_query = {
@@ -431,6 +431,7 @@ load_owed(EntOutbound *ob)
 			.rel = rel, .owner = ent_query_int4(row, 2, NULL),
 			.flags = ENT_ROW_REFRESH | ENT_ROW_LATE,
 			.position = ob->ring_position,
+			.newest = ent_query_int8(row, 4, NULL),
 			.stale_at = GetCurrentTimestamp(),
 			.keylen = VARSIZE_ANY_EXHDR(key), .key = (uint8 *) VARDATA_ANY(key)
 		};

@@ -7,51 +7,26 @@
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
-#include "access/xact.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "base/durable.h"
 #include "base/quiet.h"
-#include "link/outbound_private.h"
 #include "guard/show.h"
-#include "step/extract.h"
-#include "store/object.h"
-#include "store/owner.h"
+#include "link/outdata_private.h"
 #include "store/query.h"
-#include "store/shown.h"
 #include "store/value.h"
 
 #define MAX_TAKE	2048		/* objects extracted at a time, for which the log of
 								 * changes is looked through */
 #define LEAST_LARGE	2048		/* bytes of an object that may be too large */
 
-typedef enum Fate
-{
-	FATE_DONE,					/* nothing to tell */
-	FATE_SENT,
-	FATE_LATER,					/* did not fit into this batch */
-	FATE_LARGE					/* goes in fragments */
-} Fate;
-
-typedef struct Taken
-{
-	EntQueueEntry entry;
-	EntExtract *extract;		/* set once extracted */
-	Fate		fate;
-	bool		again;			/* the cut does not have the newest version */
-	bool		more;			/* sent or passed over: there are newer states */
-	bool		forgets;		/* sent: the peer does not hold it afterwards */
-} Taken;
-
 static int
 by_table_and_owner(const void *a, const void *b)
 {
-	const Taken *x = a,
+	const EntOutTaken *x = a,
 			   *y = b;
 
 	if (x->entry.rel != y->entry.rel)
@@ -61,15 +36,19 @@ by_table_and_owner(const void *a, const void *b)
 	return 0;
 }
 
-/* Is this object, of another owner, among the n taken? */
+/*
+ * Is this object, of another owner, among the n taken? hashes: of their keys, and of
+ * its, which is at n.
+ */
 static bool
-other_owner_taken(const Taken *taken, int n, const EntQueueEntry *e)
+other_owner_taken(const EntOutTaken *taken, const uint32 *hashes, int n,
+				  const EntQueueEntry *e)
 {
 	for (int i = 0; i < n; i++)
 	{
 		const EntQueueEntry *t = &taken[i].entry;
 
-		if (t->owner != e->owner && t->rel == e->rel &&
+		if (hashes[i] == hashes[n] && t->owner != e->owner && t->rel == e->rel &&
 			t->keylen == e->keylen && memcmp(t->key, e->key, e->keylen) == 0)
 			return true;
 	}
@@ -82,9 +61,10 @@ other_owner_taken(const Taken *taken, int n, const EntQueueEntry *e)
  * be told first.
  */
 static int
-take(EntOutbound *ob, EntQueue *queue, Taken *taken, int max)
+take(EntOutbound *ob, EntQueue *queue, EntOutTaken *taken, int max)
 {
 	uint8	   *keybuf = palloc(ENT_WIRE_MAX_KEY);
+	uint32	   *hashes = palloc(max * sizeof(uint32));
 	int			n = 0;
 
 	while (n < max && ent_queue_pop(queue, &taken[n].entry, keybuf))
@@ -102,7 +82,8 @@ take(EntOutbound *ob, EntQueue *queue, Taken *taken, int max)
 			continue;
 		}
 		(void) ent_queue_take(ob->large, e);
-		if (other_owner_taken(taken, n, e))
+		hashes[n] = hash_bytes(e->key, e->keylen);
+		if (other_owner_taken(taken, hashes, n, e))
 		{
 			ent_queue_push(queue, e);
 			break;
@@ -112,141 +93,10 @@ take(EntOutbound *ob, EntQueue *queue, Taken *taken, int max)
 		e->key = key;
 		taken[n++].extract = NULL;
 	}
+	pfree(hashes);
 	pfree(keybuf);
-	qsort(taken, n, sizeof(Taken), by_table_and_owner);
+	qsort(taken, n, sizeof(EntOutTaken), by_table_and_owner);
 	return n;
-}
-
-static size_t
-row_size(EntRelation *rel, EntExtract *x)
-{
-	size_t		size = x->keylen + 32;
-
-	if (x->kind != ENT_EXTRACT_DELTA && x->kind != ENT_EXTRACT_FULL)
-		return size;			/* values have not been read */
-	for (int i = 0; i < rel->ncolumns; i++)
-		if (x->raw != NULL)
-			size += x->set[i] ? x->rawlen[i] : 0;
-		else if (x->set[i] && !x->nulls[i])
-			size += rel->columns[i].typlen == -1 ?
-				toast_raw_datum_size(x->values[i]) : 40;
-	return size;
-}
-
-/* The announcement's column numbers of the set, as a bitmap. */
-static size_t
-wire_set(EntOutTable *t, EntRelation *rel, EntExtract *x, uint8 *bitmap)
-{
-	int			number = 0;
-	size_t		len = 0;
-
-	memset(bitmap, 0, ENT_WIRE_MAX_COLUMNS / 8);
-	for (int i = 0; i < rel->ncolumns; i++)
-	{
-		if (!t->may[i])
-			continue;
-		if (x->set[i])
-		{
-			bitmap[number / 8] |= 1 << (number % 8);
-			len = number / 8 + 1;
-		}
-		number++;
-	}
-	return len;
-}
-
-static void
-write_values(EntWriter *w, EntRelation *rel, EntExtract *x)
-{
-	for (int i = 0; i < rel->ncolumns; i++)
-	{
-		const char *data;
-		size_t		len;
-
-		if (!x->set[i])
-			continue;
-		if (x->nulls[i])
-		{
-			ent_wire_write_value(w, NULL, 0);
-			continue;
-		}
-		if (x->raw != NULL)
-		{
-			ent_wire_write_value(w, x->raw[i], x->rawlen[i]);
-			continue;
-		}
-		data = ent_value_encode(&rel->columns[i], x->values[i], &len);
-		if (len > ENT_WIRE_MAX_VALUE)
-			ereport(ERROR,
-					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("value of column \"%s\" is too large to be sent", rel->columns[i].name),
-					 errdetail("It has %zu bytes; at most %u are possible.",
-							   len, ENT_WIRE_MAX_VALUE)));
-		ent_wire_write_value(w, data, len);
-	}
-}
-
-/* Names an owner to whom an object came, or from whom; false: he is no more. */
-static bool
-name_hand(const EntHand *hand, EntWireUuid *owner, uint32 *epoch,
-		  int64_t *serial)
-{
-	EntOwner   *o = hand->owner == 0 ? NULL : ent_owner_get(hand->owner);
-
-	if (o == NULL || o->gone)
-		return false;
-	memcpy(owner->bytes, o->id.data, UUID_LEN);
-	*epoch = hand->epoch;
-	*serial = hand->serial;
-	return true;
-}
-
-static void
-name_hands(EntWireRow *row, EntExtract *x)
-{
-	if (name_hand(&x->heir, &row->heir, &row->heir_epoch, &row->heir_serial))
-		row->flags |= ENT_ROW_HEIR;
-	else if (x->heir.owner != 0)
-		row->op = ENT_ROW_DELETE;	/* he has taken it along */
-	if (name_hand(&x->from, &row->from, &row->from_epoch, &row->from_serial))
-		row->flags |= ENT_ROW_FROM;
-}
-
-static void
-write_row(EntWriter *w, EntRelation *rel, EntOutTable *t, Taken *taken,
-		  int64 *last)
-{
-	static const EntRowOp ops[] = {
-		[ENT_EXTRACT_DEAD] = ENT_ROW_DELETE,[ENT_EXTRACT_DELTA] = ENT_ROW_DELTA,
-		[ENT_EXTRACT_FULL] = ENT_ROW_FULL,[ENT_EXTRACT_WITHDRAWN] = ENT_ROW_WITHDRAW
-	};
-	EntExtract *x = taken->extract;
-	uint8		bitmap[ENT_WIRE_MAX_COLUMNS / 8];
-	EntWireRow	row = {
-		.op = ops[x->kind],
-		.flags = taken->more ? 0 : taken->entry.flags & (ENT_ROW_REFRESH | ENT_ROW_LATE),
-		.serial = x->serial, .base = x->base
-	};
-
-	row.key = ent_key_to_wire(rel, x->key, x->keylen, &row.keylen);
-	if (row.op == ENT_ROW_DELTA)
-	{
-		row.set = bitmap;
-		row.setlen = wire_set(t, rel, x, bitmap);
-	}
-	else if (row.op == ENT_ROW_WITHDRAW)
-		row.flags = 0;
-	else
-		name_hands(&row, x);
-	/* it may have had, and lost, this very version */
-	if (row.op == ENT_ROW_FULL && t->partial && (!x->held || x->leaving))
-		row.flags |= ENT_ROW_REFRESH;
-	ent_wire_write_row(w, &row, last);
-	if (row.op == ENT_ROW_DELTA || row.op == ENT_ROW_FULL)
-		write_values(w, rel, x);
-	taken->forgets = !x->elsewhere && (row.op == ENT_ROW_WITHDRAW ||
-									   (row.op == ENT_ROW_DELETE &&
-										(row.flags & ENT_ROW_HEIR) == 0));
 }
 
 static void
@@ -267,7 +117,7 @@ tell_unsendable(EntOutbound *ob, EntRelation *rel, const char *sqlstate,
 static bool
 sendable(EntOutbound *ob, EntRelation *rel, EntExtract *x)
 {
-	size_t		size = row_size(rel, x);
+	size_t		size = ent_outbound_row_size(rel, x);
 
 	if (size < ENT_WIRE_MAX_BATCH / 2)
 		return true;
@@ -278,55 +128,13 @@ sendable(EntOutbound *ob, EntRelation *rel, EntExtract *x)
 	return false;
 }
 
-static void
-note_sent(EntOutbound *ob, List **list, Taken *taken)
-{
-	EntQueueEntry *e = &taken->entry;
-	EntOutLate *late = ent_outbound_note(ob, list, sizeof(EntOutLate));
-
-	late->rel = e->rel;
-	late->owner = e->owner;
-	/* a version that came since is a debt of its own */
-	late->serial = taken->fate == FATE_SENT ? taken->extract->serial : PG_INT64_MAX;
-	late->key = MemoryContextAlloc(ob->context, VARHDRSZ + e->keylen);
-	SET_VARSIZE(late->key, VARHDRSZ + e->keylen);
-	memcpy(VARDATA(late->key), e->key, e->keylen);
-}
-
-/* What is in flight counts for age, acknowledgement and debts. */
-static void
-note_flight(EntOutbound *ob, Taken *taken)
-{
-	EntQueueEntry *e = &taken->entry;
-
-	ob->flight->min_position = Min(ob->flight->min_position, e->position);
-	ob->flight->oldest = Min(ob->flight->oldest, e->stale_at);
-	if ((e->flags & ENT_ROW_LATE) && !taken->again)
-		note_sent(ob, &ob->flight->late, taken);
-	if (taken->fate == FATE_SENT && taken->extract->kind == ENT_EXTRACT_FULL &&
-		taken->extract->heir.owner != 0 && ent_object_owner_is_local(e->owner))
-		note_sent(ob, &ob->flight->handed, taken);
-}
-
-typedef struct Section
-{
-	EntOutbound *ob;
-	EntWriter  *w;
-	EntRelation *rel;
-	EntOutTable *table;
-	Taken	   *taken;
-	int			n;
-	EntOutSource *source;
-	bool		denied;			/* may not be seen, since it cannot be read */
-} Section;
-
 /*
  * What was queued after the cut had been asked for may be missing in it. If
  * so, the version that is in it goes now, and the newer one with another cut. What
  * was withdrawn since has the version it had, so of what is owed this does not tell.
  */
 static bool
-not_in_cut(Section *s, Taken *t)
+not_in_cut(EntOutSection *s, EntOutTaken *t)
 {
 	return s->source->cut && t->entry.round >= s->ob->round &&
 		(t->extract->serial < t->entry.newest || (t->entry.flags & ENT_ROW_LATE));
@@ -341,7 +149,7 @@ asked_for(const EntQueueEntry *e)
 
 /* Reads the objects of a section as they are now. */
 static void
-extract_section(Section *s)
+extract_section(EntOutSection *s)
 {
 	EntExtract *items = palloc0(s->n * sizeof(EntExtract));
 	EntExtractFor whom = ent_outbound_whom(s->ob, s->table);
@@ -363,7 +171,7 @@ extract_section(Section *s)
 		/* a key that it has not named itself may be one that it must not hear of */
 		items[i].asked = (e->flags & (whom.partial ? ENT_OUT_ASKED : ENT_ROW_LATE)) != 0;
 		s->taken[i].extract = &items[i];
-		s->taken[i].fate = FATE_DONE;
+		s->taken[i].fate = ENT_OUT_FATE_DONE;
 		s->taken[i].more = false;
 	}
 	(s->rel->every_state ? ent_extract_states : ent_extract)
@@ -377,19 +185,22 @@ extract_section(Section *s)
 
 /* Is there something to be told of it in this batch? */
 static bool
-worth_telling(Section *s, Taken *t)
+worth_telling(EntOutSection *s, EntOutTaken *t)
 {
 	EntExtract *x = t->extract;
 
 	if (x->kind == ENT_EXTRACT_NOTHING || x->passed)
+		return false;
+	/* it goes with the next cut */
+	if (t->again && (t->entry.flags & ENT_ROW_LATE))
 		return false;
 	if (x->kind == ENT_EXTRACT_WITHDRAWN)
 		return true;
 	/* was looked at again, and is as the peer has it */
 	if (x->kind == ENT_EXTRACT_DELTA && x->serial <= t->entry.since)
 		return false;
-	/* the peer has what is in the cut, or gets it with the next one */
-	if (t->again && (x->serial <= t->entry.since || (t->entry.flags & ENT_ROW_LATE)))
+	/* the peer has what is in the cut */
+	if (t->again && x->serial <= t->entry.since)
 		return false;
 	return sendable(s->ob, s->rel, x);
 }
@@ -398,7 +209,7 @@ worth_telling(Section *s, Taken *t)
 static void
 encode_section(void *section)
 {
-	Section    *s = section;
+	EntOutSection *s = section;
 	EntWireObjects head = {.table = s->rel->no};
 	EntWriter  *w = s->w;
 	size_t		mark = 0;
@@ -407,20 +218,20 @@ encode_section(void *section)
 	extract_section(s);
 	for (int i = 0; i < s->n; i++)
 	{
-		Taken	   *t = &s->taken[i];
+		EntOutTaken *t = &s->taken[i];
 		EntExtract *x = t->extract;
 
 		if (!worth_telling(s, t))
 			continue;
-		if (row_size(s->rel, x) > s->source->large)
+		if (ent_outbound_row_size(s->rel, x) > s->source->large)
 		{
-			t->fate = FATE_LARGE;
+			t->fate = ENT_OUT_FATE_LARGE;
 			continue;
 		}
 		if (w->len > s->source->max_bytes &&
-			w->len + row_size(s->rel, x) > 2 * s->source->max_bytes)
+			w->len + ent_outbound_row_size(s->rel, x) > 2 * s->source->max_bytes)
 		{
-			t->fate = FATE_LATER;
+			t->fate = ENT_OUT_FATE_LATER;
 			continue;
 		}
 		if (mark != 0 && (t->entry.owner != head.owner || x->epoch != head.epoch))
@@ -436,8 +247,10 @@ encode_section(void *section)
 			ent_wire_write_objects(w, &head);
 			last = 0;
 		}
-		write_row(w, s->rel, s->table, t, &last);
-		t->fate = FATE_SENT;
+		t->forgets = ent_outbound_write_row(w, s->rel, s->table, x,
+											t->more ? 0 : t->entry.flags &
+											(ENT_ROW_REFRESH | ENT_ROW_LATE), &last);
+		t->fate = ENT_OUT_FATE_SENT;
 	}
 	if (mark != 0)
 		ent_wire_close_section(w, mark);
@@ -459,7 +272,7 @@ ent_outbound_try(void (*run) (void *), void *arg, EntWriter *w)
  * fail on as many rows as its peer likes: that is told once.
  */
 static void
-report_unsendable(Section *s, ErrorData *error)
+report_unsendable(EntOutSection *s, ErrorData *error)
 {
 	EntQueueEntry *e = &s->taken[0].entry;
 	char	   *message =
@@ -467,153 +280,11 @@ report_unsendable(Section *s, ErrorData *error)
 				 ent_key_text(s->rel, e->key, e->keylen), s->rel->schema,
 				 s->rel->name, error->message);
 
-	s->taken[0].fate = FATE_DONE;
+	s->taken[0].fate = ENT_OUT_FATE_DONE;
 	if (s->table->filter_failed)
 		return;
 	s->table->filter_failed = s->table->filter != NULL;
 	tell_unsendable(s->ob, s->rel, unpack_sql_state(error->sqlerrcode), message);
-}
-
-/* Back into the queue, once all that is to go has been taken from it. */
-static void
-put_off(Section *s, const EntQueueEntry *e)
-{
-	MemoryContext old = MemoryContextSwitchTo(s->source->context);
-	EntQueueEntry *copy = palloc(sizeof(EntQueueEntry));
-	uint8	   *key = palloc(e->keylen);
-
-	memcpy(key, e->key, e->keylen);
-	*copy = *e;
-	copy->key = key;
-	s->source->later = lappend(s->source->later, copy);
-	MemoryContextSwitchTo(old);
-}
-
-/*
- * What is missing in the cut has come after it was asked for: from there on
- * claims wait for it, however often that happens to a hot object.
- */
-static void
-put_off_rest(Section *s, Taken *t)
-{
-	EntQueueEntry rest = t->entry;
-
-	rest.position = Max(rest.position, s->ob->cut_position);
-	rest.stale_at = Max(rest.stale_at, s->ob->cut_at);
-	if (t->fate == FATE_SENT)
-	{
-		rest.since = Max(rest.since, t->extract->serial);
-		rest.flags = 0;
-	}
-	put_off(s, &rest);
-}
-
-/*
- * The next state goes as soon as there is room, by turns with what changes: a long
- * row of them holds up nobody. Claims wait for the last one.
- */
-static void
-put_back_rest(Section *s, Taken *t)
-{
-	MemoryContext old = MemoryContextSwitchTo(s->source->context);
-	EntQueueEntry *rest = palloc(sizeof(EntQueueEntry));
-	uint8	   *key = palloc(t->entry.keylen);
-
-	memcpy(key, t->entry.key, t->entry.keylen);
-	*rest = t->entry;
-	rest->key = key;
-	rest->newest = Max(rest->newest, t->extract->serial);
-	rest->since = t->extract->serial;
-	rest->bulk = true;
-	s->source->rest = lappend(s->source->rest, rest);
-	MemoryContextSwitchTo(old);
-}
-
-/*
- * What the peer is told of for the first time is held by it from before the
- * batch leaves; what it is to forget, until it has answered that batch, though
- * from now on it may be gone.
- */
-static void
-note_held(Section *s)
-{
-	Datum	   *told = palloc(s->n * sizeof(Datum));
-	Datum	   *leaving = palloc(s->n * sizeof(Datum));
-	int			n = 0,
-				m = 0;
-
-	for (int i = 0; i < s->n; i++)
-	{
-		Taken	   *t = &s->taken[i];
-		EntExtract *x = t->extract;
-
-		if (t->fate != FATE_SENT)
-			continue;
-		if (t->forgets)
-			note_sent(s->ob, &s->ob->flight->forgotten, t);
-		if (t->forgets || x->kind == ENT_EXTRACT_WITHDRAWN)
-		{
-			if (x->held && !x->leaving)
-				leaving[m++] = ent_outbound_key(t->entry.key, t->entry.keylen);
-		}
-		else if (!x->held || x->leaving)
-		{
-			told[n++] = ent_outbound_key(t->entry.key, t->entry.keylen);
-			if (x->leaving)
-				ent_outbound_holds_again(s->ob, &t->entry);
-		}
-	}
-	if (n > 0)
-		ent_shown_hold(s->ob->peer, s->rel->no,
-					   ent_query_array(BYTEAOID, told, NULL, n));
-	if (m > 0)
-		ent_shown_leave(s->ob->peer, s->rel->no,
-						ent_query_array(BYTEAOID, leaving, NULL, m));
-}
-
-static void
-settle_section(Section *s, size_t bytes)
-{
-	int			sent = 0;
-
-	for (int i = 0; i < s->n; i++)
-	{
-		if (s->taken[i].fate == FATE_LATER)
-			put_off(s, &s->taken[i].entry);
-		else if (s->taken[i].fate == FATE_LARGE)
-			ent_queue_push(s->ob->large, &s->taken[i].entry);
-		else if (s->taken[i].more)
-			put_back_rest(s, &s->taken[i]);
-		else if (s->taken[i].again)
-			put_off_rest(s, &s->taken[i]);
-		if (s->taken[i].fate == FATE_SENT ||
-			(s->taken[i].fate == FATE_DONE && !s->taken[i].again))
-		{
-			note_flight(s->ob, &s->taken[i]);
-			if ((s->taken[i].entry.flags & ENT_OUT_COPY) && !s->taken[i].more)
-				ent_outbound_copied(s->ob, s->table);
-		}
-		if (s->taken[i].fate == FATE_SENT)
-			sent++;
-		if (s->taken[i].fate == FATE_SENT && s->rel->every_state && !s->table->partial)
-			ent_outbound_note_state(s->ob, &s->taken[i].entry,
-									s->taken[i].extract->serial);
-	}
-	if (s->table->partial)
-		note_held(s);
-	if (sent > 0)
-		s->ob->row_bytes = (s->ob->row_bytes * 7 + bytes / sent) / 8 + 1;
-	pg_atomic_fetch_add_u64(&s->ob->slot->objects_sent, sent);
-}
-
-/* The table, or who may see it, changed under us. */
-static void
-look_first(Section *s)
-{
-	s->ob->adverts_due = true;
-	s->ob->adverts_position = s->ob->ring_position;
-	for (int i = 0; s->rel != NULL && i < s->n; i++)
-		put_off(s, &s->taken[i].entry);
 }
 
 /*
@@ -621,7 +292,7 @@ look_first(Section *s)
  * one that cannot be sent is alone.
  */
 static void
-write_part(Section *s, Taken *taken, int n)
+write_part(EntOutSection *s, EntOutTaken *taken, int n)
 {
 	size_t		start = s->w->len;
 	ErrorData  *error;
@@ -632,7 +303,7 @@ write_part(Section *s, Taken *taken, int n)
 	/* a right that was just taken away is no reason to leave rows out */
 	if (error != NULL && s->table->show_version != ent_show_version())
 	{
-		look_first(s);
+		ent_outbound_look_first(s);
 		return;
 	}
 	if (error != NULL && n > 1)
@@ -649,7 +320,7 @@ write_part(Section *s, Taken *taken, int n)
 			(void) ent_outbound_try(encode_section, s, s->w);
 		s->denied = false;
 	}
-	settle_section(s, s->w->len - start);
+	ent_outbound_settle_section(s, s->w->len - start);
 }
 
 /*
@@ -657,10 +328,10 @@ write_part(Section *s, Taken *taken, int n)
  * not fit any more go back to where they were. Needs ent_value_enter.
  */
 static void
-write_section(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
+write_section(EntOutbound *ob, EntWriter *w, EntOutTaken *taken, int n,
 			  EntOutSource *source)
 {
-	Section		s = {
+	EntOutSection 	s = {
 		.ob = ob, .w = w, .rel = ent_relinfo_get(taken[0].entry.rel),
 		.table = hash_search(ob->tables, &taken[0].entry.rel, HASH_FIND, NULL),
 		.taken = taken, .n = n, .source = source
@@ -672,14 +343,14 @@ write_section(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
 	 */
 	if (s.rel == NULL || s.table->generation != s.rel->generation ||
 		(!source->cut && s.table->show_version != ent_show_version()))
-		look_first(&s);
+		ent_outbound_look_first(&s);
 	else
 		write_part(&s, taken, n);
 }
 
 /* Extracts and writes n objects, under the source's snapshot or a fresh one. */
 static void
-write_taken(EntOutbound *ob, EntWriter *w, Taken *taken, int n,
+write_taken(EntOutbound *ob, EntWriter *w, EntOutTaken *taken, int n,
 			EntOutSource *source)
 {
 	Snapshot	fresh = NULL;
@@ -705,7 +376,7 @@ void
 ent_outbound_write_source(EntOutbound *ob, EntWriter *w, EntOutSource *source)
 {
 	int			max = Min(MAX_TAKE, ent_queue_length(source->queue));
-	Taken	   *taken = palloc0((max + 1) * sizeof(Taken));
+	EntOutTaken *taken = palloc0((max + 1) * sizeof(EntOutTaken));
 	MemoryContext chunk = AllocSetContextCreate(CurrentMemoryContext,
 												"entanglement chunk",
 												ALLOCSET_DEFAULT_SIZES);

@@ -33,6 +33,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "base/durable.h"
 #include "base/ent.h"
 #include "rule/coalesce.h"
 #include "step/decode.h"
@@ -334,21 +335,14 @@ read_tables(void)
 	MemoryContextSwitchTo(old);
 }
 
-/*
- * The end of what is committed. An asynchronous commit that has not been
- * flushed is flushed by a record that says nothing.
- */
+/* The end of what is committed, asynchronously too, which can be read only then. */
 static XLogRecPtr
 end_of_log(void)
 {
-	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
+	XLogRecPtr	end = ent_durable_end();
 
-	if (flushed < GetXLogInsertRecPtr())
-	{
-		XLogFlush(ent_compat_log_message(ENT_NAME));
-		flushed = GetFlushRecPtr(NULL);
-	}
-	return flushed;
+	XLogFlush(end);
+	return end;
 }
 
 /* What was read must be there for whoever reads rows from now on. */

@@ -311,7 +311,6 @@ typedef struct Pending
 	Job		   *j;
 	uint32		mask;
 	int		   *places;			/* mask + 1 of them, by hash: items + 1, or 0 */
-	int		   *others;			/* by item: another one with that key, likewise */
 } Pending;
 
 static uint32
@@ -335,14 +334,8 @@ place_items(Pending *p)
 {
 	p->mask = pg_nextpower2_32(p->j->n * 2) - 1;
 	p->places = palloc0((p->mask + 1) * sizeof(int));
-	p->others = palloc0(p->j->n * sizeof(int));
 	for (int i = 0; i < p->j->n; i++)
-	{
-		uint32		place = place_of(p, p->j->items[i].key, p->j->items[i].keylen);
-
-		p->others[i] = p->places[place];
-		p->places[place] = i + 1;
-	}
+		p->places[place_of(p, p->j->items[i].key, p->j->items[i].keylen)] = i + 1;
 }
 
 static bool
@@ -370,11 +363,10 @@ take_pending(void *arg, TupleTableSlot *slot)
 	op = DatumGetChar(slot_getattr(slot, ENT_CHANGE_OP, &nokey));
 	set = slot_getattr(slot, ENT_CHANGE_COLUMNS, &noset);
 	b = noset ? NULL : DatumGetByteaPP(set);
-	for (; item != 0; item = p->others[item - 1])
-		add_pending(p->j, &p->j->items[item - 1], op,
-					ent_direct_int4(slot, ENT_CHANGE_OWNER),
-					b ? (uint8 *) VARDATA_ANY(b) : NULL,
-					b ? VARSIZE_ANY_EXHDR(b) : 0);
+	add_pending(p->j, &p->j->items[item - 1], op,
+				ent_direct_int4(slot, ENT_CHANGE_OWNER),
+				b ? (uint8 *) VARDATA_ANY(b) : NULL,
+				b ? VARSIZE_ANY_EXHDR(b) : 0);
 	return true;
 }
 

@@ -72,7 +72,7 @@ typedef struct EntExtract
 } EntExtract;
 
 /*
- * Answers n questions about one table. SPI connected; answers live in the SPI procedure's context, and may point
+ * Answers n questions about one table, each of another key. SPI connected; answers live in the SPI procedure's context, and may point
  * to TOASTed values: the caller keeps the snapshot registered until it is done with them.
  */
 extern void ent_extract(EntRelation *rel, const EntExtractFor *whom,

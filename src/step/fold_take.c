@@ -328,14 +328,12 @@ at_home(Home *home, int32 owner)
 {
 	Datum		key[1] = {Int32GetDatum(owner)};
 	TupleTableSlot *row;
-	bool		null;
 
 	if (owner == home->owner)
 		return home->local;
 	row = ent_direct_find(home->owners, key);
 	home->owner = owner;
-	home->local = row != NULL &&
-		DatumGetBool(slot_getattr(row, ENT_OWNER_LOCAL, &null));
+	home->local = row != NULL && ent_direct_bool(row, ENT_OWNER_LOCAL);
 	return home->local;
 }
 

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "catalog/namespace.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -93,6 +94,18 @@ ent_catalog_oid(EntCatalog which)
 	if (OidIsValid(schema))
 		oids[which] = get_relname_relid(names[which], schema);
 	return oids[which];
+}
+
+Relation
+ent_catalog_open(EntCatalog which, LOCKMODE lock)
+{
+	Oid			relid = ent_catalog_oid(which);
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"%s\" is not installed in this database", ENT_NAME)));
+	return table_open(relid, lock);
 }
 
 bool

@@ -10,6 +10,9 @@
 
 #include "postgres.h"
 
+#include "storage/lockdefs.h"
+#include "utils/relcache.h"
+
 typedef enum EntCatalog
 {
 	ENT_CATALOG_RELATION = 0,
@@ -147,6 +150,11 @@ typedef enum EntHandoverAttribute
  * in this database. Needs a transaction.
  */
 extern Oid	ent_catalog_oid(EntCatalog which);
+
+/*
+ * Opens one of the tables. Raises ERRCODE_UNDEFINED_OBJECT when there is no extension.
+ */
+extern Relation ent_catalog_open(EntCatalog which, LOCKMODE lock);
 
 /*
  * Has watch called with the oid of every table whose relcache entry is

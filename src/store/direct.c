@@ -37,21 +37,29 @@ struct EntDirect
 	TupleTableSlot *row;
 };
 
+int
+ent_direct_keys(Relation index, ScanKeyData *keys)
+{
+	int			n = IndexRelationGetNumberOfKeyAttributes(index);
+
+	for (int i = 0; i < n; i++)
+	{
+		Oid			type = index->rd_opcintype[i];
+		Oid			op = get_opfamily_member(index->rd_opfamily[i], type, type,
+											 BTEqualStrategyNumber);
+
+		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber,
+							   type, index->rd_indcollation[i], get_opcode(op),
+							   (Datum) 0);
+	}
+	return n;
+}
+
 static void
 open_index(EntDirect *d, EntCatalog which)
 {
 	d->index = index_open(ent_catalog_oid(which), AccessShareLock);
-	d->nkeys = IndexRelationGetNumberOfKeyAttributes(d->index);
-	for (int i = 0; i < d->nkeys; i++)
-	{
-		Oid			type = d->index->rd_opcintype[i];
-		Oid			op = get_opfamily_member(d->index->rd_opfamily[i], type, type,
-											 BTEqualStrategyNumber);
-
-		ScanKeyEntryInitialize(&d->keys[i], 0, i + 1, BTEqualStrategyNumber,
-							   type, d->index->rd_indcollation[i],
-							   get_opcode(op), (Datum) 0);
-	}
+	d->nkeys = ent_direct_keys(d->index, d->keys);
 }
 
 EntDirect *
@@ -60,7 +68,7 @@ ent_direct_open(EntCatalog table, EntCatalog index, LOCKMODE lock,
 {
 	EntDirect  *d = palloc0(sizeof(EntDirect));
 
-	d->heap = table_open(ent_catalog_oid(table), lock);
+	d->heap = ent_catalog_open(table, lock);
 	if (index != ENT_CATALOGS)
 		open_index(d, index);
 	d->newest = snapshot == NULL;

@@ -12,15 +12,22 @@
 
 #include "postgres.h"
 
-#include "access/sdir.h"
+#include "access/skey.h"
 #include "executor/tuptable.h"
 #include "storage/itemptr.h"
 #include "storage/lockdefs.h"
+#include "utils/relcache.h"
 #include "utils/snapshot.h"
 
 #include "store/catalog.h"
 
 typedef struct EntDirect EntDirect;
+
+/*
+ * Conditions that the columns of a btree's key are equal to what the caller fills in
+ * as sk_argument, in their order; returns how many.
+ */
+extern int	ent_direct_keys(Relation index, ScanKeyData *keys);
 
 typedef enum EntDirectResult
 {

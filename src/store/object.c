@@ -23,6 +23,7 @@
 
 #include "base/wake.h"
 #include "store/catalog.h"
+#include "store/direct.h"
 #include "store/handover.h"
 #include "store/object.h"
 #include "store/query.h"
@@ -72,23 +73,11 @@ watch_owners(void)
 	watching = true;
 }
 
-static Relation
-open_catalog(EntCatalog which)
-{
-	Oid			relid = ent_catalog_oid(which);
-
-	if (!OidIsValid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("extension \"entanglement\" is not installed in this database")));
-	return table_open(relid, AccessShareLock);
-}
-
 /* Looks at all owners: there are not many. */
 static bool
 find_remote_owner(void)
 {
-	Relation	rel = open_catalog(ENT_CATALOG_OWNER);
+	Relation	rel = ent_catalog_open(ENT_CATALOG_OWNER, AccessShareLock);
 	SysScanDesc scan;
 	HeapTuple	tup;
 	bool		found = false;
@@ -126,7 +115,7 @@ ent_object_any_remote(void)
 static bool
 read_owner(int32 owner, bool *local, char **name)
 {
-	Relation	rel = open_catalog(ENT_CATALOG_OWNER);
+	Relation	rel = ent_catalog_open(ENT_CATALOG_OWNER, AccessShareLock);
 	SysScanDesc scan;
 	ScanKeyData key;
 	HeapTuple	tup;
@@ -190,56 +179,23 @@ ent_object_owner_name(int32 owner)
 
 /* ---- objects ---- */
 
-/* Scans objects by the first nkeys columns of their key. */
-static SysScanDesc
-scan_objects(Relation rel, int32 no, bytea *key)
-{
-	ScanKeyData keys[2];
-
-	ScanKeyInit(&keys[0], ENT_OBJECT_REL, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(no));
-	if (key != NULL)
-		ScanKeyInit(&keys[1], ENT_OBJECT_KEY, BTEqualStrategyNumber, F_BYTEAEQ,
-					PointerGetDatum(key));
-	return systable_beginscan(rel, ent_catalog_oid(ENT_CATALOG_OBJECT_KEY),
-							  true, GetActiveSnapshot(), key ? 2 : 1, keys);
-}
-
-static int32
-object_int4(HeapTuple tup, Relation rel, AttrNumber attnum)
-{
-	bool		null;
-
-	return DatumGetInt32(heap_getattr(tup, attnum, RelationGetDescr(rel),
-									  &null));
-}
-
-static int64
-object_int8(HeapTuple tup, Relation rel, AttrNumber attnum)
-{
-	bool		null;
-
-	return DatumGetInt64(heap_getattr(tup, attnum, RelationGetDescr(rel),
-									  &null));
-}
-
 bool
 ent_object_find(int32 no, bytea *key, EntObject *out)
 {
-	Relation	rel = open_catalog(ENT_CATALOG_OBJECT);
-	SysScanDesc scan = scan_objects(rel, no, key);
-	HeapTuple	tup = systable_getnext(scan);
+	Datum		keys[2] = {Int32GetDatum(no), PointerGetDatum(key)};
+	EntDirect  *objects = ent_direct_open(ENT_CATALOG_OBJECT, ENT_CATALOG_OBJECT_KEY,
+										  AccessShareLock, GetActiveSnapshot());
+	TupleTableSlot *row = ent_direct_find(objects, keys);
 
-	if (HeapTupleIsValid(tup))
+	if (row != NULL)
 	{
-		out->owner = object_int4(tup, rel, ENT_OBJECT_OWNER);
-		out->epoch = object_int4(tup, rel, ENT_OBJECT_EPOCH);
-		out->serial = object_int8(tup, rel, ENT_OBJECT_SERIAL);
-		out->born = object_int8(tup, rel, ENT_OBJECT_BORN);
+		out->owner = ent_direct_int4(row, ENT_OBJECT_OWNER);
+		out->epoch = ent_direct_int4(row, ENT_OBJECT_EPOCH);
+		out->serial = ent_direct_int8(row, ENT_OBJECT_SERIAL);
+		out->born = ent_direct_int8(row, ENT_OBJECT_BORN);
 	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return HeapTupleIsValid(tup);
+	ent_direct_close(objects);
+	return row != NULL;
 }
 
 int32
@@ -272,14 +228,21 @@ ent_object_remote_owner(int32 no, bytea *key)
 int32
 ent_object_remote_in(int32 no)
 {
-	Relation	rel = open_catalog(ENT_CATALOG_OBJECT);
-	SysScanDesc scan = scan_objects(rel, no, NULL);
+	Relation	rel = ent_catalog_open(ENT_CATALOG_OBJECT, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
 	HeapTuple	tup;
 	int32		found = 0;
 
+	ScanKeyInit(&key, ENT_OBJECT_REL, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(no));
+	scan = systable_beginscan(rel, ent_catalog_oid(ENT_CATALOG_OBJECT_KEY), true,
+							  GetActiveSnapshot(), 1, &key);
 	while (found == 0 && HeapTupleIsValid(tup = systable_getnext(scan)))
 	{
-		int32		owner = object_int4(tup, rel, ENT_OBJECT_OWNER);
+		bool		null;
+		int32		owner = DatumGetInt32(heap_getattr(tup, ENT_OBJECT_OWNER,
+													   RelationGetDescr(rel), &null));
 
 		if (!ent_object_owner_is_local(owner))
 			found = owner;

@@ -30,6 +30,7 @@
 #include "utils/syscache.h"
 
 #include "base/compat.h"
+#include "store/direct.h"
 #include "store/query.h"
 #include "store/relinfo.h"
 #include "store/rowquery.h"
@@ -444,16 +445,9 @@ probe_index(Relation heap, Oid indexid, int nkeys, const Datum *key,
 	IndexScanDesc scan;
 	bool		found;
 
+	(void) ent_direct_keys(index, keys);
 	for (int i = 0; i < nkeys; i++)
-	{
-		Oid			type = index->rd_opcintype[i];
-		Oid			op = get_opfamily_member(index->rd_opfamily[i], type, type,
-											 BTEqualStrategyNumber);
-
-		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber,
-							   type, index->rd_indcollation[i],
-							   get_opcode(op), key[i]);
-	}
+		keys[i].sk_argument = key[i];
 	scan = ent_compat_index_beginscan(heap, index, snapshot, nkeys);
 	index_rescan(scan, keys, nkeys, NULL, 0);
 	found = index_getnext_slot(scan, ForwardScanDirection, slot);
