@@ -141,9 +141,30 @@ check_any_order(void)
 	}
 }
 
+static void
+check_column(void)
+{
+	EntFolded	a,
+				b;
+	uint8_t		set[3] = {0, 0, 0x10};
+
+	ent_coalesce_init(&a);
+	ent_coalesce_init(&b);
+	ent_coalesce_add(&a, 'U', 0, 1, set, sizeof(set));
+	ent_coalesce_add(&b, 'U', 0, 1, NULL, 0);
+	ent_coalesce_column(&b, 20);
+	CHECK(memcmp(&a, &b, sizeof(a)) == 0);
+	ent_coalesce_column(&b, -1);
+	ent_coalesce_column(&b, ENT_SET_MAX_BYTES * 8);
+	CHECK(memcmp(&a, &b, sizeof(a)) == 0);
+	ent_coalesce_column(&b, ENT_SET_MAX_BYTES * 8 - 1);
+	CHECK(b.setlen == ENT_SET_MAX_BYTES && b.set[ENT_SET_MAX_BYTES - 1] == 0x80);
+}
+
 int
 main(void)
 {
+	check_column();
 	check_verdicts();
 	check_sets();
 	check_births();

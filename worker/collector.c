@@ -34,6 +34,7 @@
 #include "guard/show.h"
 #include "step/clear.h"
 #include "step/decode.h"
+#include "step/fill.h"
 #include "step/fold.h"
 #include "store/identity.h"
 #include "store/peer.h"
@@ -68,6 +69,7 @@ typedef struct Collector
 	bool		unsettled;		/* does the slot suit the tables? */
 	bool		undecoded;		/* decoding failed */
 	bool		wal;			/* tables are captured from the log */
+	EntFill		fill;
 	bool		doubt;			/* of ent_fold */
 	bool		gone;			/* owners that are no more may have rows here */
 	bool		later;			/* ... but one of these is locked */
@@ -191,6 +193,35 @@ fold_all(Collector *c)
 			ent_shmem_folded(c->slot, asked);
 		CHECK_FOR_INTERRUPTS();
 	} while (more);
+}
+
+/*
+ * What rows are that the log has not told of, for some of them. All that was committed
+ * when they were read has been folded when it is noted.
+ */
+static void
+fill(Collector *c)
+{
+	bool		wanted;
+
+	if (!c->wal)
+		return;
+	begin(false);
+	c->fill.context = c->tick;
+	wanted = ent_fill_wanted(&c->fill);
+	if (wanted)
+		ent_fill_read(&c->fill);
+	finish();
+	if (!wanted)
+		return;
+	fold_all(c);
+	if (!c->undecoded)
+	{
+		begin(false);
+		ent_fill_write(&c->fill);
+		finish();
+	}
+	SetLatch(MyLatch);
 }
 
 /*
@@ -337,6 +368,7 @@ work(Collector *c)
 	}
 	c->undecoded = false;
 	fold_all(c);
+	fill(c);
 	if (ent_journal_is_full())
 	{
 		begin(false);

@@ -90,9 +90,10 @@ CREATE TABLE entanglement.relation (
     every_state boolean NOT NULL DEFAULT false,
     wal boolean NOT NULL DEFAULT false,
     remote boolean NOT NULL DEFAULT false,
+    digested smallint NOT NULL DEFAULT 0,
     CONSTRAINT every_state_or_integrity CHECK (NOT (every_state AND integrity))
 );
-COMMENT ON TABLE entanglement.relation IS 'Synchronized tables. key_index is in the table''s schema. What a dump carries is found by its name again: numbers of columns are others after it. every_state: no committed state is left out, as far as the journal goes. remote: objects of remote owners have been in it, so writers look whose a row is.';
+COMMENT ON TABLE entanglement.relation IS 'Synchronized tables. key_index is in the table''s schema. What a dump carries is found by its name again: numbers of columns are others after it. every_state: no committed state is left out, as far as the journal goes. remote: objects of remote owners have been in it, so writers look whose a row is. digested: with capture from the log, the columns of our objects have their digests up to this attribute number.';
 
 -- Changes with DDL: what came or went since is told by the difference.
 CREATE TABLE entanglement.partition (
@@ -110,9 +111,10 @@ CREATE TABLE entanglement.change (
     columns bytea,
     place pg_lsn,
     xid xid,
-    image bytea
+    image bytea,
+    digests bytea
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
-COMMENT ON TABLE entanglement.change IS 'Captured changes not yet folded: operation I, U, D, T or H (handed over), key image, bitmap of changed columns by attribute number. Of tables with every_state: place, which tells the order of an object''s changes, the transaction, and what the row was before if that had been committed.';
+COMMENT ON TABLE entanglement.change IS 'Captured changes not yet folded: operation I, U, D, T or H (handed over), key image, bitmap of changed columns by attribute number. Of tables with every_state: place, which tells the order of an object''s changes, the transaction, and what the row was before if that had been committed. Of tables captured from the log: place, and digests of the columns that it told.';
 
 -- At most one row. Not in dumps: where one is loaded is another log.
 CREATE TABLE entanglement.log_position (
@@ -156,10 +158,11 @@ CREATE TABLE entanglement.object (
     changed_at timestamptz NOT NULL,
     key bytea NOT NULL,
     column_serials bytea NOT NULL,
+    digests bytea,
     PRIMARY KEY (rel, key)
 ) WITH (fillfactor = 80);
 CREATE INDEX object_owner_serial ON entanglement.object (owner, serial);
-COMMENT ON TABLE entanglement.object IS 'State of every live object: owner, version, birth, and the serial at which each column last changed. born 0: it has been handed over to this owner, who has not confirmed it yet by a version of his.';
+COMMENT ON TABLE entanglement.object IS 'State of every live object: owner, version, birth, and the serial at which each column last changed. born 0: it has been handed over to this owner, who has not confirmed it yet by a version of his. digests: what the columns were when the log told of them last, of local owners'' objects in tables captured from the log.';
 
 CREATE TABLE entanglement.tombstone (
     rel integer NOT NULL,

@@ -63,10 +63,12 @@ static EntQuery names_query = {
 
 /* Numbers of columns have changed: all of them count as changed. $1, $2: rel, natts. */
 static const char *const renumber[] = {
+	"UPDATE entanglement.object SET digests = NULL "
+	"WHERE rel OPERATOR(pg_catalog.=) $1 AND digests IS NOT NULL",
 	"UPDATE entanglement.object SET column_serials = "
 	"pg_catalog.decode(pg_catalog.repeat('00', $2), 'hex') "
 	"WHERE rel OPERATOR(pg_catalog.=) $1 AND column_serials OPERATOR(pg_catalog.<>) ''",
-	"UPDATE entanglement.change c SET columns = "
+	"UPDATE entanglement.change c SET digests = NULL, columns = "
 	"pg_catalog.decode(pg_catalog.repeat('ff', ($2 OPERATOR(pg_catalog.+) 7) OPERATOR(pg_catalog./) 8), 'hex') "
 	"WHERE c.rel OPERATOR(pg_catalog.=) $1 AND " OP_IN("{u}"),
 };

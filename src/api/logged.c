@@ -52,7 +52,11 @@ static EntQuery running_query = {
 	0, {0}, NULL
 };
 static EntQuery start_query = {
-	"UPDATE entanglement.relation SET wal = true WHERE no OPERATOR(pg_catalog.=) $1",
+	"UPDATE entanglement.relation SET wal = true, digested = 0 WHERE no OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL
+};
+static EntQuery undigested_query = {
+	"UPDATE entanglement.relation SET digested = 0 WHERE no OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL
 };
 static EntQuery partitions_query = {
@@ -270,13 +274,16 @@ ent_logged_compare_tables(List *nos)
 	foreach(lc, nos)
 	{
 		EntRelation *root = ent_relinfo_get(lfirst_int(lc));
+		Datum		args[1] = {Int32GetDatum(lfirst_int(lc))};
 
 		if (root == NULL)
 			continue;
 		LockRelationOid(root->relid, AccessShareLock);
 		compare_objects(root);
 		compare_rows(root, since);
+		ent_query_run(&undigested_query, args, NULL, SPI_OK_UPDATE, NULL);
 	}
+	ent_relinfo_invalidate();
 	PopActiveSnapshot();
 }
 

@@ -69,6 +69,16 @@ ent_coalesce_add(EntFolded *f, char op, int32_t owner, uint32_t xid,
 		f->changes++;
 }
 
+void
+ent_coalesce_column(EntFolded *f, int bit)
+{
+	if (bit < 0 || bit / 8 >= ENT_SET_MAX_BYTES)
+		return;
+	f->set[bit / 8] |= 1 << (bit % 8);
+	if (bit / 8 >= f->setlen)
+		f->setlen = (uint16_t) (bit / 8 + 1);
+}
+
 EntVerdict
 ent_coalesce_verdict(const EntFolded *f, bool complete)
 {

@@ -46,6 +46,9 @@ extern void ent_coalesce_init(EntFolded *f);
 extern void ent_coalesce_add(EntFolded *f, char op, int32_t owner,
 							 uint32_t xid, const uint8_t *set, size_t setlen);
 
+/* One more column has changed: bit attnum - 1. */
+extern void ent_coalesce_column(EntFolded *f, int bit);
+
 typedef enum EntVerdict
 {
 	ENT_VERDICT_TOUCH,			/* live, these columns changed */

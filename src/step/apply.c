@@ -266,7 +266,7 @@ note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 	if (!c->exists || ent_apply_newer(a->epoch, r->serial, c->epoch, c->serial))
 		ent_versions_put(versions, a->rel->no, a->owner, a->epoch, r->serial,
 						 r->op == ENT_ROW_DELTA ? c->born : r->serial, c->key,
-						 new_columns(a, c, r), c->exists ? &c->at : NULL);
+						 new_columns(a, c, r), NULL, c->exists ? &c->at : NULL);
 	confirm(a, c);
 	ent_apply_unpark(a, c, r);
 	if (ent_apply_late(a, r))

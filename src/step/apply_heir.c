@@ -67,7 +67,7 @@ pass_to(EntApplyWrite *w, EntVersions *versions, const EntHand *heir)
 	SET_VARSIZE(columns, VARHDRSZ);
 	ent_versions_put(versions, w->a->rel->no, heir->owner, heir->epoch,
 					 ent_handover_believable(w->a->rel->no, w->c->key, heir),
-					 0, w->c->key, columns, w->c->exists ? &w->c->at : NULL);
+					 0, w->c->key, columns, NULL, w->c->exists ? &w->c->at : NULL);
 	ent_handover_inherited(w->a->rel->no, w->c->key, from);
 	if (!ent_object_owner_is_local(heir->owner))
 		return;

@@ -37,7 +37,6 @@
 #include "base/ent.h"
 #include "rule/coalesce.h"
 #include "step/decode.h"
-#include "step/decode_digest.h"
 #include "step/decode_row.h"
 #include "store/changelog.h"
 #include "store/position.h"
@@ -51,6 +50,8 @@ typedef struct Found
 	char		op;
 	bytea	   *key;
 	bytea	   *columns;
+	bytea	   *digests;
+	XLogRecPtr	place;
 } Found;
 
 static LogicalDecodingContext *decoding = NULL;
@@ -82,15 +83,33 @@ extern PGDLLEXPORT void _PG_output_plugin_init(OutputPluginCallbacks *cb);
 /* ---- what the log tells ---- */
 
 static void
-note(int32 rel, char op, bytea *key, bytea *columns)
+note(EntRelation *root, ReorderBufferChange *change, char op, bytea *key)
 {
-	Found	   *f = palloc(sizeof(Found));
+	Found	   *f = palloc0(sizeof(Found));
 
-	f->rel = rel;
+	f->rel = root->no;
 	f->op = op;
 	f->key = key;
-	f->columns = columns;
+	f->place = change->lsn;
 	found = lappend(found, f);
+}
+
+static void
+note_row(EntRelation *root, Relation rel, ReorderBufferChange *change, char op,
+		 bytea *key)
+{
+	HeapTuple	old = op == ENT_CHANGE_UPDATE ? ent_compat_old_tuple(change) : NULL;
+	bytea	   *columns;
+	bytea	   *digests = ent_decode_digests(root, rel, old,
+											 ent_compat_new_tuple(change), &columns);
+	Found	   *f;
+
+	if (columns != NULL && VARSIZE(columns) == VARHDRSZ)
+		return;					/* written as it was */
+	note(root, change, op, key);
+	f = llast(found);
+	f->columns = columns;
+	f->digests = digests;
 }
 
 static EntRelation *
@@ -128,93 +147,56 @@ static void
 doubt(EntRelation *root)
 {
 	doubtful = list_append_unique_int(doubtful, root->no);
-	ent_digest_forget_all();
 }
 
 static void
-take_update(EntRelation *root, Relation rel, HeapTuple old, HeapTuple new)
+take_update(EntRelation *root, Relation rel, ReorderBufferChange *change)
 {
-	bytea	   *columns;
-	bytea	   *key = ent_decode_key(root, rel, new, old);
+	HeapTuple	old = ent_compat_old_tuple(change);
+	bytea	   *key = ent_decode_key(root, rel, ent_compat_new_tuple(change), old);
 	bytea	   *before = old ? ent_decode_key(root, rel, old, NULL) : key;
 
 	if (key == NULL || before == NULL ||
 		(old == NULL && !ent_decode_tells_key(root, rel)))
-	{
 		doubt(root);
-		return;
-	}
-	columns = ent_decode_changed(root, rel, key, old, new);
-	if (VARSIZE(key) != VARSIZE(before) ||
-		memcmp(key, before, VARSIZE(key)) != 0)
+	else if (VARSIZE(key) != VARSIZE(before) ||
+			 memcmp(key, before, VARSIZE(key)) != 0)
 	{
-		ent_digest_forget(root, key);
-		ent_digest_forget(root, before);
-		note(root->no, ENT_CHANGE_DELETE, before, NULL);
-		note(root->no, ENT_CHANGE_INSERT, key, NULL);
+		note(root, change, ENT_CHANGE_DELETE, before);
+		note_row(root, rel, change, ENT_CHANGE_INSERT, key);
 	}
-	else if (columns != NULL)
-		note(root->no, ENT_CHANGE_UPDATE, key, columns);
+	else
+		note_row(root, rel, change, ENT_CHANGE_UPDATE, key);
 }
 
 static void
 take_row(EntRelation *root, Relation rel, ReorderBufferChange *change)
 {
 	HeapTuple	old = ent_compat_old_tuple(change);
-	HeapTuple	new = ent_compat_new_tuple(change);
 	bytea	   *key;
 
 	switch (change->action)
 	{
 		case REORDER_BUFFER_CHANGE_INSERT:
-			key = ent_decode_key(root, rel, new, NULL);
+			key = ent_decode_key(root, rel, ent_compat_new_tuple(change), NULL);
 			if (key == NULL)
-			{
 				doubt(root);
-				break;
-			}
-			ent_digest_forget(root, key);
-			(void) ent_decode_changed(root, rel, key, NULL, new);
-			note(root->no, ENT_CHANGE_INSERT, key, NULL);
+			else
+				note_row(root, rel, change, ENT_CHANGE_INSERT, key);
 			break;
 		case REORDER_BUFFER_CHANGE_UPDATE:
-			take_update(root, rel, old, new);
+			take_update(root, rel, change);
 			break;
 		case REORDER_BUFFER_CHANGE_DELETE:
 			key = old ? ent_decode_key(root, rel, old, NULL) : NULL;
 			if (key == NULL)
-			{
 				doubt(root);
-				break;
-			}
-			ent_digest_forget(root, key);
-			note(root->no, ENT_CHANGE_DELETE, key, NULL);
+			else
+				note(root, change, ENT_CHANGE_DELETE, key);
 			break;
 		default:
 			break;
 	}
-}
-
-/* Not captured; but we know no more what the row is. */
-static void
-forget(EntRelation *root, Relation rel, HeapTuple row, HeapTuple other)
-{
-	bytea	   *key = row ? ent_decode_key(root, rel, row, other) : NULL;
-
-	if (key != NULL)
-		ent_digest_forget(root, key);
-	else if (row != NULL)
-		ent_digest_forget_all();
-}
-
-static void
-pass_over(EntRelation *root, Relation rel, ReorderBufferChange *change)
-{
-	HeapTuple	old = ent_compat_old_tuple(change);
-	HeapTuple	new = ent_compat_new_tuple(change);
-
-	forget(root, rel, new, old);
-	forget(root, rel, old, NULL);
 }
 
 /* Rows that came from peers carry the origin that step/apply gives them. */
@@ -225,11 +207,11 @@ on_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation rel,
 	EntRelation *root;
 	MemoryContext old;
 
+	if (change->origin_id == DoNotReplicateId)
+		return;
 	old = MemoryContextSwitchTo(round_context);
 	root = root_of(rel);
-	if (root != NULL && change->origin_id == DoNotReplicateId)
-		pass_over(root, rel, change);
-	else if (root != NULL)
+	if (root != NULL)
 		take_row(root, rel, change);
 	MemoryContextSwitchTo(old);
 }
@@ -239,9 +221,6 @@ on_commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr lsn)
 {
 	MemoryContext old = MemoryContextSwitchTo(round_context);
 
-	/* columns and partitions may be others now */
-	if (rbtxn_has_catalog_changes(txn))
-		ent_digest_forget_all();
 	xids = lappend_int(xids, (int) txn->xid);
 	MemoryContextSwitchTo(old);
 }
@@ -307,7 +286,6 @@ ent_decode_release(void)
 	if (decoding != NULL)
 		MemoryContextDelete(decoding->context);
 	decoding = NULL;
-	ent_digest_forget_all();
 	if (MyReplicationSlot != NULL)
 		ReplicationSlotRelease();
 }
@@ -435,7 +413,8 @@ ent_decode(int limit, bool *more, bool *left)
 	{
 		Found	   *f = lfirst(lc);
 
-		ent_changelog_write(f->rel, 0, f->op, f->key, f->columns);
+		ent_changelog_write_told(f->rel, f->op, f->key, f->columns, f->place,
+								 f->digests);
 	}
 	*left = !*more && leaving != NIL;
 	if (*left)

@@ -16,8 +16,8 @@
 
 #include "base/compat.h"
 #include "rule/coalesce.h"
-#include "step/decode_digest.h"
 #include "step/decode_row.h"
+#include "store/rowdigest.h"
 #include "store/value.h"
 
 typedef struct Row
@@ -112,33 +112,30 @@ ent_decode_tells_key(EntRelation *root, Relation rel)
 	return n == root->nkeys;
 }
 
-/* Is this column known to be as it was? Notes what it is now. */
-static bool
-is_same(uint64 *digest, Row *n, Row *o, int i, Form_pg_attribute att)
-{
-	uint64		was = *digest;
-
-	if (o != NULL)
-	{
-		*digest = 0;
-		return n->nulls[i] == o->nulls[i] &&
-			(n->nulls[i] || datum_image_eq(n->values[i], o->values[i],
-										   att->attbyval, att->attlen));
-	}
-	*digest = ent_digest_value(n->values[i], n->nulls[i], att->attbyval, att->attlen);
-	return was == *digest;
-}
-
-bytea *
-ent_decode_changed(EntRelation *root, Relation rel, bytea *key, HeapTuple old,
-				   HeapTuple new)
+/* By attribute number of the root less one; of what is not told nothing is known. */
+static EntDigest *
+digests_of(EntRelation *root, Relation rel, Row *r)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
-	bool		whole = old != NULL &&
-		rel->rd_rel->relreplident == REPLICA_IDENTITY_FULL;
-	uint64	   *digests = ent_digest_of(root, key);
-	Row		   *n = deform(rel, new);
-	Row		   *o = whole ? deform(rel, old) : NULL;
+	EntDigest  *digests = palloc0(root->natts * sizeof(EntDigest));
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		EntColumn  *col = column_of(root, rel, att);
+
+		if (col != NULL && !is_untold(r, i, att))
+			digests[col->attnum - 1] =
+				ent_digest_of(r->values[i], r->nulls[i], att->attbyval, att->attlen);
+	}
+	return digests;
+}
+
+/* Bitmap of the columns that are others now. */
+static bytea *
+compare(EntRelation *root, Relation rel, Row *n, Row *o)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
 	bytea	   *result = palloc0(VARHDRSZ + ENT_SET_MAX_BYTES);
 	uint8	   *set = (uint8 *) VARDATA(result);
 	int			len = 0;
@@ -149,15 +146,36 @@ ent_decode_changed(EntRelation *root, Relation rel, bytea *key, HeapTuple old,
 		EntColumn  *col = column_of(root, rel, att);
 		int			bit = col ? col->attnum - 1 : 0;
 
-		if (col == NULL || is_untold(n, i, att) ||
-			is_same(&digests[bit], n, o, i, att))
+		if (col == NULL || is_untold(n, i, att))
+			continue;
+		if (n->nulls[i] == o->nulls[i] &&
+			(n->nulls[i] || datum_image_eq(n->values[i], o->values[i],
+										   att->attbyval, att->attlen)))
 			continue;
 		set[bit / 8] |= 1 << (bit % 8);
 		len = Max(len, bit / 8 + 1);
 	}
-	pfree(n);
-	if (o)
-		pfree(o);
 	SET_VARSIZE(result, VARHDRSZ + len);
-	return len == 0 ? NULL : result;
+	return result;
+}
+
+bytea *
+ent_decode_digests(EntRelation *root, Relation rel, HeapTuple old, HeapTuple new,
+				   bytea **columns)
+{
+	Row		   *n = deform(rel, new);
+	EntDigest  *digests = digests_of(root, rel, n);
+	bytea	   *packed = ent_digest_pack(digests, root->natts);
+
+	*columns = NULL;
+	if (old != NULL && rel->rd_rel->relreplident == REPLICA_IDENTITY_FULL)
+	{
+		Row		   *o = deform(rel, old);
+
+		*columns = compare(root, rel, n, o);
+		pfree(o);
+	}
+	pfree(digests);
+	pfree(n);
+	return packed;
 }

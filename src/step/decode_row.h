@@ -25,11 +25,11 @@ extern bytea *ent_decode_key(EntRelation *root, Relation rel, HeapTuple row,
 extern bool ent_decode_tells_key(EntRelation *root, Relation rel);
 
 /*
- * Bitmap of the columns that may have changed. With the whole old row in the log
- * (REPLICA IDENTITY FULL) exactly those; else those whose digest is another
- * than when the row was told of last, all if it was not. NULL: none.
+ * Digests of what the log told of the new row, packed (store/rowdigest.h). columns: with
+ * the whole old row in the log (REPLICA IDENTITY FULL) a bitmap of those that are
+ * others now, perhaps empty; else NULL.
  */
-extern bytea *ent_decode_changed(EntRelation *root, Relation rel, bytea *key,
-								 HeapTuple old, HeapTuple new);
+extern bytea *ent_decode_digests(EntRelation *root, Relation rel, HeapTuple old,
+								 HeapTuple new, bytea **columns);
 
 #endif							/* ENT_STEP_DECODE_ROW_H */

@@ -18,7 +18,9 @@
 #include "step/extract.h"
 #include "store/direct.h"
 #include "store/handover.h"
+#include "store/object.h"
 #include "store/query.h"
+#include "store/rowdigest.h"
 #include "store/rowquery.h"
 #include "store/shown.h"
 #include "store/value.h"
@@ -53,6 +55,8 @@ typedef struct Version
 	bool		unconfirmed;	/* ... who got it handed over */
 	int64		born;
 	bytea	   *columns;
+	EntDigest  *digests;		/* what of it has been folded; NULL: the log of
+								 * changes has all that has not */
 } Version;
 
 typedef struct Job
@@ -78,8 +82,23 @@ key_image(const EntExtract *x)
 	return b;
 }
 
+/*
+ * Captured from the log, a change may be visible before it has been read there. It shows
+ * in what the row is.
+ */
 static void
-read_version(TupleTableSlot *row, EntExtract *x, Version *v)
+read_digests(EntRelation *rel, TupleTableSlot *row, Version *v)
+{
+	bytea	   *packed = ent_direct_bytea(row, ENT_OBJECT_DIGESTS);
+
+	if (packed == NULL && !rel->wal)
+		return;
+	v->digests = palloc(rel->natts * sizeof(EntDigest));
+	ent_digest_unpack(packed, v->digests, rel->natts);
+}
+
+static void
+read_version(EntRelation *rel, TupleTableSlot *row, EntExtract *x, Version *v)
 {
 	int32		owner = ent_direct_int4(row, ENT_OBJECT_OWNER);
 	int64		born = ent_direct_int8(row, ENT_OBJECT_BORN);
@@ -95,6 +114,8 @@ read_version(TupleTableSlot *row, EntExtract *x, Version *v)
 	x->serial = ent_direct_int8(row, ENT_OBJECT_SERIAL);
 	v->born = born;
 	v->columns = ent_direct_bytea(row, ENT_OBJECT_COLUMN_SERIALS);
+	if (ent_object_owner_is_local(owner))
+		read_digests(rel, row, v);
 }
 
 static void
@@ -110,7 +131,7 @@ read_versions(Job *j)
 		TupleTableSlot *row = ent_direct_find(objects, key);
 
 		if (row != NULL)
-			read_version(row, &j->items[i], &j->versions[i]);
+			read_version(j->rel, row, &j->items[i], &j->versions[i]);
 	}
 	ent_direct_close(objects);
 }
@@ -279,14 +300,36 @@ decide(Job *j, int i)
 	pfree(serials);
 }
 
+/* Of a change that the log told: what is not as it was folded. */
+static void
+add_told(Job *j, EntExtract *x, const bytea *digests)
+{
+	EntRelation *rel = j->rel;
+	const Version *v = &j->versions[x - j->items];
+	EntDigest  *said = palloc(rel->natts * sizeof(EntDigest));
+
+	ent_digest_unpack(digests, said, rel->natts);
+	for (int c = 0; c < rel->ncolumns; c++)
+	{
+		int			i = rel->columns[c].attnum - 1;
+
+		x->set[c] |= ent_digest_known(&said[i]) &&
+			(v->digests == NULL || !ent_digest_same(&said[i], &v->digests[i]));
+	}
+	pfree(said);
+}
+
 /*
  * A committed, unfolded change of this object: its columns go along. When the
  * key went to another owner, the fold will bury this owner's object.
  */
 static void
-add_pending(Job *j, EntExtract *x, char op, int32 owner, const uint8 *set,
-			size_t setlen)
+add_pending(Job *j, EntExtract *x, char op, int32 owner, const bytea *columns,
+			const bytea *digests)
 {
+	const uint8 *set = columns ? (const uint8 *) VARDATA_ANY(columns) : NULL;
+	size_t		setlen = columns ? VARSIZE_ANY_EXHDR(columns) : 0;
+
 	if (x->kind != ENT_EXTRACT_DELTA && x->kind != ENT_EXTRACT_FULL)
 		return;
 	if (op == ENT_CHANGE_HANDOVER || x->heir.owner != 0)
@@ -303,6 +346,8 @@ add_pending(Job *j, EntExtract *x, char op, int32 owner, const uint8 *set,
 	for (int c = 0; c < j->rel->ncolumns; c++)
 		if (ent_wire_in_set(set, setlen, j->rel->columns[c].attnum - 1))
 			x->set[c] = true;
+	if (columns == NULL && digests != NULL)
+		add_told(j, x, digests);
 }
 
 /* The changes that are not folded, as they are looked through. */
@@ -344,10 +389,8 @@ take_pending(void *arg, TupleTableSlot *slot)
 	Pending    *p = arg;
 	int			item;
 	char		op;
-	bool		nokey,
-				noset;
-	Datum		key,
-				set;
+	bool		nokey;
+	Datum		key;
 	bytea	   *b;
 
 	if (ent_direct_int4(slot, ENT_CHANGE_REL) != p->j->rel->no)
@@ -361,12 +404,10 @@ take_pending(void *arg, TupleTableSlot *slot)
 	if (item == 0)
 		return true;
 	op = DatumGetChar(slot_getattr(slot, ENT_CHANGE_OP, &nokey));
-	set = slot_getattr(slot, ENT_CHANGE_COLUMNS, &noset);
-	b = noset ? NULL : DatumGetByteaPP(set);
 	add_pending(p->j, &p->j->items[item - 1], op,
 				ent_direct_int4(slot, ENT_CHANGE_OWNER),
-				b ? (uint8 *) VARDATA_ANY(b) : NULL,
-				b ? VARSIZE_ANY_EXHDR(b) : 0);
+				ent_direct_bytea(slot, ENT_CHANGE_COLUMNS),
+				ent_direct_bytea(slot, ENT_CHANGE_DIGESTS));
 	return true;
 }
 
@@ -409,6 +450,26 @@ hooks_agree(Job *j, EntExtract *x, const Datum *key)
 	return false;
 }
 
+/* What is not as it was folded goes along, whether or not the log has been read so far. */
+static void
+add_unread(Job *j, EntExtract *x, const bool *may)
+{
+	const EntDigest *folded = j->versions[x - j->items].digests;
+
+	if (folded == NULL || x->kind != ENT_EXTRACT_DELTA)
+		return;
+	for (int c = 0; c < j->rel->ncolumns; c++)
+	{
+		EntColumn  *col = &j->rel->columns[c];
+		EntDigest	is;
+
+		if (!may[c] || x->set[c])
+			continue;
+		is = ent_digest_of(x->values[c], x->nulls[c], col->typbyval, col->typlen);
+		x->set[c] = !ent_digest_same(&is, &folded[col->attnum - 1]);
+	}
+}
+
 /* To be called as the peer's role. */
 static void
 read_rows(void *arg)
@@ -428,6 +489,7 @@ read_rows(void *arg)
 					   ent_rowquery_read(j->rel, may, j->whom->filter, key,
 										 j->snapshot, x->values, x->nulls) &&
 					   hooks_agree(j, x, key));
+		add_unread(j, x, may);
 		for (int c = 0; c < j->rel->ncolumns; c++)
 			x->set[c] = may[c] && !j->rel->columns[c].in_key_only &&
 				(x->kind == ENT_EXTRACT_FULL || x->set[c]);

@@ -154,6 +154,8 @@ judge(EntFold *f, EntFoldEntry *e)
 		return;					/* no longer synchronized */
 	if (e->folded.changes == 0 && e->heir.owner == 0)
 		return;					/* its heir is gone */
+	if (v == ENT_VERDICT_TOUCH && e->exists && !e->handed && ent_fold_is_same(e))
+		return;					/* written as it was */
 	if (v == ENT_VERDICT_TOUCH && !e->exists)
 		v = e->folded.changes == 0 ? ENT_VERDICT_LOOK : ENT_VERDICT_BIRTH;
 	if (v == ENT_VERDICT_LOOK || (v == ENT_VERDICT_BIRTH && f->doubt))
@@ -309,7 +311,7 @@ settle_abroad(EntFold *f, EntFoldEntry *e, EntVersions *versions)
 {
 	settle_old(f, e, versions);
 	ent_versions_put(versions, e->k.rel, e->heir.owner, e->heir.epoch,
-					 e->heir.serial, 0, e->image, new_columns(e, 0, 0),
+					 e->heir.serial, 0, e->image, new_columns(e, 0, 0), NULL,
 					 e->exists ? &e->at : NULL);
 }
 
@@ -326,7 +328,7 @@ strand(EntFoldEntry *e, EntVersions *versions)
 	if (e->verdict != ENT_VERDICT_BIRTH || o == NULL || o->gone)
 		return;
 	ent_versions_put(versions, e->k.rel, o->no, 1, 1, 1, e->image,
-					 new_columns(e, 1, 1), e->exists ? &e->at : NULL);
+					 new_columns(e, 1, 1), NULL, e->exists ? &e->at : NULL);
 	ent_query_run(&stranded_query, args, NULL, SPI_OK_INSERT, NULL);
 	ent_wake_routes_at_commit();
 }
@@ -370,7 +372,7 @@ settle(EntFold *f, EntFoldEntry *e, EntVersions *versions, EntJournal *journal)
 		int64		born = e->verdict == ENT_VERDICT_BIRTH ? serial : e->born;
 
 		ent_versions_put(versions, e->k.rel, o->no, o->epoch, serial, born,
-						 e->image, new_columns(e, serial, born),
+						 e->image, new_columns(e, serial, born), ent_fold_digests(e),
 						 e->exists ? &e->at : NULL);
 	}
 	post(e, o->no, serial, since);
@@ -406,6 +408,7 @@ fold_entries(EntFold *f)
 	{
 		EntFoldEntry  *e = lfirst(lc);
 
+		ent_fold_compare(e);
 		judge(f, e);
 		ent_fold_plan_states(f, e);
 		if (ent_fold_states_wanted(e) > 0)

@@ -48,6 +48,8 @@ typedef struct EntFoldEntry
 	EntHand		from;			/* who had handed it over to the owner that has
 								 * it no more */
 	struct EntFoldStates *states;	/* of a table with every_state; else NULL */
+	struct EntFoldDigests *digests; /* what the log told, and the object has; or
+									 * NULL */
 } EntFoldEntry;
 
 /* A local owner touched by this fold. */
@@ -94,6 +96,23 @@ extern int	ent_fold_states_wanted(const EntFoldEntry *e);
 /* Gives them their versions, from the owner's next serial on. */
 extern void ent_fold_settle_states(EntFold *f, EntFoldEntry *e, EntFoldOwner *o,
 								   EntJournal *journal);
+
+/* fold_digest.c */
+typedef struct EntFoldDigests EntFoldDigests;
+
+/* A change that the log told: at its place, columns if it knew which changed. */
+extern void ent_fold_note_told(EntFoldEntry *e, uint64 place, char op,
+							   const bytea *digests, const bytea *columns);
+/* One of which nobody told to what. */
+extern void ent_fold_note_blind(EntFoldEntry *e, char op, const bytea *columns);
+/* What the object was; kept by reference. */
+extern void ent_fold_note_stored(EntFoldEntry *e, bytea *digests);
+/* Adds the columns that changed to folded. */
+extern void ent_fold_compare(EntFoldEntry *e);
+/* Compared: has nothing changed at all? */
+extern bool ent_fold_is_same(const EntFoldEntry *e);
+/* What the new version is; NULL: nothing is known, or needed. */
+extern bytea *ent_fold_digests(EntFoldEntry *e);
 
 /* In the current context, which is to last as long as it is used. */
 extern EntFold *ent_fold_create(void);

@@ -24,7 +24,7 @@
 static EntQuery take_rest_query = {
 	"DELETE FROM entanglement.change c USING unnest($1, $2) AS u(rel, key) "
 	"WHERE c.rel OPERATOR(pg_catalog.=) u.rel AND c.key OPERATOR(pg_catalog.=) u.key "
-	"RETURNING c.rel, c.owner, c.op, c.key, c.columns, c.place, c.xid, c.image, c.xmin",
+	"RETURNING c.rel, c.owner, c.op, c.key, c.columns, c.place, c.xid, c.image, c.digests, c.xmin",
 	2, {INT4ARRAYOID, BYTEAARRAYOID}, NULL
 };
 static EntQuery truncated_query = {
@@ -179,6 +179,7 @@ add_object(EntFold *f, const Change *c, int32 rel, char op, bytea *key)
 	EntFoldEntry *e = find_entry(f, rel, (uint8 *) VARDATA_ANY(key),
 								 VARSIZE_ANY_EXHDR(key));
 	bytea	   *s = change_bytea(c, ENT_CHANGE_COLUMNS);
+	bytea	   *digests = change_bytea(c, ENT_CHANGE_DIGESTS);
 
 	if (op == ENT_CHANGE_HANDOVER)
 	{
@@ -188,6 +189,11 @@ add_object(EntFold *f, const Change *c, int32 rel, char op, bytea *key)
 	}
 	if (e->rel && e->rel->every_state && add_step(f, e, c, op, s))
 		return;
+	if (digests != NULL)
+		ent_fold_note_told(e, DatumGetLSN(c->values[ENT_CHANGE_PLACE - 1]), op,
+						   digests, s);
+	else if (e->rel && e->rel->wal)
+		ent_fold_note_blind(e, op, s);
 	ent_coalesce_add(&e->folded, op,
 					 DatumGetInt32(c->values[ENT_CHANGE_OWNER - 1]), c->xmin,
 					 s ? (uint8 *) VARDATA_ANY(s) : NULL,
@@ -365,6 +371,8 @@ ent_fold_find_existing(EntFold *f)
 		e->born = ent_direct_int8(row, ENT_OBJECT_BORN);
 		e->columns = ent_direct_bytea(row, ENT_OBJECT_COLUMN_SERIALS);
 		e->local = at_home(&home, e->owner);
+		if (e->rel && e->rel->wal)
+			ent_fold_note_stored(e, ent_direct_bytea(row, ENT_OBJECT_DIGESTS));
 	}
 	ent_direct_close(home.owners);
 	ent_direct_close(objects);

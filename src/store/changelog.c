@@ -33,7 +33,7 @@ static EntQuery keys_query = {
 
 static void
 write_change(int32 rel, int32 owner, char op, bytea *key, bytea *columns,
-			 XLogRecPtr place, bytea *image)
+			 XLogRecPtr place, bytea *image, bytea *digests)
 {
 	Oid			relid = ent_catalog_oid(ENT_CATALOG_CHANGE);
 	Relation	log;
@@ -55,6 +55,8 @@ write_change(int32 rel, int32 owner, char op, bytea *key, bytea *columns,
 	nulls[ENT_CHANGE_XID - 1] = !ordered;
 	values[ENT_CHANGE_IMAGE - 1] = PointerGetDatum(image);
 	nulls[ENT_CHANGE_IMAGE - 1] = image == NULL;
+	values[ENT_CHANGE_DIGESTS - 1] = PointerGetDatum(digests);
+	nulls[ENT_CHANGE_DIGESTS - 1] = digests == NULL;
 
 	log = table_open(relid, RowExclusiveLock);
 	tup = heap_form_tuple(RelationGetDescr(log), values, nulls);
@@ -68,7 +70,7 @@ void
 ent_changelog_write(int32 rel, int32 owner, char op, bytea *key,
 					bytea *columns)
 {
-	write_change(rel, owner, op, key, columns, InvalidXLogRecPtr, NULL);
+	write_change(rel, owner, op, key, columns, InvalidXLogRecPtr, NULL, NULL);
 }
 
 /*
@@ -79,7 +81,14 @@ void
 ent_changelog_write_state(int32 rel, int32 owner, char op, bytea *key,
 						  bytea *columns, bytea *image)
 {
-	write_change(rel, owner, op, key, columns, GetXLogInsertRecPtr(), image);
+	write_change(rel, owner, op, key, columns, GetXLogInsertRecPtr(), image, NULL);
+}
+
+void
+ent_changelog_write_told(int32 rel, char op, bytea *key, bytea *columns,
+						 XLogRecPtr place, bytea *digests)
+{
+	write_change(rel, 0, op, key, columns, place, NULL, digests);
 }
 
 static int

@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "access/xlogdefs.h"
 #include "utils/snapshot.h"
 
 /*
@@ -23,6 +24,15 @@ extern void ent_changelog_write(int32 rel, int32 owner, char op, bytea *key,
  */
 extern void ent_changelog_write_state(int32 rel, int32 owner, char op,
 									  bytea *key, bytea *columns, bytea *image);
+
+/*
+ * What the log told at that place. digests: of ent_digest_pack, of the columns that it
+ * told, or NULL. An UPDATE without columns changed those whose digests are others
+ * than the object's.
+ */
+extern void ent_changelog_write_told(int32 rel, char op, bytea *key,
+									 bytea *columns, XLogRecPtr place,
+									 bytea *digests);
 
 /* Keys of rows of one table, sorted. */
 typedef struct EntKeySet

@@ -164,6 +164,8 @@ reread(Entry *e)
 
 	if (rel != NULL && same_relation(e->rel, rel))
 	{
+		e->rel->wal = rel->wal;
+		e->rel->digested = rel->digested;
 		e->rel->remote = rel->remote;
 		MemoryContextDelete(rel->context);
 		e->read_at = marks;

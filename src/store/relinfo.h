@@ -56,6 +56,9 @@ typedef struct EntRelation
 	bool		keys_from_others;	/* who asks for a new row may choose its key */
 	bool		integrity;		/* its foreign keys hold here, too */
 	bool		every_state;	/* no committed state is left out */
+	bool		wal;			/* captured from the log */
+	int			digested;		/* digests of all objects of ours are known up to
+								 * this attribute number */
 	bool		remote;			/* objects of remote owners have been in it; as of
 								 * the last refresh, see ent_object_may_be_remote */
 	AttrNumber	owner_column;	/* names the owner of a new row; 0: none */

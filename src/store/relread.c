@@ -42,7 +42,9 @@ typedef struct Row
 	bool		keys_from_others;
 	bool		integrity;
 	bool		every_state;
+	bool		wal;
 	bool		remote;
+	int			digested;
 	AttrNumber	owner_column;	/* 0: none */
 	NameData	owner_column_name;
 } Row;
@@ -88,6 +90,9 @@ find_row(EntCatalog by, AttrNumber attnum, RegProcedure equals, Datum value,
 												   desc, &null));
 		row->every_state = DatumGetBool(heap_getattr(tup, ENT_RELATION_EVERY_STATE,
 													 desc, &null));
+		row->wal = DatumGetBool(heap_getattr(tup, ENT_RELATION_WAL, desc, &null));
+		row->digested = DatumGetInt16(heap_getattr(tup, ENT_RELATION_DIGESTED, desc,
+												   &null));
 		row->remote = DatumGetBool(heap_getattr(tup, ENT_RELATION_REMOTE, desc,
 												&null));
 		row->owner_column = DatumGetInt16(heap_getattr(tup, ENT_RELATION_OWNER_COLUMN,
@@ -371,6 +376,8 @@ read_relation(const Row *row)
 	rel->keys_from_others = row->keys_from_others;
 	rel->integrity = row->integrity;
 	rel->every_state = row->every_state;
+	rel->wal = row->wal;
+	rel->digested = row->digested;
 	rel->remote = row->remote;
 	rel->owner_column = row->owner_column;
 	if (row->owner_column != 0)

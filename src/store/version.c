@@ -15,14 +15,16 @@
 
 static EntQuery put_query = {
 	"INSERT INTO entanglement.object AS o "
-	"(rel, owner, epoch, serial, born, changed_at, key, column_serials) "
-	"SELECT u.rel, u.owner, u.epoch, u.serial, u.born, $8, u.key, u.columns "
-	"FROM unnest($1, $2, $3, $4, $5, $6, $7) AS u(rel, owner, epoch, serial, born, key, columns) "
+	"(rel, owner, epoch, serial, born, changed_at, key, column_serials, digests) "
+	"SELECT u.rel, u.owner, u.epoch, u.serial, u.born, $9, u.key, u.columns, u.digests "
+	"FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) "
+	"AS u(rel, owner, epoch, serial, born, key, columns, digests) "
 	"ON CONFLICT (rel, key) DO UPDATE SET owner = EXCLUDED.owner, "
 	"epoch = EXCLUDED.epoch, serial = EXCLUDED.serial, born = EXCLUDED.born, "
-	"changed_at = EXCLUDED.changed_at, column_serials = EXCLUDED.column_serials",
-	8, {INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
-	BYTEAARRAYOID, BYTEAARRAYOID, TIMESTAMPTZOID}, NULL
+	"changed_at = EXCLUDED.changed_at, column_serials = EXCLUDED.column_serials, "
+	"digests = EXCLUDED.digests",
+	9, {INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
+	BYTEAARRAYOID, BYTEAARRAYOID, BYTEAARRAYOID, TIMESTAMPTZOID}, NULL
 };
 static EntQuery drop_query = {
 	"DELETE FROM entanglement.object o USING unnest($1, $2) AS u(rel, key) "
@@ -66,13 +68,15 @@ typedef struct Rows
 			   *born,
 			   *key,
 			   *columns,
+			   *digests,
 			   *heir,
 			   *heir_epoch,
 			   *heir_serial,
 			   *from,
 			   *from_epoch,
 			   *from_serial;
-	bool	   *no_heir,
+	bool	   *no_digests,
+			   *no_heir,
 			   *no_from;
 } Rows;
 
@@ -97,10 +101,10 @@ static void
 grow(EntVersions *v, Rows *r)
 {
 	Datum	  **all[] = {&r->rel, &r->owner, &r->epoch, &r->serial, &r->born,
-	&r->key, &r->columns, &r->heir, &r->heir_epoch, &r->heir_serial, &r->from,
+	&r->key, &r->columns, &r->digests, &r->heir, &r->heir_epoch, &r->heir_serial, &r->from,
 	&r->from_epoch, &r->from_serial};
 
-	bool	  **nulls[] = {&r->no_heir, &r->no_from};
+	bool	  **nulls[] = {&r->no_digests, &r->no_heir, &r->no_from};
 
 	r->max = r->max == 0 ? 64 : r->max * 2;
 	for (int i = 0; i < lengthof(all); i++)
@@ -136,10 +140,12 @@ add(EntVersions *v, Rows *r, int32 rel, int32 owner, int32 epoch,
 void
 ent_versions_put(EntVersions *v, int32 rel, int32 owner, int32 epoch,
 				 int64 serial, int64 born, bytea *key, bytea *columns,
-				 const ItemPointerData *at)
+				 bytea *digests, const ItemPointerData *at)
 {
 	int			i = add(v, &v->put, rel, owner, epoch, serial, born, key, columns);
 
+	v->put.digests[i] = PointerGetDatum(digests);
+	v->put.no_digests[i] = digests == NULL;
 	if (at != NULL)
 		v->put.at[i] = *at;
 	else
@@ -201,6 +207,8 @@ put(EntDirect *objects, const Rows *r, int i, TimestampTz now)
 	values[ENT_OBJECT_CHANGED_AT - 1] = TimestampTzGetDatum(now);
 	values[ENT_OBJECT_KEY - 1] = r->key[i];
 	values[ENT_OBJECT_COLUMN_SERIALS - 1] = r->columns[i];
+	values[ENT_OBJECT_DIGESTS - 1] = r->digests[i];
+	nulls[ENT_OBJECT_DIGESTS - 1] = r->no_digests[i];
 	if (!ItemPointerIsValid(&at))
 	{
 		TupleTableSlot *row = ent_direct_find(objects, key);
@@ -224,7 +232,7 @@ put(EntDirect *objects, const Rows *r, int i, TimestampTz now)
 static void
 write_contended(Rows *r, TimestampTz now)
 {
-	Datum		args[8];
+	Datum		args[9];
 
 	args[0] = ARRAY(INT4OID, *r, owner);
 	args[1] = ARRAY(INT4OID, *r, rel);
@@ -237,7 +245,8 @@ write_contended(Rows *r, TimestampTz now)
 	args[4] = ARRAY(INT8OID, *r, born);
 	args[5] = ARRAY(BYTEAOID, *r, key);
 	args[6] = ARRAY(BYTEAOID, *r, columns);
-	args[7] = TimestampTzGetDatum(now);
+	args[7] = ent_query_array(BYTEAOID, r->digests, r->no_digests, r->n);
+	args[8] = TimestampTzGetDatum(now);
 	ent_query_run(&put_query, args, NULL, SPI_OK_INSERT, NULL);
 }
 
@@ -276,6 +285,8 @@ write_put(EntVersions *v)
 			r->epoch[r->n] = r->epoch[i];
 			r->serial[r->n] = r->serial[i];
 			r->born[r->n] = r->born[i];
+			r->digests[r->n] = r->digests[i];
+			r->no_digests[r->n] = r->no_digests[i];
 			r->columns[r->n++] = r->columns[i];
 		}
 	ent_direct_close(objects);

@@ -30,12 +30,13 @@ extern EntVersions *ent_versions_create(void);	/* in the current context */
 
 /*
  * A live object's new version; removes that owner's tombstone for the key.
- * born 0: handed over to that owner, who has not confirmed it. at: where the
- * object's row was found within this transaction, or NULL.
+ * born 0: handed over to that owner, who has not confirmed it. digests: of
+ * ent_digest_pack, or NULL. at: where the object's row was found within this
+ * transaction, or NULL.
  */
 extern void ent_versions_put(EntVersions *v, int32 rel, int32 owner,
 							 int32 epoch, int64 serial, int64 born,
-							 bytea *key, bytea *columns,
+							 bytea *key, bytea *columns, bytea *digests,
 							 const ItemPointerData *at);
 /* The object is no more. */
 extern void ent_versions_drop(EntVersions *v, int32 rel, bytea *key);
