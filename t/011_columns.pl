@@ -140,9 +140,13 @@ costs(
 	sub {
 		away($alice, 'hub', sub {
 			$alice->sql('UPDATE doc SET n = n + 1');
-			# counters begin anew with the server, so it stays up; the
-			# collector and dialers do not
-			$alice->sql("SELECT pg_terminate_backend($_)") foreach $alice->workers('.');
+			# counters begin anew with the server, so it stays up; alice's
+			# collector does not. The link of hub and bob does: a new one sends again
+			# what arrives while it looks for what to send
+			$alice->sql(<<'SQL');
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE backend_type ~ 'entanglement' AND datname = 'alice'
+SQL
 			$alice->sql('UPDATE doc SET m = m + 1');
 		});
 	});
