@@ -222,6 +222,11 @@ ent_compat_wait_event_set(int nevents)
 #endif
 }
 
+/* Until 16 only whether bytes of a client are left that are read already. */
+#if PG_VERSION_NUM < 170000
+#define pq_buffer_remaining_data() (pq_buffer_has_data() ? 1 : 0)
+#endif
+
 /* Until 17 functions that do not return are marked after their parameters. */
 #ifndef pg_noreturn
 #define pg_noreturn pg_attribute_noreturn()
