@@ -155,13 +155,13 @@ subtest 'wrong host name' => sub {
 };
 
 subtest 'expired certificates' => sub {
-	$pki->server('expired', days => -1);
+	$pki->server('expired', expired => 1);
 	serve_with('expired');
 	refused($good,
 		qr/08001: could not connect: .*DETAIL: The server's certificate is not trusted: certificate has expired/,
 		'of the server');
 	serve_with('hub-server');
-	$pki->client('alice-expired', cn => 'alice', days => -1);
+	$pki->client('alice-expired', cn => 'alice', expired => 1);
 	refused(
 		conninfo(
 			$alice, $hub,
