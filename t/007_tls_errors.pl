@@ -70,6 +70,7 @@ sub speaks
 	return ($pid, $listener->sockport) if $pid;
 	alarm deadline();
 	$SIG{PIPE} = 'IGNORE';
+	$SIG{TERM} = 'DEFAULT';		# since 17 it would stop our parent's servers
 	while (my $client = $listener->accept)
 	{
 		$client->sysread(my $request, 8);
