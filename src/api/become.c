@@ -25,6 +25,7 @@
 
 #include "api/integrity.h"
 #include "api/triggers.h"
+#include "base/compat.h"
 #include "base/shmem.h"
 #include "base/wake.h"
 #include "store/identity.h"
@@ -235,7 +236,7 @@ find_key(Relation rel, const char *name)
 
 	if (!OidIsValid(index) || !ent_relinfo_index_key(index, &key) ||
 		key.relid != relid || !key.usable)
-		index = RelationGetPrimaryKeyIndex(rel);
+		index = ent_compat_primary_key_index(rel);
 	if (!OidIsValid(index))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -31,6 +31,7 @@
 #include "utils/acl.h"
 #include "utils/rangetypes.h"
 #include "utils/memutils.h"
+#include "utils/relcache.h"
 #include "utils/snapshot.h"
 
 /* Since 16 postgres.h leaves out SET_VARSIZE, VARDATA and their like. */
@@ -105,6 +106,17 @@ ent_compat_make_range(TypeCacheEntry *cache, RangeBound *lower,
 	return make_range(cache, lower, upper, empty, NULL);
 #else
 	return make_range(cache, lower, upper, empty);
+#endif
+}
+
+/* 0: none, or a deferrable one, which 18 would name to who asks for it. */
+static inline Oid
+ent_compat_primary_key_index(Relation relation)
+{
+#if PG_VERSION_NUM >= 180000
+	return RelationGetPrimaryKeyIndex(relation, false);
+#else
+	return RelationGetPrimaryKeyIndex(relation);
 #endif
 }
 
@@ -221,6 +233,11 @@ ent_compat_wait_event_set(int nevents)
 	return CreateWaitEventSet(TopMemoryContext, nevents);
 #endif
 }
+
+/* Until 16 only whether bytes of a client are left that are read already. */
+#if PG_VERSION_NUM < 170000
+#define pq_buffer_remaining_data() (pq_buffer_has_data() ? 1 : 0)
+#endif
 
 /* Until 17 functions that do not return are marked after their parameters. */
 #ifndef pg_noreturn

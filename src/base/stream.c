@@ -20,6 +20,7 @@
 #include "libpq/libpq.h"
 #include "libpq/pqformat.h"
 
+#include "base/compat.h"
 #include "base/stream.h"
 
 #define HEAD		((int) (1 + sizeof(uint32)))
@@ -140,7 +141,7 @@ next_bytes(char *to, int n)
 	unsigned char c;
 	int			r;
 
-	if (pq_buffer_has_data())
+	if (pq_buffer_remaining_data() > 0)
 	{
 		(void) next_byte(&c);
 		*to = (char) c;

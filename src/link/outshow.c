@@ -213,6 +213,13 @@ forgotten_again(EntOutbound *ob)
 	return all;
 }
 
+/* the same, for bsearch */
+static int
+by_rel_and_key_void(const void *a, const void *b)
+{
+	return by_rel_and_key(a, b);
+}
+
 static bool
 is_in(List *sorted, const EntOutLate *f)
 {
@@ -220,7 +227,7 @@ is_in(List *sorted, const EntOutLate *f)
 
 	return sorted != NIL &&
 		bsearch(&cell, sorted->elements, list_length(sorted), sizeof(ListCell),
-				(int (*) (const void *, const void *)) by_rel_and_key) != NULL;
+				by_rel_and_key_void) != NULL;
 }
 
 /*

@@ -11,6 +11,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "base/compat.h"
 #include "step/fold_private.h"
 #include "store/rowdigest.h"
 #include "store/value.h"

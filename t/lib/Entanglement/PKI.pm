@@ -54,8 +54,8 @@ sub crt { return "$_[0]->{dir}/$_[1].crt"; }
 sub key { return "$_[0]->{dir}/$_[1].key"; }
 
 # Issues $file.crt and $file.key. Options: cn (default: $file), san (list of
-# names as openssl writes them), use (serverAuth or clientAuth), days
-# (negative: expired already).
+# names as openssl writes them), use (serverAuth or clientAuth), expired
+# (a true value: it was valid for a day, long ago).
 sub issue
 {
 	my ($self, $file, %o) = @_;
@@ -70,11 +70,41 @@ sub issue
 	$self->_write("$file.ext", $ext);
 	$self->_openssl('req', '-new', $self->_new_key($file),
 		'-subj', "/CN=$cn", '-out', "$self->{dir}/$file.csr");
+	return $self->_issue_expired($file) if $o{expired};
 	$self->_openssl(
 		'x509', '-req', '-in', "$self->{dir}/$file.csr",
 		'-CA', $self->ca, '-CAkey', $self->key('ca'),
-		'-set_serial', $self->{serial}++, '-days', $o{days} // 365,
+		'-set_serial', $self->{serial}++, '-days', 365,
 		'-extfile', "$self->{dir}/$file.ext", '-out', $self->crt($file));
+	return $file;
+}
+
+# openssl x509 takes no dates before 3.4, and no negative days since; openssl
+# ca has always taken dates, but wants files around it.
+sub _issue_expired
+{
+	my ($self, $file) = @_;
+	my $dir = $self->{dir};
+
+	$self->_write("$file.index", '');
+	$self->_write("$file.cnf", <<"END");
+[ca]
+default_ca = authority
+[authority]
+database = $dir/$file.index
+new_certs_dir = $dir
+rand_serial = yes
+default_md = default
+policy = any
+[any]
+commonName = supplied
+END
+	$self->_openssl(
+		'ca', '-batch', '-notext', '-config', "$dir/$file.cnf",
+		'-in', "$dir/$file.csr", '-cert', $self->ca,
+		'-keyfile', $self->key('ca'),
+		'-startdate', '20200101000000Z', '-enddate', '20200102000000Z',
+		'-extfile', "$dir/$file.ext", '-out', $self->crt($file));
 	return $file;
 }
 
