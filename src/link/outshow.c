@@ -97,10 +97,11 @@ compare_earlier(EntOutbound *ob, int32 rel)
 /*
  * What counts from now on, written down if it is news. Before the peer has said
  * what it wants, and while it has no such table, it is sent nothing, and holds
- * no more than before.
+ * no more than before. before: it has been shown something.
  */
 static EntShownKind
-compare(EntOutbound *ob, int32 rel, bool sending, const EntShow *show)
+compare(EntOutbound *ob, int32 rel, bool sending, const EntShow *show,
+		bool *before)
 {
 	EntShown	shown;
 	EntShown	now = {.digest = show->digest};
@@ -108,7 +109,8 @@ compare(EntOutbound *ob, int32 rel, bool sending, const EntShow *show)
 	now.target = !show->sees || show->nothing ? ENT_SHOWN_NOTHING :
 		show->partial ? ENT_SHOWN_SOME : ENT_SHOWN_ALL;
 	now.kind = now.target;
-	if (ent_shown_get(ob->peer, rel, &shown))
+	*before = ent_shown_get(ob->peer, rel, &shown);
+	if (*before)
 	{
 		if (shown.target != now.target || shown.digest != now.digest)
 			review(ob, rel, &shown, &now);
@@ -143,6 +145,7 @@ ent_outbound_show_table(EntOutbound *ob, EntRelation *rel, EntOutTable *t)
 	uint64		version = ent_show_version();
 	EntShow		show;
 	EntShownKind kind;
+	bool		before;
 
 	if (t->show_version == version && t->generation == rel->generation)
 		return !t->withheld;
@@ -150,13 +153,14 @@ ent_outbound_show_table(EntOutbound *ob, EntRelation *rel, EntOutTable *t)
 		t->may = MemoryContextAlloc(ob->context, rel->ncolumns * sizeof(bool));
 	ent_show_table(rel, ob->peer, ob->role, t->may, &show);
 	ent_outbound_judge(ob, t, &show);
-	kind = compare(ob, rel->no, ob->wishes_heard && !t->unknown, &show);
+	kind = compare(ob, rel->no, ob->wishes_heard && !t->unknown, &show, &before);
 	t->ncolumns = rel->ncolumns;
 	t->generation = rel->generation;
 	t->show_version = version;
 	t->partial = kind == ENT_SHOWN_SOME;
 	t->nothing = t->partial && (!show.sees || show.nothing);
 	t->idle = !t->partial && show.nothing;
+	t->ended = before && kind == ENT_SHOWN_NOTHING;
 	set_filter(ob, t, show.nothing ? NULL : show.filter);
 	/* its name and its key are known to the peer, which holds rows of it */
 	for (int i = 0; !show.sees && i < rel->ncolumns; i++)

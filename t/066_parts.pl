@@ -1,0 +1,92 @@
+# A node between two ways of which one does not show a table, or a column, at all:
+# white - (red | blue) - scout. red and blue may see different things at white.
+#
+# Promise: whatever scout's way to white is, scout has what its way has: what the way
+# before showed and this one does not goes, what it did not show comes.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use Test::More;
+
+use Entanglement::Node;
+
+my $cluster = Entanglement::Node->cluster('parts');
+my %node = map { $_ => Entanglement::Node->database($cluster, $_) } qw(white red blue scout);
+my ($white, $red, $blue, $scout) = @node{qw(white red blue scout)};
+
+$_->define(<<'SQL', qw(unit base)) foreach values %node;
+CREATE TABLE unit (id int PRIMARY KEY, place text, note text);
+CREATE TABLE base (id int PRIMARY KEY, place text);
+SQL
+$white->sql(<<'SQL');
+INSERT INTO unit SELECT i, 'here', 'of old' FROM generate_series(1, 5) i;
+INSERT INTO base SELECT i, 'there' FROM generate_series(1, 5) i;
+SQL
+link_nodes($red, $white);
+link_nodes($blue, $white);
+link_nodes($scout, $red);
+link_nodes($scout, $blue);
+# else what one shows the other could have through scout
+$_->sql("SELECT entanglement.bind_owner('white', 'white')") foreach $red, $blue;
+
+sub rows
+{
+	my ($node) = @_;
+
+	return join "\n", map { $node->sql("SELECT t::text FROM $_ t ORDER BY id") } qw(unit base);
+}
+
+# scout's way is the one by $way, and no other.
+sub go
+{
+	my ($way) = @_;
+	my $other = $way eq 'red' ? 'blue' : 'red';
+
+	$scout->sql("SELECT entanglement.resume_peer('$way'); SELECT entanglement.pause_peer('$other')");
+	$scout->wait_until("SELECT peer FROM entanglement.owners WHERE name = 'white'", $way, "goes by $way");
+	# what it has by then is complete
+	$white->sql('UPDATE base SET place = place WHERE id = 1');
+	$_->drain('scout') foreach $white->drain($way) ? $node{$way} : ();
+	return;
+}
+
+# By either way, to and fro.
+sub both_ways
+{
+	my ($what, $name, %expected) = @_;
+
+	foreach my $way (qw(red blue red))
+	{
+		go($way);
+		my $seen = "$what by $way";
+
+		$scout->wait_until($name, $expected{$way}, $seen);
+		my $ok = eval { wait_for($seen, sub { rows($scout) eq rows($node{$way}) }) };
+		ok($ok, "$seen: scout has what its way has") or diag rows($scout), "\n-\n", rows($node{$way});
+	}
+	return;
+}
+
+my $units = 'SELECT count(*) FROM unit';
+
+both_ways('all', $units, red => 5, blue => 5);
+
+$white->sql('REVOKE SELECT ON unit FROM blue');
+$blue->wait_until($units, 0, 'blue has lost its units');
+both_ways('units taken away', $units, red => 5, blue => 0);
+
+$white->sql('GRANT SELECT (id, place) ON unit TO blue');
+$blue->wait_until($units, 5, 'blue has them again, in part');
+my $notes = q(SELECT string_agg(coalesce(note, '-'), ' ' ORDER BY id) FROM unit);
+
+both_ways('a column hidden', $notes, red => join(' ', ('of old') x 5), blue => '- - - - -');
+
+$white->sql('GRANT SELECT ON unit TO blue');
+$blue->wait_until($notes, join(' ', ('of old') x 5), 'blue has all');
+both_ways('all again', $notes, red => join(' ', ('of old') x 5), blue => join(' ', ('of old') x 5));
+
+done_testing();
