@@ -80,6 +80,43 @@ subtest 'a key that has another owner' => sub {
 	units('none', 'all');
 };
 
+# What white has written down that it shows red, a: all, n: nothing
+sub wait_shown
+{
+	my ($kind, $name) = @_;
+
+	return $white->wait_until(q(SELECT w.kind FROM entanglement.shown w JOIN entanglement.peer p ON p.no = w.peer WHERE p.name = 'red'),
+		$kind, $name);
+}
+
+subtest 'what died unseen' => sub {
+	# whoever has not heard keeps tombstones
+	$white->sql("SELECT entanglement.pause_peer('late')");
+	$white->sql("ALTER TABLE unit DISABLE ROW LEVEL SECURITY; INSERT INTO unit VALUES ('u-1', 'blue')");
+	units('u-1', 'before');
+	wait_shown('a', 'all');
+	$white->sql('REVOKE SELECT ON unit FROM PUBLIC, red');
+	wait_shown('n', 'nothing');
+	$white->sql("INSERT INTO unit VALUES ('u-2', 'blue'), ('u-3', 'blue')");
+	$white->wait_folded;
+	$white->sql("DELETE FROM unit WHERE id = 'u-2'");
+	$white->wait_folded;
+	$white->drain('red');
+	$white->sql('GRANT SELECT ON unit TO PUBLIC');
+	units('u-1 u-3', 'what lives comes');
+	wait_shown('a', 'all again');
+	is($white->sql(<<'SQL'), 'u-1 u-3', 'what counts as held is what it was shown');
+BEGIN;
+ALTER TABLE unit ENABLE ROW LEVEL SECURITY;
+SELECT string_agg(substring(encode(h.key, 'escape') FROM 'u-.'), ' ' ORDER BY h.key)
+  FROM entanglement.holding h JOIN entanglement.peer p ON p.no = h.peer
+ WHERE p.name = 'red' AND encode(h.key, 'escape') ~ 'u-';
+COMMIT;
+SQL
+	units('none', 'and is withdrawn');
+	$white->sql("SELECT entanglement.resume_peer('late'); DELETE FROM unit");
+};
+
 subtest 'a role that changes' => sub {
 	$white->sql(<<'SQL');
 CREATE ROLE staff;

@@ -217,6 +217,7 @@ struct EntOutbound
 	uint64		adverts_position;	/* ring position at which they became due */
 	bool		owed_due;
 	bool		resend_due;		/* look which tables are to be sent anew or reviewed */
+	bool		unreviewed;		/* a table is not shown yet as it will be */
 	bool		filters_due;	/* tell what becomes of what the peer wants */
 	bool		wishes_heard;	/* it has said what, on this connection */
 	bool		looked;			/* at keys that may not be told: there is more */
@@ -288,6 +289,8 @@ typedef struct EntOutResent
 } EntOutResent;
 
 /* outanswer.c */
+/* Writes down what the peer has. */
+extern void ent_outbound_save_haves(EntOutbound *ob);
 /* Raises ERRCODE_PROTOCOL_VIOLATION unless the reader is content. */
 extern void ent_outbound_check(EntReader *r, const char *what);
 /*

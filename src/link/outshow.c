@@ -116,7 +116,8 @@ compare(EntOutbound *ob, int32 rel, bool sending, const EntShow *show,
 			review(ob, rel, &shown, &now);
 		/* an owner that is no more may have taken the last note along */
 		else if (shown.kind != shown.target && ent_shown_reviewed(ob->peer, rel))
-			return shown.target;
+			shown.kind = shown.target;
+		ob->unreviewed |= shown.kind != shown.target;
 		return shown.kind;
 	}
 	if (show->sees && sending)
