@@ -89,4 +89,27 @@ $white->sql('GRANT SELECT ON unit TO blue');
 $blue->wait_until($notes, join(' ', ('of old') x 5), 'blue has all');
 both_ways('all again', $notes, red => join(' ', ('of old') x 5), blue => join(' ', ('of old') x 5));
 
+# red's way becomes a whole one, but what it had hidden is long on its way to scout
+$white->sql(<<'SQL');
+ALTER TABLE unit ENABLE ROW LEVEL SECURITY;
+CREATE POLICY few ON unit USING (current_user <> 'red' OR note = 'of old');
+INSERT INTO unit SELECT i, string_agg(md5(random()::text), ''), 'large'
+  FROM generate_series(6, 8) i, generate_series(1, 5000) GROUP BY i;
+SQL
+$blue->wait_until($units, 8, 'blue has large ones');
+go('red');
+$scout->wait_until($units, 5, 'scout has not');
+$red->sql("SELECT entanglement.alter_peer('scout', bandwidth => 40000)");
+$white->sql('ALTER TABLE unit DISABLE ROW LEVEL SECURITY');
+foreach my $way ($red, $blue)
+{
+	$way->wait_until("$units WHERE note = 'large'", 3, 'has large ones');
+	$way->wait_until("SELECT partial FROM entanglement.owner WHERE name = 'white'", 'f', 'is shown all');
+}
+$white->sql("UPDATE base SET place = 'meanwhile' WHERE id = 2");
+$scout->wait_until('SELECT place FROM base WHERE id = 2', 'meanwhile', 'what is small goes before');
+cmp_ok($scout->sql($units), '<', 8, 'what is large does not');
+$scout->sql("SELECT entanglement.resume_peer('blue'); SELECT entanglement.pause_peer('red')");
+$scout->wait_until($units, 8, 'it comes by the other way');
+
 done_testing();
