@@ -142,6 +142,37 @@ SQL
 	units('none', 'all');
 };
 
+subtest 'memberships that change while they are looked up' => sub {
+	# so many that it takes a while
+	$white->sql(<<'SQL');
+CREATE ROLE crew;
+CREATE POLICY crew ON unit TO crew USING (team = 'white');
+CREATE ROLE rank_0;
+DO $$
+BEGIN
+	FOR i IN 1..400 LOOP
+		EXECUTE format('CREATE ROLE rank_%s; GRANT rank_%s TO rank_%s', i, i, i - 1);
+	END LOOP;
+END $$;
+GRANT rank_0 TO red;
+SQL
+	foreach my $i (1 .. 60)
+	{
+		my $moment = $i / 3000;		# another one each time
+
+		$white->sql(<<"SQL");
+GRANT crew TO red;
+INSERT INTO unit VALUES ('m-$i', 'white');
+SELECT pg_sleep($moment);
+REVOKE crew FROM red;
+SELECT entanglement.refresh('red');
+SQL
+		eval { $red->_await('SELECT count(*) FROM unit', 0, 'all is withdrawn'); 1 } or return fail("$i: all is withdrawn");
+	}
+	$white->sql('REVOKE rank_0 FROM red; DROP POLICY crew ON unit; DELETE FROM unit');
+	pass('all is withdrawn each time');
+};
+
 subtest 'what a hook is told' => sub {
 	$white->sql(<<'SQL');
 ALTER TABLE unit DISABLE ROW LEVEL SECURITY;
