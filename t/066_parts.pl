@@ -14,7 +14,7 @@ use Test::More;
 
 use Entanglement::Node;
 
-my $cluster = Entanglement::Node->cluster('parts');
+my $cluster = Entanglement::Node->cluster('parts', conf => "entanglement.dead_after = '60s'\n");
 my %node = map { $_ => Entanglement::Node->database($cluster, $_) } qw(white red blue scout);
 my ($white, $red, $blue, $scout) = @node{qw(white red blue scout)};
 
@@ -111,5 +111,35 @@ $scout->wait_until('SELECT place FROM base WHERE id = 2', 'meanwhile', 'what is 
 cmp_ok($scout->sql($units), '<', 8, 'what is large does not');
 $scout->sql("SELECT entanglement.resume_peer('blue'); SELECT entanglement.pause_peer('red')");
 $scout->wait_until($units, 8, 'it comes by the other way');
+
+# scout turns to red, which has not heard yet of what scout has by blue, and is not to have
+my $way = q(SELECT peer FROM entanglement.owners WHERE name = 'white');
+
+$white->sql('ALTER TABLE unit ENABLE ROW LEVEL SECURITY');
+$red->wait_until($units, 5, 'red is shown a part again');
+$scout->sql("SELECT entanglement.resume_peer('red')");
+$scout->wait_connected('red');
+$white->drain;
+$_->drain('scout') foreach $red, $blue;
+# blue claims nothing while it is in arrears
+$blue->sql(q(INSERT INTO entanglement.arrears (owner, rel)
+	SELECT o.no, r.no FROM entanglement.owner o, entanglement.relation r WHERE o.name = 'white' AND r.relid = 'base'::regclass));
+my $holder = $red->session;
+
+$holder->query_safe(q(BEGIN; SELECT FROM entanglement.owner WHERE name = 'white' FOR UPDATE));
+$white->sql("INSERT INTO unit VALUES (9, 'there', 'large')");
+$scout->wait_until("$units WHERE id = 9", 1, 'it comes by blue');
+$red->wait_until("SELECT count(*) FROM pg_stat_activity WHERE datname = 'red' AND backend_type ~ 'dialer' AND wait_event_type = 'Lock'", 1,
+	'red is told, and waits');
+$scout->sql("SELECT entanglement.pause_peer('blue')");
+$scout->wait_until($way, 'red', 'turns to red');
+my $batches = $scout->sql("SELECT batches_received FROM entanglement.peers WHERE name = 'red'");
+
+$scout->wait_until("SELECT batches_received > $batches + 4 FROM entanglement.peers WHERE name = 'red'", 't', 'and is told what there is');
+$holder->query_safe('COMMIT');
+$holder->quit;
+$red->drain('scout');
+$scout->wait_until("$units WHERE id = 9", 0, 'what red is not to have has gone');
+$scout->wait_until('SELECT count(*) FROM entanglement.arrears', 0, 'all has been compared');
 
 done_testing();
