@@ -80,6 +80,43 @@ subtest 'a key that has another owner' => sub {
 	units('none', 'all');
 };
 
+# What white has written down that it shows red, a: all, n: nothing
+sub wait_shown
+{
+	my ($kind, $name) = @_;
+
+	return $white->wait_until(q(SELECT w.kind FROM entanglement.shown w JOIN entanglement.peer p ON p.no = w.peer WHERE p.name = 'red'),
+		$kind, $name);
+}
+
+subtest 'what died unseen' => sub {
+	# whoever has not heard keeps tombstones
+	$white->sql("SELECT entanglement.pause_peer('late')");
+	$white->sql("ALTER TABLE unit DISABLE ROW LEVEL SECURITY; INSERT INTO unit VALUES ('u-1', 'blue')");
+	units('u-1', 'before');
+	wait_shown('a', 'all');
+	$white->sql('REVOKE SELECT ON unit FROM PUBLIC, red');
+	wait_shown('n', 'nothing');
+	$white->sql("INSERT INTO unit VALUES ('u-2', 'blue'), ('u-3', 'blue')");
+	$white->wait_folded;
+	$white->sql("DELETE FROM unit WHERE id = 'u-2'");
+	$white->wait_folded;
+	$white->drain('red');
+	$white->sql('GRANT SELECT ON unit TO PUBLIC');
+	units('u-1 u-3', 'what lives comes');
+	wait_shown('a', 'all again');
+	is($white->sql(<<'SQL'), 'u-1 u-3', 'what counts as held is what it was shown');
+BEGIN;
+ALTER TABLE unit ENABLE ROW LEVEL SECURITY;
+SELECT string_agg(substring(encode(h.key, 'escape') FROM 'u-.'), ' ' ORDER BY h.key)
+  FROM entanglement.holding h JOIN entanglement.peer p ON p.no = h.peer
+ WHERE p.name = 'red' AND encode(h.key, 'escape') ~ 'u-';
+COMMIT;
+SQL
+	units('none', 'and is withdrawn');
+	$white->sql("SELECT entanglement.resume_peer('late'); DELETE FROM unit");
+};
+
 subtest 'a role that changes' => sub {
 	$white->sql(<<'SQL');
 CREATE ROLE staff;
@@ -103,6 +140,37 @@ SQL
 	units('c-1 c-2 c-3', 'and as before');
 	$white->sql('DROP POLICY named ON unit; DROP POLICY staff ON unit; DELETE FROM unit');
 	units('none', 'all');
+};
+
+subtest 'memberships that change while they are looked up' => sub {
+	# so many that it takes a while
+	$white->sql(<<'SQL');
+CREATE ROLE crew;
+CREATE POLICY crew ON unit TO crew USING (team = 'white');
+CREATE ROLE rank_0;
+DO $$
+BEGIN
+	FOR i IN 1..400 LOOP
+		EXECUTE format('CREATE ROLE rank_%s; GRANT rank_%s TO rank_%s', i, i, i - 1);
+	END LOOP;
+END $$;
+GRANT rank_0 TO red;
+SQL
+	foreach my $i (1 .. 60)
+	{
+		my $moment = $i / 3000;		# another one each time
+
+		$white->sql(<<"SQL");
+GRANT crew TO red;
+INSERT INTO unit VALUES ('m-$i', 'white');
+SELECT pg_sleep($moment);
+REVOKE crew FROM red;
+SELECT entanglement.refresh('red');
+SQL
+		eval { $red->_await('SELECT count(*) FROM unit', 0, 'all is withdrawn'); 1 } or return fail("$i: all is withdrawn");
+	}
+	$white->sql('REVOKE rank_0 FROM red; DROP POLICY crew ON unit; DELETE FROM unit');
+	pass('all is withdrawn each time');
 };
 
 subtest 'what a hook is told' => sub {

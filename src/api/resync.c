@@ -52,7 +52,7 @@ static EntQuery send_query = {
 	"INSERT INTO entanglement.resend AS s (peer, owner, rel) "
 	"SELECT $1, o.no, r.no FROM entanglement.owner o, entanglement.relation r "
 	"WHERE (o.local OR o.peer OPERATOR(pg_catalog.<>) $1) "
-	"AND ($2 OPERATOR(pg_catalog.=) 0 OR o.no OPERATOR(pg_catalog.=) $2) "
+	"AND ($2 OPERATOR(pg_catalog.=) 0 OR o.no OPERATOR(pg_catalog.=) $2) ORDER BY r.no, o.no "
 	"ON CONFLICT (peer, owner, rel) DO UPDATE SET compare = true, "
 	"round = s.round OPERATOR(pg_catalog.+) 1",
 	2, {INT4OID, INT4OID}, NULL

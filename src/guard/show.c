@@ -25,6 +25,7 @@
 #include "store/shown.h"
 
 static uint64 version = 1;
+static bool roles_changed = false;
 
 static void
 add_to_digest(EntShow *show, const char *text)
@@ -109,12 +110,22 @@ static void
 catalog_invalidated(Datum arg, int cacheid, uint32 hash)
 {
 	version++;
+	roles_changed |= cacheid != NAMESPACEOID;
 }
 
+/*
+ * PostgreSQL remembers of whom a role is a member. What it hears while it looks that up
+ * makes it forget what it had, and then it remembers what it has just found, which may be
+ * of before; so do plans that were made meanwhile. So once it has been heard, everything is
+ * forgotten once more.
+ */
 uint64
 ent_show_version(void)
 {
 	AcceptInvalidationMessages();
+	if (roles_changed)
+		InvalidateSystemCaches();	/* which tells us, too */
+	roles_changed = false;
 	return version + ent_hook_version();
 }
 

@@ -17,7 +17,10 @@
 #include "store/query.h"
 
 static EntQuery arrears_query = {
-	"SELECT o.id, a.rel, a.round FROM entanglement.arrears a "
+	"SELECT o.id, a.rel, a.round, o.epoch, o.serial, COALESCE("
+	"(SELECT b.serial FROM entanglement.object b WHERE b.owner OPERATOR(pg_catalog.=) o.no "
+	"AND b.epoch OPERATOR(pg_catalog.=) o.epoch AND b.born OPERATOR(pg_catalog.>) 0 "
+	"ORDER BY b.serial DESC LIMIT 1), 0) FROM entanglement.arrears a "
 	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) a.owner "
 	"WHERE o.peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL
@@ -68,10 +71,29 @@ ent_inbound_forget_asked(EntInbound *ib, EntInOwner *in)
 	while ((asked = hash_seq_search(&seq)) != NULL)
 		if (asked->key.owner == in->number)
 			hash_search(ib->asked, &asked->key, HASH_REMOVE, NULL);
+	in->beyond_epoch = 0;
+	in->behind = false;
 	ib->arrears_due = true;
 }
 
 /* ---- asking ---- */
+
+/*
+ * Has the peer come as far as what is here by another way? Before that it cannot say
+ * of all of it whether it is to be had. epoch, serial: how far it has come; newest: of
+ * the objects here.
+ */
+static bool
+has_come(EntInOwner *in, int32 epoch, int64 serial, int64 newest)
+{
+	if (in->beyond_epoch != epoch)
+	{
+		in->beyond_epoch = epoch;
+		in->beyond = newest;
+	}
+	in->behind |= serial < in->beyond;
+	return serial >= in->beyond;
+}
 
 static EntInTable *
 table_of(EntInbound *ib, int32 rel)
@@ -135,19 +157,26 @@ ask(EntInbound *ib, EntWriter *w, EntInOwner *in, EntInTable *t, int64 round)
 void
 ent_inbound_ask_arrears(EntInbound *ib, EntWriter *w)
 {
-	HASH_SEQ_STATUS seq;
+	HASH_SEQ_STATUS seq,
+				owners;
 	EntInTable *table;
+	EntInOwner *in;
 	Datum		args[1] = {Int32GetDatum(ib->peer)};
 
 	forget_unpayable(ib);
+	hash_seq_init(&owners, ib->owners);
+	while ((in = hash_seq_search(&owners)) != NULL)
+		in->behind = false;
 	ent_query_run(&arrears_query, args, NULL, SPI_OK_SELECT, NULL);
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
 		bool		null;
-		EntInOwner *in = ent_inbound_owner_of(ib, DatumGetUUIDP(ent_query_datum(row, 1, &null)));
 		EntInTable *t = table_of(ib, ent_query_int4(row, 2, NULL));
 
-		if (in != NULL && in->wanted && t != NULL)
+		in = ent_inbound_owner_of(ib, DatumGetUUIDP(ent_query_datum(row, 1, &null)));
+		if (in != NULL && in->wanted && t != NULL &&
+			has_come(in, ent_query_int4(row, 4, NULL), ent_query_int8(row, 5, NULL),
+					 ent_query_int8(row, 6, NULL)))
 			ask(ib, w, in, t, ent_query_int8(row, 3, NULL));
 	}
 	SPI_freetuptable(SPI_tuptable);

@@ -276,6 +276,7 @@ take_claim(EntInbound *ib, EntReader *body, bool gaps)
 	in->told = in->epoch == (int32) c.epoch ? Max(in->told, c.serial) : c.serial;
 	in->epoch = c.epoch;
 	in->have = c.serial;
+	ib->arrears_due |= in->behind;
 	o = ent_owner_get(in->no);
 	if (o == NULL || o->arrears)
 		return;

@@ -68,6 +68,10 @@ typedef struct EntInOwner
 	int64		sought_serial;
 	TimestampTz sought_at;		/* ... or it was first thought of; 0: neither */
 	bool		disputed;		/* reported already: a home that we do not believe */
+	int32		beyond_epoch;	/* of what follows; 0: not looked yet */
+	int64		beyond;			/* newest version of his objects here when we turned to
+								 * this peer: compared when it has come so far */
+	bool		behind;			/* ... for which a table waits */
 } EntInOwner;
 
 /* A table as the sender announced it, and how it fits ours. */

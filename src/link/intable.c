@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 
 #include "base/quiet.h"
+#include "base/wake.h"
 #include "link/inbound_private.h"
 #include "store/query.h"
 #include "store/value.h"
@@ -261,6 +262,7 @@ note_mapping(EntInbound *ib, EntInTable *t, EntRelation *rel, List *mapped,
 	if (!was_there)
 		check_room(ib);
 	ent_query_run(&save_table_query, args, NULL, SPI_OK_INSERT, NULL);
+	ent_wake_routes_at_commit();	/* what we have not from it others have not from us */
 	if (rel != NULL && !(was_known && same && subset(mapped, was_mapped)))
 	{
 		add_arrears(ib, rel->no, was_there);

@@ -285,9 +285,9 @@ serve_seeks(EntOutbound *ob)
 		serve_seek(ob, lfirst(lc));
 }
 
-/* What the peer has, for those who collect tombstones. */
-static void
-save_haves(EntOutbound *ob)
+/* What the peer has, for those who collect tombstones, and who ask what it was told. */
+void
+ent_outbound_save_haves(EntOutbound *ob)
 {
 	HASH_SEQ_STATUS seq;
 	EntOutOwner *o;
@@ -401,7 +401,13 @@ ent_outbound_answered(EntOutbound *ob, const void *data, size_t len)
 	}
 	if (TimestampDifferenceExceeds(ob->saved_at, GetCurrentTimestamp(),
 								   SAVE_INTERVAL_MS))
-		save_haves(ob);
+	{
+		ent_outbound_save_haves(ob);
+		if (ob->unreviewed)
+			ent_outbound_look_anew(ob, 0);
+		ob->resend_due |= ob->unreviewed;
+		ob->unreviewed = false;
+	}
 	/* first what is no longer so, then that we heard */
 	ent_outbound_show(ob);
 	if (expected != 0)

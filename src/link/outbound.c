@@ -412,6 +412,8 @@ remit_owed(EntOutbound *ob)
 			owners[n++] = Int32GetDatum(o->no);
 	args[1] = ent_query_array(INT4OID, owners, NULL, n);
 	ent_query_run(&remit_query, args, NULL, SPI_OK_DELETE, NULL);
+	if (SPI_processed > 0)
+		ent_outbound_complete(ob);
 }
 
 static void

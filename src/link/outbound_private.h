@@ -5,6 +5,7 @@
  *	  outdata.c (objects), outstates.c (which states went), outfragment.c
  *	  (objects in fragments), outflight.c (what is in flight), outclaim.c
  *	  (claims), outtogether.c (what goes as of one cut),
+ *	  outpartial.c (which owners come in part),
  *	  outpresent.c (which keys live), outresend.c (tables to be sent anew),
  *	  outshow.c (what the peer may see), outconfirm.c (objects handed over),
  *	  outrequest.c (requests),
@@ -27,6 +28,7 @@
 #include "link/outbound.h"
 #include "rule/queue.h"
 #include "rule/wire.h"
+#include "store/owner.h"
 #include "store/relinfo.h"
 
 /* In the flags of a queue entry: the peer has asked for it by its key. */
@@ -90,6 +92,7 @@ typedef struct EntOutOwner
 	bool		claiming;		/* is in EntOutbound.claiming */
 	bool		gapped;			/* the last claim had gaps, as far as is known */
 	bool		there;			/* the owner exists (at the last advertising) */
+	bool		partial;		/* so offered: it gives or gets some objects only */
 	bool		lost_history;	/* this peer has had it start a new epoch */
 	EntOutClaim current;		/* next to be made */
 	EntOutClaim next;			/* newest wish after that */
@@ -117,6 +120,7 @@ typedef struct EntOutTable
 	bool		partial;		/* what the peer holds is remembered */
 	bool		nothing;		/* it may see nothing any more, and is told so */
 	bool		idle;			/* it wants nothing of it, and holds nothing */
+	bool		ended;			/* it has been shown, and is not any more */
 	bool		unknown;		/* it has said that it has no such table */
 	char	   *filter;			/* SQL, ANDed to what is read; NULL: none */
 	bool		filter_failed;	/* on some row, which was reported */
@@ -205,11 +209,15 @@ struct EntOutbound
 	uint64		tables_version; /* of relinfo at that time */
 	uint64		show_version;	/* of what peers may see, likewise */
 	TimestampTz show_at;		/* when that was last looked at */
-	bool		partial;		/* any table is shown in part */
+	bool		partial;		/* any table is shown in part, or not any more */
+	Bitmapset  *lacking;		/* peers that do not offer us all that this one takes */
+	Bitmapset  *owing;			/* owners of whom something is owed to it */
+	bool		complete_due;	/* one is offered as partial for what is owed only */
 	bool		adverts_due;
 	uint64		adverts_position;	/* ring position at which they became due */
 	bool		owed_due;
 	bool		resend_due;		/* look which tables are to be sent anew or reviewed */
+	bool		unreviewed;		/* a table is not shown yet as it will be */
 	bool		filters_due;	/* tell what becomes of what the peer wants */
 	bool		wishes_heard;	/* it has said what, on this connection */
 	bool		looked;			/* at keys that may not be told: there is more */
@@ -281,6 +289,8 @@ typedef struct EntOutResent
 } EntOutResent;
 
 /* outanswer.c */
+/* Writes down what the peer has. */
+extern void ent_outbound_save_haves(EntOutbound *ob);
 /* Raises ERRCODE_PROTOCOL_VIOLATION unless the reader is content. */
 extern void ent_outbound_check(EntReader *r, const char *what);
 /*
@@ -352,6 +362,15 @@ extern struct EntExtractFor ent_outbound_whom(const EntOutbound *ob,
 extern void ent_outbound_settle_forgotten(EntOutbound *ob, EntOutFlight *f);
 /* A key image as bytea. */
 extern Datum ent_outbound_key(const uint8 *key, size_t keylen);
+
+/* outpartial.c */
+/* Before owners are offered: what they are offered as depends on. */
+extern void ent_outbound_look_for_parts(EntOutbound *ob);
+/* Does the peer get some of the owner's objects only, through us? To be offered so. */
+extern bool ent_outbound_gives_part(EntOutbound *ob, EntOutOwner *out,
+									EntOwner *o);
+/* What is owed has become less: an owner may come as a whole by now. */
+extern void ent_outbound_complete(EntOutbound *ob);
 
 /* outscan.c */
 extern void ent_outbound_advertise(EntOutbound *ob, EntWriter *w);

@@ -187,6 +187,8 @@ settle_late(EntOutbound *ob, EntOutFlight *f)
 		ent_query_run(&paid_query, args, NULL, SPI_OK_DELETE, NULL);
 		pfree(late->key);
 	}
+	if (f->late != NIL)
+		ent_outbound_complete(ob);
 	list_free_deep(f->late);
 }
 

@@ -24,10 +24,13 @@ static EntQuery resend_query = {
 	"WHERE peer OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL
 };
+/* Who holds one is noting it once more, and others after it: not to be waited for. */
 static EntQuery resent_query = {
-	"DELETE FROM entanglement.resend WHERE peer OPERATOR(pg_catalog.=) $1 "
-	"AND owner OPERATOR(pg_catalog.=) $2 AND rel OPERATOR(pg_catalog.=) $3 "
-	"AND round OPERATOR(pg_catalog.=) $4",
+	"DELETE FROM entanglement.resend WHERE (peer, owner, rel) OPERATOR(pg_catalog.=) "
+	"(SELECT s.peer, s.owner, s.rel FROM entanglement.resend s "
+	"WHERE s.peer OPERATOR(pg_catalog.=) $1 AND s.owner OPERATOR(pg_catalog.=) $2 "
+	"AND s.rel OPERATOR(pg_catalog.=) $3 AND s.round OPERATOR(pg_catalog.=) $4 "
+	"FOR UPDATE SKIP LOCKED)",
 	4, {INT4OID, INT4OID, INT4OID, INT8OID}, NULL
 };
 
@@ -132,6 +135,8 @@ ent_outbound_settle_resent(EntOutbound *ob, EntOutFlight *f)
 {
 	ListCell   *lc;
 
+	if (f->resent != NIL)
+		ent_outbound_save_haves(ob);
 	foreach(lc, f->resent)
 		forget(ob, lfirst(lc));
 	list_free_deep(f->resent);

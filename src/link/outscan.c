@@ -138,15 +138,16 @@ advertise_owner(EntOutbound *ob, EntWriter *w, EntOwner *o)
 	bool		found;
 	EntOutOwner *out = hash_search(ob->owners, &o->no, HASH_ENTER, &found);
 	bool		lost = !ent_owner_up(o);
-	/* does the peer get some of its objects only, through us? */
-	bool		partial = ob->partial || (!o->local && o->partial);
-	uint32		digest = owner_digest(o, lost, partial);
+	bool		partial;
+	uint32		digest;
 
 	if (!found)
 	{
 		memset((char *) out + sizeof(int32), 0, sizeof(EntOutOwner) - sizeof(int32));
 		out->epoch = o->epoch;
 	}
+	partial = ent_outbound_gives_part(ob, out, o);
+	digest = owner_digest(o, lost, partial);
 	if (out->withheld && !o->arrears && out->wanted && !out->scanning)
 		ent_outbound_start_scan(ob, out, out->claimed, ob->ring_position);
 	out->withheld = o->arrears;
@@ -203,20 +204,6 @@ note_withheld(EntOutbound *ob, const EntOwner *o)
 	MemoryContextSwitchTo(old);
 }
 
-/* Is any table shown in part? */
-static bool
-any_partial(EntOutbound *ob)
-{
-	HASH_SEQ_STATUS seq;
-	EntOutTable *t;
-	bool		any = false;
-
-	hash_seq_init(&seq, ob->tables);
-	while ((t = hash_seq_search(&seq)) != NULL)
-		any |= t->partial || t->idle;
-	return any;
-}
-
 static void
 announce_table(EntOutbound *ob, EntWriter *w, EntRelation *rel)
 {
@@ -264,7 +251,7 @@ ent_outbound_advertise(EntOutbound *ob, EntWriter *w)
 
 	foreach(lc, ent_relinfo_all())
 		announce_table(ob, w, lfirst(lc));
-	ob->partial = any_partial(ob);
+	ent_outbound_look_for_parts(ob);
 	ent_outbound_write_graves(ob, w);
 	ent_outbound_unwant_missing(ob, owners);
 	bms_free(ob->withheld);

@@ -97,10 +97,11 @@ compare_earlier(EntOutbound *ob, int32 rel)
 /*
  * What counts from now on, written down if it is news. Before the peer has said
  * what it wants, and while it has no such table, it is sent nothing, and holds
- * no more than before.
+ * no more than before. before: it has been shown something.
  */
 static EntShownKind
-compare(EntOutbound *ob, int32 rel, bool sending, const EntShow *show)
+compare(EntOutbound *ob, int32 rel, bool sending, const EntShow *show,
+		bool *before)
 {
 	EntShown	shown;
 	EntShown	now = {.digest = show->digest};
@@ -108,13 +109,15 @@ compare(EntOutbound *ob, int32 rel, bool sending, const EntShow *show)
 	now.target = !show->sees || show->nothing ? ENT_SHOWN_NOTHING :
 		show->partial ? ENT_SHOWN_SOME : ENT_SHOWN_ALL;
 	now.kind = now.target;
-	if (ent_shown_get(ob->peer, rel, &shown))
+	*before = ent_shown_get(ob->peer, rel, &shown);
+	if (*before)
 	{
 		if (shown.target != now.target || shown.digest != now.digest)
 			review(ob, rel, &shown, &now);
 		/* an owner that is no more may have taken the last note along */
 		else if (shown.kind != shown.target && ent_shown_reviewed(ob->peer, rel))
-			return shown.target;
+			shown.kind = shown.target;
+		ob->unreviewed |= shown.kind != shown.target;
 		return shown.kind;
 	}
 	if (show->sees && sending)
@@ -143,6 +146,7 @@ ent_outbound_show_table(EntOutbound *ob, EntRelation *rel, EntOutTable *t)
 	uint64		version = ent_show_version();
 	EntShow		show;
 	EntShownKind kind;
+	bool		before;
 
 	if (t->show_version == version && t->generation == rel->generation)
 		return !t->withheld;
@@ -150,13 +154,14 @@ ent_outbound_show_table(EntOutbound *ob, EntRelation *rel, EntOutTable *t)
 		t->may = MemoryContextAlloc(ob->context, rel->ncolumns * sizeof(bool));
 	ent_show_table(rel, ob->peer, ob->role, t->may, &show);
 	ent_outbound_judge(ob, t, &show);
-	kind = compare(ob, rel->no, ob->wishes_heard && !t->unknown, &show);
+	kind = compare(ob, rel->no, ob->wishes_heard && !t->unknown, &show, &before);
 	t->ncolumns = rel->ncolumns;
 	t->generation = rel->generation;
 	t->show_version = version;
 	t->partial = kind == ENT_SHOWN_SOME;
 	t->nothing = t->partial && (!show.sees || show.nothing);
 	t->idle = !t->partial && show.nothing;
+	t->ended = before && kind == ENT_SHOWN_NOTHING;
 	set_filter(ob, t, show.nothing ? NULL : show.filter);
 	/* its name and its key are known to the peer, which holds rows of it */
 	for (int i = 0; !show.sees && i < rel->ncolumns; i++)

@@ -39,19 +39,25 @@ static EntQuery narrow_query = {
 	"AND w.kind OPERATOR(pg_catalog.=) 'a'::pg_catalog.\"char\" FOR UPDATE SKIP LOCKED)",
 	2, {INT4OID, INT4OID}, NULL
 };
-/* Also what has died and may not have been told. */
+/* Of a table, what has died and the peer may not have been told yet. */
+#define UNTOLD \
+	"entanglement.tombstone t JOIN entanglement.peer_owner h " \
+	"ON h.peer OPERATOR(pg_catalog.=) $1 AND h.owner OPERATOR(pg_catalog.=) t.owner " \
+	"WHERE t.rel OPERATOR(pg_catalog.=) $2 " \
+	"AND (h.epoch, h.have) OPERATOR(pg_catalog.<) (t.epoch, t.serial) "
+
 static EntQuery fill_query = {
 	"INSERT INTO entanglement.holding (peer, rel, key) "
 	"SELECT $1, $2, o.key FROM entanglement.object o WHERE o.rel OPERATOR(pg_catalog.=) $2 "
 	"UNION ALL "
-	"SELECT $1, $2, t.key FROM entanglement.tombstone t WHERE t.rel OPERATOR(pg_catalog.=) $2 "
-	"ON CONFLICT DO NOTHING",
+	"SELECT $1, $2, t.key FROM " UNTOLD "ON CONFLICT DO NOTHING",
 	2, {INT4OID, INT4OID}, NULL
 };
+/* Who notes more than one does so in one order, by table and owner. */
 static EntQuery review_query = {
 	"INSERT INTO entanglement.resend AS s (peer, owner, rel, compare) "
 	"SELECT $1, o.no, $2, false FROM entanglement.owner o "
-	"WHERE o.local OR o.peer IS NULL OR o.peer OPERATOR(pg_catalog.<>) $1 "
+	"WHERE o.local OR o.peer IS NULL OR o.peer OPERATOR(pg_catalog.<>) $1 ORDER BY o.no "
 	"ON CONFLICT (peer, owner, rel) DO UPDATE SET round = s.round OPERATOR(pg_catalog.+) 1",
 	2, {INT4OID, INT4OID}, NULL
 };
@@ -59,23 +65,31 @@ static EntQuery review_all_query = {
 	"INSERT INTO entanglement.resend AS s (peer, owner, rel, compare) "
 	"SELECT $1, o.no, w.rel, false FROM entanglement.shown w, entanglement.owner o "
 	"WHERE w.peer OPERATOR(pg_catalog.=) $1 AND w.kind OPERATOR(pg_catalog.=) 's'::pg_catalog.\"char\" "
-	"AND (o.local OR o.peer IS NULL OR o.peer OPERATOR(pg_catalog.<>) $1) "
+	"AND (o.local OR o.peer IS NULL OR o.peer OPERATOR(pg_catalog.<>) $1) ORDER BY w.rel, o.no "
 	"ON CONFLICT (peer, owner, rel) DO UPDATE SET round = s.round OPERATOR(pg_catalog.+) 1",
 	1, {INT4OID}, NULL
 };
 static EntQuery compare_query = {
 	"INSERT INTO entanglement.resend AS s (peer, owner, rel, compare) "
-	"SELECT $1, u.no, $2, true FROM pg_catalog.unnest($3) AS u(no) "
+	"SELECT $1, u.no, $2, true FROM pg_catalog.unnest($3) AS u(no) ORDER BY u.no "
 	"ON CONFLICT (peer, owner, rel) DO UPDATE SET compare = true, "
 	"round = s.round OPERATOR(pg_catalog.+) 1",
 	3, {INT4OID, INT4OID, INT4ARRAYOID}, NULL
 };
+/*
+ * A table is not shown whole before the peer has passed all that died unseen: from then
+ * on whatever dies is told to it, and counts as held should that end.
+ */
 static EntQuery reviewed_query = {
 	"UPDATE entanglement.shown w SET kind = w.target "
 	"WHERE w.peer OPERATOR(pg_catalog.=) $1 AND w.rel OPERATOR(pg_catalog.=) $2 "
 	"AND w.kind OPERATOR(pg_catalog.<>) w.target "
 	"AND NOT EXISTS (SELECT 1 FROM entanglement.resend s "
-	"WHERE s.peer OPERATOR(pg_catalog.=) $1 AND s.rel OPERATOR(pg_catalog.=) $2)",
+	"WHERE s.peer OPERATOR(pg_catalog.=) $1 AND s.rel OPERATOR(pg_catalog.=) $2) "
+	"AND (w.target OPERATOR(pg_catalog.<>) 'a'::pg_catalog.\"char\" "
+	"OR NOT EXISTS (SELECT 1 FROM " UNTOLD
+	"AND NOT EXISTS (SELECT 1 FROM entanglement.holding g WHERE g.peer OPERATOR(pg_catalog.=) $1 "
+	"AND g.rel OPERATOR(pg_catalog.=) $2 AND g.key OPERATOR(pg_catalog.=) t.key)))",
 	2, {INT4OID, INT4OID}, NULL
 };
 static EntQuery unshow_query = {

@@ -61,7 +61,10 @@ extern void ent_shown_review_all(int32 peer);
  * may see. owners: int4[].
  */
 extern void ent_shown_compare(int32 peer, int32 rel, Datum owners);
-/* If nothing is left to be reviewed, target becomes kind; true: it was another. */
+/*
+ * If nothing is left to be reviewed, nor any death that the peer must not hear of,
+ * target becomes kind; true: it was another.
+ */
 extern bool ent_shown_reviewed(int32 peer, int32 rel);
 
 /*
