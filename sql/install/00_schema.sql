@@ -162,6 +162,7 @@ CREATE TABLE entanglement.object (
     PRIMARY KEY (rel, key)
 ) WITH (fillfactor = 80);
 CREATE INDEX object_owner_serial ON entanglement.object (owner, serial);
+CREATE INDEX object_unconfirmed ON entanglement.object (rel, key) WHERE born OPERATOR(pg_catalog.=) 0;
 COMMENT ON TABLE entanglement.object IS 'State of every live object: owner, version, birth, and the serial at which each column last changed. born 0: it has been handed over to this owner, who has not confirmed it yet by a version of his. digests: what the columns were when the log told of them last, of local owners'' objects in tables captured from the log.';
 
 CREATE TABLE entanglement.tombstone (

@@ -20,6 +20,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "utils/snapmgr.h"
 
 #include "api/session.h"
@@ -57,13 +58,25 @@ refuse_transaction(FunctionCallInfo fcinfo, const char *procedure)
 				 errhint("The exchange is for nodes of entanglement, not for people.")));
 }
 
-/* Ends the transaction, and with it every snapshot, and begins the next. */
+/*
+ * Ends the transaction, and with it every snapshot, and begins the next. In between, which
+ * SPI_commit does not let us, the server is told what was done to tables: a call that
+ * lasts for days would hide it from autovacuum.
+ */
 static void
 commit(void *session)
 {
 	EntSession *s = session;
+	MemoryContext context = CurrentMemoryContext;
 
-	SPI_commit();
+	SPI_finish();
+	ForgetPortalSnapshots();
+	CommitTransactionCommand();
+	pgstat_report_stat(false);
+	StartTransactionCommand();
+	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	MemoryContextSwitchTo(context);
 	s->dirty = true;
 	s->used_in = GetCurrentSubTransactionId();
 }

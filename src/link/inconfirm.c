@@ -21,9 +21,10 @@
 
 static EntQuery unconfirmed_query = {
 	"SELECT i.rel, w.id, i.key, o.epoch, o.serial, f.id, i.from_epoch, i.from_serial "
-	"FROM entanglement.inherited i "
-	"JOIN entanglement.object o ON o.rel OPERATOR(pg_catalog.=) i.rel "
-	"AND o.key OPERATOR(pg_catalog.=) i.key AND o.born OPERATOR(pg_catalog.=) 0 "
+	"FROM (SELECT * FROM entanglement.object u "
+	"WHERE u.born OPERATOR(pg_catalog.=) 0 OFFSET 0) o "
+	"JOIN entanglement.inherited i ON i.rel OPERATOR(pg_catalog.=) o.rel "
+	"AND i.key OPERATOR(pg_catalog.=) o.key "
 	"JOIN entanglement.owner w ON w.no OPERATOR(pg_catalog.=) o.owner "
 	"AND w.peer OPERATOR(pg_catalog.=) $1 "
 	"JOIN entanglement.owner f ON f.no OPERATOR(pg_catalog.=) i.from_owner "

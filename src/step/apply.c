@@ -263,7 +263,10 @@ note_deleted(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 static void
 note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 {
-	if (!c->exists || ent_apply_newer(a->epoch, r->serial, c->epoch, c->serial))
+	if (!c->exists && !c->buried && r->op == ENT_ROW_FULL)
+		ent_versions_add(versions, a->rel->no, a->owner, a->epoch, r->serial, c->key,
+						 new_columns(a, c, r));
+	else if (!c->exists || ent_apply_newer(a->epoch, r->serial, c->epoch, c->serial))
 		ent_versions_put(versions, a->rel->no, a->owner, a->epoch, r->serial,
 						 r->op == ENT_ROW_DELTA ? c->born : r->serial, c->key,
 						 new_columns(a, c, r), NULL, c->exists ? &c->at : NULL);
@@ -301,6 +304,34 @@ worth_comparing(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
 		ent_apply_may_compare(a);
 }
 
+/* Rows that are not here yet, of the same columns: they are stored together. */
+typedef struct Births
+{
+	EntApplyWrite *w;
+	int			n;
+	int			max;			/* 0: each by itself */
+} Births;
+
+static bool
+is_birth(const Births *births, const EntApplyWrite *w)
+{
+	return births->n < births->max && w->r->op == ENT_ROW_FULL &&
+		!w->c->exists && !w->c->parked && w->a->listen == NULL &&
+		w->a->constructed == NULL &&
+		(births->n == 0 ||
+		 memcmp(births->w[0].r->set, w->r->set, w->a->rel->ncolumns * sizeof(bool)) == 0);
+}
+
+static void
+store_births(Births *births, EntVersions *versions)
+{
+	if (births->n > 0)
+		ent_apply_insert(births->w, births->n);
+	for (int i = 0; i < births->n; i++)
+		note_stored(births->w[i].a, births->w[i].c, births->w[i].r, versions);
+	births->n = 0;
+}
+
 /*
  * It is not to be had any more: what is here of it goes, and nothing of it is waited for.
  * In which version is not said, so that one counts which is here; it may come back
@@ -319,10 +350,13 @@ withdraw(EntApply *a, Copy *c, EntApplyRow *r)
 	return false;
 }
 
-/* Stores one row; true when it was. Errors are the row's or the server's. */
+/*
+ * Stores one row; true when it was, or is one of those to be inserted. Errors are the
+ * row's or the server's.
+ */
 static bool
 apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
-		  bool careful)
+		  bool careful, Births *births)
 {
 	EntApplyWrite w = {.a = a, .c = c, .r = r, .careful = careful};
 	bool		writes = r->op != ENT_ROW_DELETE ||
@@ -339,6 +373,13 @@ apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 		return false;
 	if (ent_integrity_holds_back(a, c, r))
 		return false;
+	if (!is_birth(births, &w))
+		store_births(births, versions);
+	if (is_birth(births, &w))
+	{
+		births->w[births->n++] = w;
+		return true;
+	}
 	w.compare = worth_comparing(a, c, r);
 	replaced = ent_apply_replaced(a, c, r);
 	if (writes)
@@ -399,7 +440,9 @@ apply_rows(void *section)
 {
 	Section    *s = section;
 	EntVersions *versions = ent_versions_create();
+	Births		births = {.max = s->careful || s->together ? 0 : s->to - s->from};
 
+	births.w = palloc0((births.max + 1) * sizeof(EntApplyWrite));
 	for (int i = s->from; i < s->to; i++)
 	{
 		Copy	   *c = &s->copies[i];
@@ -417,10 +460,11 @@ apply_rows(void *section)
 	{
 		s->at = i;
 		s->stored[i] = apply_row(s->a, &s->copies[i], &s->rows[i], versions,
-								 s->careful);
+								 s->careful, &births);
 		if (s->copies[i].taken_out && !s->stored[i])
 			elog(ERROR, "a row that was taken out was not put in again");
 	}
+	store_births(&births, versions);
 	ent_versions_write(versions);
 }
 

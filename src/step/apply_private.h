@@ -59,6 +59,11 @@ typedef struct EntApplyWrite
  * are the row's or the server's.
  */
 extern void ent_apply_write(EntApplyWrite *w);
+/*
+ * The same for n rows at once that are not here yet, all with values for the same
+ * columns. The outcome is STORED, of all or of none.
+ */
+extern void ent_apply_insert(EntApplyWrite *w, int n);
 
 /*
  * What w->r says in values, and the columns of the row as it is here that may

@@ -15,6 +15,7 @@
 
 #include "step/apply_private.h"
 #include "store/rowquery.h"
+#include "store/rowset.h"
 #include "store/value.h"
 
 static void
@@ -171,6 +172,32 @@ decode_only(EntApplyWrite *w)
 	return ENT_APPLY_STORED;
 }
 
+/* Rows that are stored together. */
+typedef struct Inserting
+{
+	EntApplyWrite w;			/* must be first */
+	EntApplyWrite *rows;
+	int			n;
+} Inserting;
+
+static EntApplyOutcome
+insert_rows(EntApplyWrite *w)
+{
+	Inserting  *in = (Inserting *) w;
+	EntRowsetRow *rows = palloc0(in->n * sizeof(EntRowsetRow));
+
+	for (int i = 0; i < in->n; i++)
+	{
+		decode(&in->rows[i]);
+		rows[i].key = in->rows[i].c->values;
+		rows[i].values = in->rows[i].values;
+		rows[i].nulls = in->rows[i].nulls;
+	}
+	(void) ent_rowset_insert(w->a->rel, in->rows[0].r->set, rows, in->n);
+	pfree(rows);
+	return ENT_APPLY_STORED;
+}
+
 static void
 as_peer(EntApplyWrite *w, EntApplyOutcome (*fn) (EntApplyWrite *w))
 {
@@ -204,6 +231,16 @@ void
 ent_apply_write(EntApplyWrite *w)
 {
 	as_peer(w, write_row);
+}
+
+void
+ent_apply_insert(EntApplyWrite *w, int n)
+{
+	Inserting	in = {.w = {.a = w[0].a}, .rows = w, .n = n};
+
+	as_peer(&in.w, insert_rows);
+	for (int i = 0; i < n; i++)
+		w[i].outcome = in.w.outcome;
 }
 
 void

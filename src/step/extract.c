@@ -22,6 +22,7 @@
 #include "store/query.h"
 #include "store/rowdigest.h"
 #include "store/rowquery.h"
+#include "store/rowset.h"
 #include "store/shown.h"
 #include "store/value.h"
 
@@ -470,30 +471,50 @@ add_unread(Job *j, EntExtract *x, const bool *may)
 	}
 }
 
+/* What a read row means for the peer. */
+static void
+take_row(Job *j, EntExtract *x, const EntRowsetRow *row)
+{
+	const bool *may = j->whom->may;
+
+	settle_visible(j, x, row->found && hooks_agree(j, x, row->key));
+	add_unread(j, x, may);
+	for (int c = 0; c < j->rel->ncolumns; c++)
+		x->set[c] = may[c] && !j->rel->columns[c].in_key_only &&
+			(x->kind == ENT_EXTRACT_FULL || x->set[c]);
+}
+
 /* To be called as the peer's role. */
 static void
 read_rows(void *arg)
 {
-	const bool *may = ((Job *) arg)->whom->may;
 	Job		   *j = arg;
+	EntRowsetRow *rows = palloc0(j->n * sizeof(EntRowsetRow));
+	EntExtract **items = palloc(j->n * sizeof(EntExtract *));
+	int			n = 0;
 
 	for (int i = 0; i < j->n; i++)
 	{
 		EntExtract *x = &j->items[i];
-		Datum		key[ENT_WIRE_MAX_KEYS];
+		Datum	   *key;
 
 		if (x->kind != ENT_EXTRACT_DELTA && x->kind != ENT_EXTRACT_FULL)
 			continue;
+		key = palloc(j->rel->nkeys * sizeof(Datum));
 		ent_key_values(j->rel, x->key, x->keylen, key);
-		settle_visible(j, x, !j->whom->nothing &&
-					   ent_rowquery_read(j->rel, may, j->whom->filter, key,
-										 j->snapshot, x->values, x->nulls) &&
-					   hooks_agree(j, x, key));
-		add_unread(j, x, may);
-		for (int c = 0; c < j->rel->ncolumns; c++)
-			x->set[c] = may[c] && !j->rel->columns[c].in_key_only &&
-				(x->kind == ENT_EXTRACT_FULL || x->set[c]);
+		items[n] = x;
+		rows[n].key = key;
+		rows[n].values = x->values;
+		rows[n++].nulls = x->nulls;
 	}
+	if (n > 1 && !j->whom->nothing)
+		ent_rowset_read(j->rel, j->whom->may, j->whom->filter, rows, n, j->snapshot);
+	else if (n == 1 && !j->whom->nothing)
+		rows[0].found = ent_rowquery_read(j->rel, j->whom->may, j->whom->filter,
+										  rows[0].key, j->snapshot, rows[0].values,
+										  rows[0].nulls);
+	for (int i = 0; i < n; i++)
+		take_row(j, items[i], &rows[i]);
 }
 
 /* Of the dead that the peer has not been told of it is not told now. */

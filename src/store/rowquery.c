@@ -18,7 +18,6 @@
 #include "catalog/pg_operator.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
-#include "lib/ilist.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -33,30 +32,9 @@
 #include "store/direct.h"
 #include "store/query.h"
 #include "store/relinfo.h"
-#include "store/rowquery.h"
-
-typedef enum StatementKind
-{
-	LOOK,
-	LOCK_ROW,
-	READ,
-	UPDATE,
-	INSERT,
-	DELETE
-} StatementKind;
+#include "store/rowquery_private.h"
 
 #define MAX_STATEMENTS	64		/* kept for a table: sets of columns vary */
-
-typedef struct Statement
-{
-	dlist_node	node;
-	StatementKind kind;
-	SPIPlanPtr	plan;			/* NULL: nothing to do (empty UPDATE) */
-	int			nargs;			/* key first, then these columns */
-	int		   *columns;		/* argument nkeys + i is column columns[i] */
-	bool	   *set;			/* the set asked for, rel->ncolumns of them */
-	char	   *filter;			/* ANDed to the key; NULL: none */
-} Statement;
 
 typedef struct Statements
 {
@@ -74,7 +52,7 @@ static HTAB *statements = NULL;
 static void
 forget_last(Statements *s)
 {
-	Statement  *st = dlist_tail_element(Statement, node, &s->list);
+	EntStatement  *st = dlist_tail_element(EntStatement, node, &s->list);
 
 	dlist_delete(&st->node);
 	s->n--;
@@ -125,9 +103,8 @@ statements_of(EntRelation *rel)
 	return s;
 }
 
-/* schema.operator of equality for a key column's type, as in the index. */
-static char *
-equality(Relation index, int keyno)
+char *
+ent_statement_equality(Relation index, int keyno)
 {
 	Oid			op = get_opfamily_member(index->rd_opfamily[keyno],
 										 index->rd_opcintype[keyno],
@@ -148,8 +125,8 @@ equality(Relation index, int keyno)
 	return result;
 }
 
-static const char *
-table_name(EntRelation *rel)
+const char *
+ent_statement_table(EntRelation *rel)
 {
 	return quote_qualified_identifier(rel->schema, rel->name);
 }
@@ -164,19 +141,19 @@ ent_rowquery_where(StringInfo sql, EntRelation *rel)
 		EntColumn  *col = &rel->columns[rel->keys[i]];
 
 		appendStringInfo(sql, "%s t.%s %s $%d", i == 0 ? " WHERE" : " AND",
-						 quote_identifier(col->name), equality(index, i), i + 1);
+						 quote_identifier(col->name), ent_statement_equality(index, i), i + 1);
 	}
 	index_close(index, AccessShareLock);
 }
 
-static const char *
-only(EntRelation *rel)
+const char *
+ent_statement_only(EntRelation *rel)
 {
 	return rel->partitioned ? "" : "ONLY ";
 }
 
 static void
-append_read(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
+append_read(StringInfo sql, EntRelation *rel, EntStatement *st, const bool *set)
 {
 	const char *sep = "SELECT ";
 
@@ -187,7 +164,7 @@ append_read(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
 			st->columns[st->nargs++] = i;
 			sep = ", ";
 		}
-	appendStringInfo(sql, " FROM %s%s t", only(rel), table_name(rel));
+	appendStringInfo(sql, " FROM %s%s t", ent_statement_only(rel), ent_statement_table(rel));
 	ent_rowquery_where(sql, rel);
 }
 
@@ -203,7 +180,7 @@ append_filter(StringInfo sql, const char *filter)
  * taken out and put in again, with what is not set as it was.
  */
 static void
-append_replace(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
+append_replace(StringInfo sql, EntRelation *rel, EntStatement *st, const bool *set)
 {
 	StringInfoData names,
 				values;
@@ -224,15 +201,15 @@ append_replace(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
 		else
 			appendStringInfo(&values, "%sold.%s", sep, name);
 	}
-	appendStringInfo(sql, "WITH old AS (DELETE FROM %s%s t", only(rel), table_name(rel));
+	appendStringInfo(sql, "WITH old AS (DELETE FROM %s%s t", ent_statement_only(rel), ent_statement_table(rel));
 	ent_rowquery_where(sql, rel);
 	appendStringInfo(sql, " RETURNING %s) INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM old",
-					 names.data, table_name(rel), names.data, values.data);
+					 names.data, ent_statement_table(rel), names.data, values.data);
 }
 
 /* false: nothing to set */
 static bool
-append_update(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
+append_update(StringInfo sql, EntRelation *rel, EntStatement *st, const bool *set)
 {
 	for (int i = 0; i < rel->ncolumns; i++)
 		if (set[i] && rel->columns[i].identity_always &&
@@ -241,7 +218,7 @@ append_update(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
 			append_replace(sql, rel, st, set);
 			return true;
 		}
-	appendStringInfo(sql, "UPDATE %s%s t", only(rel), table_name(rel));
+	appendStringInfo(sql, "UPDATE %s%s t", ent_statement_only(rel), ent_statement_table(rel));
 	for (int i = 0; i < rel->ncolumns; i++)
 		if (set[i] && !rel->columns[i].in_key_only)
 		{
@@ -255,13 +232,13 @@ append_update(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
 }
 
 static void
-append_insert(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
+append_insert(StringInfo sql, EntRelation *rel, EntStatement *st, const bool *set)
 {
 	StringInfoData values;
 	const char *sep = "";
 
 	initStringInfo(&values);
-	appendStringInfo(sql, "INSERT INTO %s (", table_name(rel));
+	appendStringInfo(sql, "INSERT INTO %s (", ent_statement_table(rel));
 	for (int i = 0; i < rel->ncolumns; i++)
 	{
 		EntColumn  *col = &rel->columns[i];
@@ -285,12 +262,12 @@ append_insert(StringInfo sql, EntRelation *rel, Statement *st, const bool *set)
 	appendStringInfo(sql, ") OVERRIDING SYSTEM VALUE VALUES (%s)", values.data);
 }
 
-static Statement *
-prepare(EntRelation *rel, Statements *s, StatementKind kind, const bool *set,
+static EntStatement *
+prepare(EntRelation *rel, Statements *s, EntStatementKind kind, const bool *set,
 		const char *filter)
 {
 	MemoryContext old = MemoryContextSwitchTo(s->context);
-	Statement  *st = palloc0(sizeof(Statement));
+	EntStatement  *st = palloc0(sizeof(EntStatement));
 	StringInfoData sql;
 	Oid		   *types;
 	bool		useful = true;
@@ -307,41 +284,50 @@ prepare(EntRelation *rel, Statements *s, StatementKind kind, const bool *set,
 	initStringInfo(&sql);
 	switch (kind)
 	{
-		case LOOK:
-			appendStringInfo(&sql, "SELECT 1 FROM %s%s t", only(rel), table_name(rel));
+		case ENT_STATEMENT_LOOK:
+			appendStringInfo(&sql, "SELECT 1 FROM %s%s t", ent_statement_only(rel), ent_statement_table(rel));
 			ent_rowquery_where(&sql, rel);
 			append_filter(&sql, filter);
 			break;
-		case LOCK_ROW:
-			appendStringInfo(&sql, "SELECT 1 FROM %s%s t", only(rel), table_name(rel));
+		case ENT_STATEMENT_LOCK_ROW:
+			appendStringInfo(&sql, "SELECT 1 FROM %s%s t", ent_statement_only(rel), ent_statement_table(rel));
 			ent_rowquery_where(&sql, rel);
 			appendStringInfoString(&sql, " FOR NO KEY UPDATE OF t");
 			break;
-		case READ:
+		case ENT_STATEMENT_READ:
 			append_read(&sql, rel, st, set);
 			append_filter(&sql, filter);
 			break;
-		case UPDATE:
+		case ENT_STATEMENT_UPDATE:
 			useful = append_update(&sql, rel, st, set);
 			break;
-		case INSERT:
+		case ENT_STATEMENT_INSERT:
 			append_insert(&sql, rel, st, set);
 			break;
-		case DELETE:
-			appendStringInfo(&sql, "DELETE FROM %s%s t", only(rel), table_name(rel));
+		case ENT_STATEMENT_READ_SET:
+			ent_rowset_append_read(&sql, rel, st, set, filter);
+			break;
+		case ENT_STATEMENT_INSERT_SET:
+			ent_rowset_append_insert(&sql, rel, st, set);
+			break;
+		case ENT_STATEMENT_DELETE:
+			appendStringInfo(&sql, "DELETE FROM %s%s t", ent_statement_only(rel), ent_statement_table(rel));
 			ent_rowquery_where(&sql, rel);
 			break;
 	}
 	types = palloc((rel->nkeys + rel->ncolumns) * sizeof(Oid));
 	for (int i = 0; i < rel->nkeys; i++)
 		types[i] = rel->columns[rel->keys[i]].type;
-	if (kind == UPDATE || kind == INSERT)
+	if (kind == ENT_STATEMENT_UPDATE || kind == ENT_STATEMENT_INSERT)
 		for (int i = 0; i < st->nargs; i++)
 			types[rel->nkeys + i] = rel->columns[st->columns[i]].type;
 	if (useful)
 	{
 		int			n = rel->nkeys +
-			(kind == UPDATE || kind == INSERT ? st->nargs : 0);
+			(kind == ENT_STATEMENT_UPDATE || kind == ENT_STATEMENT_INSERT ? st->nargs : 0);
+
+		if (kind == ENT_STATEMENT_READ_SET || kind == ENT_STATEMENT_INSERT_SET)
+			n = 0;
 
 		st->plan = SPI_prepare(sql.data, n, types);
 		if (st->plan == NULL)
@@ -362,8 +348,8 @@ same_filter(const char *a, const char *b)
 	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
 }
 
-static Statement *
-statement(EntRelation *rel, StatementKind kind, const bool *set,
+EntStatement *
+ent_statement(EntRelation *rel, EntStatementKind kind, const bool *set,
 		  const char *filter)
 {
 	Statements *s = statements_of(rel);
@@ -371,7 +357,7 @@ statement(EntRelation *rel, StatementKind kind, const bool *set,
 
 	dlist_foreach(iter, &s->list)
 	{
-		Statement  *st = dlist_container(Statement, node, iter.cur);
+		EntStatement  *st = dlist_container(EntStatement, node, iter.cur);
 
 		if (st->kind != kind || !same_filter(st->filter, filter) ||
 			(set != NULL &&
@@ -388,7 +374,7 @@ static bool fire_triggers = true;
 
 /* Runs it; returns the number of rows. */
 static uint64
-execute(EntRelation *rel, Statement *st, const Datum *key, const Datum *values,
+execute(EntRelation *rel, EntStatement *st, const Datum *key, const Datum *values,
 		const bool *nulls, Snapshot snapshot)
 {
 	int			n = rel->nkeys + (values ? st->nargs : 0);
@@ -508,7 +494,7 @@ ent_rowquery_read(EntRelation *rel, const bool *may, const char *filter,
 				  const Datum *key, Snapshot snapshot, Datum *values,
 				  bool *nulls)
 {
-	Statement  *st = statement(rel, READ, may, filter);
+	EntStatement  *st = ent_statement(rel, ENT_STATEMENT_READ, may, filter);
 	uint64		n = execute(rel, st, key, NULL, NULL, snapshot);
 
 	for (int i = 0; n > 0 && i < st->nargs; i++)
@@ -528,7 +514,7 @@ ent_rowquery_read(EntRelation *rel, const bool *may, const char *filter,
 bool
 ent_rowquery_visible(EntRelation *rel, const char *filter, const Datum *key)
 {
-	uint64		n = execute(rel, statement(rel, LOOK, NULL, filter), key, NULL,
+	uint64		n = execute(rel, ent_statement(rel, ENT_STATEMENT_LOOK, NULL, filter), key, NULL,
 							NULL, NULL);
 
 	SPI_freetuptable(SPI_tuptable);
@@ -538,7 +524,7 @@ ent_rowquery_visible(EntRelation *rel, const char *filter, const Datum *key)
 bool
 ent_rowquery_lock(EntRelation *rel, const Datum *key)
 {
-	uint64		n = execute(rel, statement(rel, LOCK_ROW, NULL, NULL), key, NULL, NULL, NULL);
+	uint64		n = execute(rel, ent_statement(rel, ENT_STATEMENT_LOCK_ROW, NULL, NULL), key, NULL, NULL, NULL);
 
 	SPI_freetuptable(SPI_tuptable);
 	return n > 0;
@@ -548,7 +534,7 @@ uint64
 ent_rowquery_update(EntRelation *rel, const bool *set, const Datum *key,
 					const Datum *values, const bool *nulls)
 {
-	Statement  *st = statement(rel, UPDATE, set, NULL);
+	EntStatement  *st = ent_statement(rel, ENT_STATEMENT_UPDATE, set, NULL);
 
 	if (st->plan != NULL)
 		return execute(rel, st, key, values, nulls, NULL);
@@ -559,13 +545,13 @@ uint64
 ent_rowquery_insert(EntRelation *rel, const bool *set, const Datum *key,
 					const Datum *values, const bool *nulls)
 {
-	return execute(rel, statement(rel, INSERT, set, NULL), key, values, nulls, NULL);
+	return execute(rel, ent_statement(rel, ENT_STATEMENT_INSERT, set, NULL), key, values, nulls, NULL);
 }
 
 uint64
 ent_rowquery_delete(EntRelation *rel, const Datum *key)
 {
-	return execute(rel, statement(rel, DELETE, NULL, NULL), key, NULL, NULL, NULL);
+	return execute(rel, ent_statement(rel, ENT_STATEMENT_DELETE, NULL, NULL), key, NULL, NULL, NULL);
 }
 
 uint64
@@ -620,9 +606,9 @@ ent_rowquery_create(EntRelation *rel, const bool *set, const Datum *values,
 						 quote_identifier(rel->columns[rel->keys[i]].name));
 	if (SPI_execute_with_args(n == 0 ?
 							  psprintf("INSERT INTO %s DEFAULT VALUES RETURNING %s",
-									   table_name(rel), returning.data) :
+									   ent_statement_table(rel), returning.data) :
 							  psprintf("INSERT INTO %s (%s) VALUES (%s) RETURNING %s",
-									   table_name(rel), names.data, params.data,
+									   ent_statement_table(rel), names.data, params.data,
 									   returning.data),
 							  n, types, args, isnull, false, 0) != SPI_OK_INSERT_RETURNING)
 		elog(ERROR, "statement on table \"%s\" failed", rel->name);

@@ -61,6 +61,7 @@ typedef struct Rows
 	int			n;
 	int			max;
 	ItemPointerData *at;		/* invalid: to be looked for */
+	bool	   *fresh;			/* there is nothing to be looked for */
 	Datum	   *rel,
 			   *owner,
 			   *epoch,
@@ -104,7 +105,7 @@ grow(EntVersions *v, Rows *r)
 	&r->key, &r->columns, &r->digests, &r->heir, &r->heir_epoch, &r->heir_serial, &r->from,
 	&r->from_epoch, &r->from_serial};
 
-	bool	  **nulls[] = {&r->no_digests, &r->no_heir, &r->no_from};
+	bool	  **nulls[] = {&r->fresh, &r->no_digests, &r->no_heir, &r->no_from};
 
 	r->max = r->max == 0 ? 64 : r->max * 2;
 	for (int i = 0; i < lengthof(all); i++)
@@ -134,6 +135,7 @@ add(EntVersions *v, Rows *r, int32 rel, int32 owner, int32 epoch,
 	r->born[r->n] = Int64GetDatum(born);
 	r->key[r->n] = PointerGetDatum(key);
 	r->columns[r->n] = PointerGetDatum(columns);
+	r->fresh[r->n] = false;
 	return r->n++;
 }
 
@@ -150,6 +152,14 @@ ent_versions_put(EntVersions *v, int32 rel, int32 owner, int32 epoch,
 		v->put.at[i] = *at;
 	else
 		ItemPointerSetInvalid(&v->put.at[i]);
+}
+
+void
+ent_versions_add(EntVersions *v, int32 rel, int32 owner, int32 epoch,
+				 int64 serial, bytea *key, bytea *columns)
+{
+	ent_versions_put(v, rel, owner, epoch, serial, serial, key, columns, NULL, NULL);
+	v->put.fresh[v->put.n - 1] = true;
 }
 
 void
@@ -211,7 +221,7 @@ put(EntDirect *objects, const Rows *r, int i, TimestampTz now)
 	nulls[ENT_OBJECT_DIGESTS - 1] = r->no_digests[i];
 	if (!ItemPointerIsValid(&at))
 	{
-		TupleTableSlot *row = ent_direct_find(objects, key);
+		TupleTableSlot *row = r->fresh[i] ? NULL : ent_direct_find(objects, key);
 
 		if (row == NULL)
 		{
@@ -277,7 +287,7 @@ write_put(EntVersions *v)
 	/* contended ones gather at the front */
 	r->n = 0;
 	for (int i = 0; i < n; i++)
-		if (!unbury(graves, r, i) || !put(objects, r, i, now))
+		if ((!r->fresh[i] && !unbury(graves, r, i)) || !put(objects, r, i, now))
 		{
 			r->owner[r->n] = r->owner[i];
 			r->rel[r->n] = r->rel[i];

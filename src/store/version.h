@@ -38,6 +38,13 @@ extern void ent_versions_put(EntVersions *v, int32 rel, int32 owner,
 							 int32 epoch, int64 serial, int64 born,
 							 bytea *key, bytea *columns, bytea *digests,
 							 const ItemPointerData *at);
+/*
+ * The same for an object that has neither a row nor a tombstone of that owner: they
+ * are not looked for.
+ */
+extern void ent_versions_add(EntVersions *v, int32 rel, int32 owner,
+							 int32 epoch, int64 serial, bytea *key,
+							 bytea *columns);
 /* The object is no more. */
 extern void ent_versions_drop(EntVersions *v, int32 rel, bytea *key);
 /*
