@@ -316,7 +316,8 @@ static bool
 is_birth(const Births *births, const EntApplyWrite *w)
 {
 	return births->n < births->max && w->r->op == ENT_ROW_FULL &&
-		!w->c->exists && !w->c->parked && w->a->listen == NULL &&
+		!w->c->exists && !w->c->parked && !w->c->buried &&
+		!w->a->rel->every_state && w->a->listen == NULL &&
 		w->a->constructed == NULL &&
 		(births->n == 0 ||
 		 memcmp(births->w[0].r->set, w->r->set, w->a->rel->ncolumns * sizeof(bool)) == 0);
