@@ -192,6 +192,24 @@ subtest 'a writer who waits for the row' => sub {
 	  foreach @all;
 };
 
+# Whoever gives an object to an owner whose way changes may ask any that has heard of
+# it, not only the last.
+subtest 'all who have heard of it are noted' => sub {
+	$hub->sql("INSERT INTO machine VALUES (23, 'of the hub')");
+	converge(\@all, ['machine'], 'there');
+	my $collector = $carol->sql(
+		"SELECT pid FROM pg_stat_activity WHERE datname = 'carol' AND backend_type ~ 'collector'");
+	kill 'STOP', $collector;
+	transfer($hub, 'carol', 'id = 23');
+	$hub->wait_until(
+		"SELECT delivered <@ array_agg(p.no) AND delivered @> array_agg(p.no)
+		   FROM entanglement.inherited i, entanglement.peer p
+		  WHERE i.key = '\\x0400000017' AND p.name IN ('alice', 'bob') GROUP BY delivered",
+		't', 'both neighbours');
+	kill 'CONT', $collector;
+	owned('carol', 'id = 23', 'confirmed in the end');
+};
+
 # Each node has a row that no other takes: it is parked there, and asked for again
 # in the same answers in which a node asks about what is unconfirmed.
 foreach my $i (0 .. $#all)

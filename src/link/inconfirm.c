@@ -28,7 +28,7 @@ static EntQuery unconfirmed_query = {
 	"JOIN entanglement.owner w ON w.no OPERATOR(pg_catalog.=) o.owner "
 	"AND w.peer OPERATOR(pg_catalog.=) $1 "
 	"JOIN entanglement.owner f ON f.no OPERATOR(pg_catalog.=) i.from_owner "
-	"WHERE (NOT f.local OR i.delivered OPERATOR(pg_catalog.=) $1) "
+	"WHERE (NOT f.local OR $1 OPERATOR(pg_catalog.=) ANY (i.delivered)) "
 	"AND o.changed_at OPERATOR(pg_catalog.+) ($2 OPERATOR(pg_catalog.*) '1 ms'::pg_catalog.interval) "
 	"OPERATOR(pg_catalog.<) pg_catalog.clock_timestamp() LIMIT $3",
 	3, {INT4OID, FLOAT8OID, INT8OID}, NULL

@@ -59,7 +59,7 @@ static EntQuery inherited_query = {
 	"INSERT INTO entanglement.inherited (rel, key, from_owner, from_epoch, from_serial) "
 	"VALUES ($1, $2, $3, $4, $5) ON CONFLICT (rel, key) DO UPDATE "
 	"SET from_owner = EXCLUDED.from_owner, from_epoch = EXCLUDED.from_epoch, "
-	"from_serial = EXCLUDED.from_serial, delivered = NULL",
+	"from_serial = EXCLUDED.from_serial, delivered = '{}'",
 	5, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID}, NULL
 };
 static EntQuery disinherit_query = {
@@ -70,8 +70,8 @@ static EntQuery disinherit_query = {
 };
 
 static EntQuery delivered_query = {
-	"UPDATE entanglement.inherited SET delivered = $3 "
-	"WHERE rel OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 "
+	"UPDATE entanglement.inherited SET delivered = pg_catalog.array_append("
+	"pg_catalog.array_remove(delivered, $3), $3) WHERE rel OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 "
 	"AND from_owner OPERATOR(pg_catalog.=) $4",
 	4, {INT4OID, BYTEAOID, INT4OID, INT4OID}, NULL
 };
