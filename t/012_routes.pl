@@ -135,13 +135,12 @@ subtest 'nothing is owed to the peer it comes from' => sub {
 	# as when it came late by another way, before the straight one was there
 	$alice->sql("SELECT entanglement.pause_peer('hub')");
 	$alice->wait_state('hub', 'paused');
-	$alice->sql(<<'SQL');
+	is($alice->sql(<<'SQL'), 1, 'a debt');
 INSERT INTO entanglement.owed (peer, rel, owner, key, serial)
 SELECT p.no, o.rel, o.owner, o.key, o.serial FROM entanglement.object o
   JOIN entanglement.owner w ON w.no = o.owner AND w.name = 'bob'
-  JOIN entanglement.peer p ON p.no = w.peer LIMIT 1
+  JOIN entanglement.peer p ON p.no = w.peer LIMIT 1 RETURNING 1
 SQL
-	is($alice->sql('SELECT count(*) FROM entanglement.owed'), 1, 'a debt');
 	$alice->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'bob' AND usename = 'alice'");
 	$alice->wait_until('SELECT count(*) FROM entanglement.owed', '0', 'no debt');
 	$alice->sql("SELECT entanglement.resume_peer('hub')");

@@ -28,7 +28,13 @@ static EntQuery unconfirmed_query = {
 	"JOIN entanglement.owner w ON w.no OPERATOR(pg_catalog.=) o.owner "
 	"AND w.peer OPERATOR(pg_catalog.=) $1 "
 	"JOIN entanglement.owner f ON f.no OPERATOR(pg_catalog.=) i.from_owner "
-	"WHERE (NOT f.local OR $1 OPERATOR(pg_catalog.=) ANY (i.delivered)) "
+	"WHERE (NOT f.local OR $1 OPERATOR(pg_catalog.=) ANY (i.delivered) "
+	/* or has heard of it by another way, and may see all */
+	"OR (EXISTS (SELECT 1 FROM entanglement.shown s WHERE s.peer OPERATOR(pg_catalog.=) $1 "
+	"AND s.rel OPERATOR(pg_catalog.=) i.rel AND s.kind OPERATOR(pg_catalog.=) 'a') "
+	"AND EXISTS (SELECT 1 FROM entanglement.peer_owner h WHERE h.peer OPERATOR(pg_catalog.=) $1 "
+	"AND h.owner OPERATOR(pg_catalog.=) i.from_owner "
+	"AND (h.epoch, h.have) OPERATOR(pg_catalog.>=) (i.from_epoch, i.from_serial)))) "
 	"AND o.changed_at OPERATOR(pg_catalog.+) ($2 OPERATOR(pg_catalog.*) '1 ms'::pg_catalog.interval) "
 	"OPERATOR(pg_catalog.<) pg_catalog.clock_timestamp() LIMIT $3",
 	3, {INT4OID, FLOAT8OID, INT8OID}, NULL
