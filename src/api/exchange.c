@@ -304,6 +304,7 @@ ent_sql_pull(PG_FUNCTION_ARGS)
 	s = ent_session_use(ENT_PULL);
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	MemoryContextSwitchTo(caller);	/* commit ends the connection, and its memory */
 	if (answer == NULL)
 		refuse_null("answer");
 	take_answer(s, VARDATA_ANY(answer), VARSIZE_ANY_EXHDR(answer));
