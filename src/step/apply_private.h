@@ -152,6 +152,28 @@ extern EntState *ent_apply_replaced(EntApply *a, EntApplyCopy *c,
 extern void ent_apply_keep(EntState *state);
 
 /* apply.c */
+/* Fills in copies whose key is known. */
+extern void ent_apply_find_copies(EntApply *a, EntApplyCopy *copies, int n);
+
+/* Rows that are not here yet, of the same columns: they are stored together. */
+typedef struct EntApplyBirths
+{
+	EntApplyWrite *w;
+	int			n;
+	int			max;			/* 0: each by itself */
+} EntApplyBirths;
+
+/*
+ * Stores one row; true when it was, or is one of those to be inserted. Errors are the
+ * row's or the server's.
+ */
+extern bool ent_apply_row(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
+						  EntVersions *versions, bool careful,
+						  EntApplyBirths *births);
+/* Stores the births; errors likewise. */
+extern void ent_apply_births(EntApplyBirths *births, EntVersions *versions);
+
+/* apply_section.c */
 /* Is this error about the data, so that trying again as is makes no sense? */
 extern bool ent_apply_about_the_row(int sqlstate);
 

@@ -8,7 +8,6 @@
  */
 #include "postgres.h"
 
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"

@@ -7,83 +7,16 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/queryenvironment.h"
 #include "utils/tuplestore.h"
 
 #include "store/query.h"
-#include "store/rowquery_private.h"
 #include "store/rowset.h"
-
-#define NAME	"entanglement_rows"
-
-/* ---- texts ---- */
-
-/* One row after the other by the key's index; the fence keeps it so. */
-void
-ent_rowset_append_read(StringInfo sql, EntRelation *rel, EntStatement *st,
-					   const bool *set, const char *filter)
-{
-	Relation	index = index_open(rel->key_index, AccessShareLock);
-
-	appendStringInfoString(sql, "SELECT r.n, x.* FROM " NAME " r, LATERAL (SELECT ");
-	for (int i = 0; i < rel->ncolumns; i++)
-		if (set[i])
-		{
-			appendStringInfo(sql, "%st.%s", st->nargs == 0 ? "" : ", ",
-							 quote_identifier(rel->columns[i].name));
-			st->columns[st->nargs++] = i;
-		}
-	appendStringInfo(sql, " FROM %s%s t", ent_statement_only(rel), ent_statement_table(rel));
-	for (int i = 0; i < rel->nkeys; i++)
-		appendStringInfo(sql, "%s t.%s %s r.k%d", i == 0 ? " WHERE" : " AND",
-						 quote_identifier(rel->columns[rel->keys[i]].name),
-						 ent_statement_equality(index, i), i);
-	if (filter != NULL)
-		appendStringInfo(sql, " AND (%s)", filter);
-	appendStringInfoString(sql, " OFFSET 0) x");
-	index_close(index, AccessShareLock);
-}
-
-/* In the table's column i: from the key, if it is not given otherwise? */
-static bool
-from_key(const EntColumn *col, bool set)
-{
-	return col->in_key_only || (!set && col->key > 0);
-}
-
-void
-ent_rowset_append_insert(StringInfo sql, EntRelation *rel, EntStatement *st,
-						 const bool *set)
-{
-	StringInfoData values;
-	const char *sep = "";
-
-	initStringInfo(&values);
-	appendStringInfo(sql, "INSERT INTO %s (", ent_statement_table(rel));
-	for (int i = 0; i < rel->ncolumns; i++)
-	{
-		EntColumn  *col = &rel->columns[i];
-
-		if (!set[i] && !from_key(col, set[i]))
-			continue;
-		appendStringInfo(sql, "%s%s", sep, quote_identifier(col->name));
-		if (from_key(col, set[i]))
-			appendStringInfo(&values, "%sr.k%d", sep, col->key - 1);
-		else
-		{
-			appendStringInfo(&values, "%sr.c%d", sep, i);
-			st->columns[st->nargs++] = i;
-		}
-		sep = ", ";
-	}
-	appendStringInfo(sql, ") OVERRIDING SYSTEM VALUE SELECT %s FROM " NAME " r", values.data);
-}
+#include "store/rowstatement.h"
 
 /* ---- the relation ---- */
 
@@ -98,22 +31,29 @@ add_attribute(TupleDesc desc, int number, const char *prefix, int i,
 	TupleDescInitEntryCollation(desc, number, col->collation);
 }
 
-/* n, the key's columns k0 ..., and those of set c0 ... */
+/* Is it given besides the key? */
+static bool
+is_given(const EntRelation *rel, const bool *set, int i)
+{
+	return set != NULL && set[i] && !rel->columns[i].in_key_only;
+}
+
+/* set: NULL, only keys. */
 static TupleDesc
 describe(EntRelation *rel, const bool *set)
 {
 	TupleDesc	desc;
 	int			n = 1 + rel->nkeys;
 
-	for (int i = 0; set != NULL && i < rel->ncolumns; i++)
-		n += set[i] && !from_key(&rel->columns[i], true);
+	for (int i = 0; i < rel->ncolumns; i++)
+		n += is_given(rel, set, i);
 	desc = CreateTemplateTupleDesc(n);
 	TupleDescInitEntry(desc, 1, "n", INT4OID, -1, 0);
 	for (int i = 0; i < rel->nkeys; i++)
-		add_attribute(desc, i + 2, "k", i, &rel->columns[rel->keys[i]]);
+		add_attribute(desc, i + 2, "k", i + 1, &rel->columns[rel->keys[i]]);
 	n = 1 + rel->nkeys;
-	for (int i = 0; set != NULL && i < rel->ncolumns; i++)
-		if (set[i] && !from_key(&rel->columns[i], true))
+	for (int i = 0; i < rel->ncolumns; i++)
+		if (is_given(rel, set, i))
 			add_attribute(desc, ++n, "c", i, &rel->columns[i]);
 	return desc;
 }
@@ -132,9 +72,9 @@ store(EntRelation *rel, const bool *set, TupleDesc desc, const EntRowsetRow *row
 
 		values[0] = Int32GetDatum(i);
 		memcpy(&values[1], rows[i].key, rel->nkeys * sizeof(Datum));
-		for (int c = 0; set != NULL && c < rel->ncolumns; c++)
+		for (int c = 0; c < rel->ncolumns; c++)
 		{
-			if (!set[c] || from_key(&rel->columns[c], true))
+			if (!is_given(rel, set, c))
 				continue;
 			values[at] = rows[i].values[c];
 			nulls[at++] = rows[i].nulls[c];
@@ -219,7 +159,7 @@ run(Run *r, const bool *stored)
 	Tuplestorestate *rows = store(r->rel, stored, desc, r->rows, r->n);
 	EphemeralNamedRelationData enr = {
 		.md = {
-			.name = NAME, .tupdesc = desc, .enrtype = ENR_NAMED_TUPLESTORE,
+			.name = ENT_ROWSET_NAME, .tupdesc = desc, .enrtype = ENR_NAMED_TUPLESTORE,
 			.enrtuples = r->n
 		},
 		.reldata = rows

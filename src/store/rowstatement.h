@@ -1,16 +1,14 @@
 /*
- * store/rowquery_private.h
- *	  Prepared statements on users' tables, for rowquery.c and rowset.c.
+ * store/rowstatement.h
+ *	  Statements on users' tables, as rowquery.c and rowset.c run them.
  */
-#ifndef ENT_STORE_ROWQUERY_PRIVATE_H
-#define ENT_STORE_ROWQUERY_PRIVATE_H
+#ifndef ENT_STORE_ROWSTATEMENT_H
+#define ENT_STORE_ROWSTATEMENT_H
 
 #include "postgres.h"
 
 #include "executor/spi.h"
 #include "lib/ilist.h"
-#include "lib/stringinfo.h"
-#include "utils/relcache.h"
 
 #include "store/rowquery.h"
 
@@ -44,16 +42,13 @@ typedef struct EntStatement
 extern EntStatement *ent_statement(EntRelation *rel, EntStatementKind kind,
 								   const bool *set, const char *filter);
 
-/* schema.operator of equality for a key column's type, as in the index. */
-extern char *ent_statement_equality(Relation index, int keyno);
+/* Its name with its schema, quoted as necessary. */
 extern const char *ent_statement_table(EntRelation *rel);
-extern const char *ent_statement_only(EntRelation *rel);
 
-/* rowset.c */
-extern void ent_rowset_append_read(StringInfo sql, EntRelation *rel,
-								   EntStatement *st, const bool *set,
-								   const char *filter);
-extern void ent_rowset_append_insert(StringInfo sql, EntRelation *rel,
-									 EntStatement *st, const bool *set);
+/*
+ * What a statement of a set reads its rows from: their number n, their keys' columns k1,
+ * k2, ... and by index of the column those that are given, c0, c1, ...
+ */
+#define ENT_ROWSET_NAME		"entanglement_rows"
 
-#endif							/* ENT_STORE_ROWQUERY_PRIVATE_H */
+#endif							/* ENT_STORE_ROWSTATEMENT_H */
