@@ -316,6 +316,24 @@ check_memory(EntQueue *q)
 	CHECK(memory.pieces == 0);
 }
 
+/* What is taken out to be joined with an event keeps the older position, or a claim is early. */
+static void
+check_take(EntQueue *q)
+{
+	EntQueueEntry e = entry(1, 7, 0, 9);
+
+	CHECK(!ent_queue_take(q, &e));
+	push(q, 7, 0, 5);
+	e.since = 60;
+	CHECK(ent_queue_take(q, &e));
+	CHECK(e.position == 5 && e.since == 50 && e.stale_at == 5);
+	CHECK(ent_queue_length(q) == 0);
+	push(q, 7, 0, 12);
+	e = entry(1, 7, 0, 9);
+	CHECK(ent_queue_take(q, &e));
+	CHECK(e.position == 9);
+}
+
 int
 main(void)
 {
@@ -326,6 +344,7 @@ main(void)
 	check_empty(q);
 	check_order(q);
 	check_joins(q);
+	check_take(q);
 	check_owner(q);
 	check_places(q);
 	check_turns(q);

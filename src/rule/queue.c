@@ -458,6 +458,9 @@ ent_queue_take(EntQueue *q, EntQueueEntry *e)
 	if (node == NULL)
 		return false;
 	join(e, &node->e);
+	/* claims wait for the older of the two */
+	if (node->e.position < e->position)
+		e->position = node->e.position;
 	take_out(q, heap_of(q, node->e.priority, node->e.bulk), node);
 	drop_node(q, node);
 	return true;

@@ -71,7 +71,8 @@ extern bool ent_queue_push(EntQueue *q, const EntQueueEntry *e);
 extern bool ent_queue_pop(EntQueue *q, EntQueueEntry *e, uint8_t *keybuf);
 
 /*
- * Takes out the object of *e, if it is there, and joins what is known of it to *e.
+ * Takes out the object of *e, if it is there, and joins what is known of it to *e, which
+ * gets the lower of both positions.
  * Constant or logarithmic time.
  */
 extern bool ent_queue_take(EntQueue *q, EntQueueEntry *e);
