@@ -211,15 +211,14 @@ filter_owner(EntQueue *q, Model *m, int32_t owner)
 
 /* ---- inputs: six bytes are one step ---- */
 
-static void
-push_one(EntQueue *q, Model *m, const uint8_t *step, uint64_t now)
+static EntQueueEntry
+entry_of(const uint8_t *step, uint64_t now, uint8_t *own)
 {
 	static const uint8_t key[4] = {1, 2, 3, 4};
-	uint8_t		own[4];
 	EntQueueEntry e;
 
 	memset(&e, 0, sizeof(e));
-	memcpy(own, key, sizeof(own));
+	memcpy(own, key, sizeof(key));
 	own[0] = step[1] & 15;
 	e.rel = (step[1] >> 4) & 1;
 	e.keylen = (step[1] >> 5) & 3;
@@ -234,7 +233,38 @@ push_one(EntQueue *q, Model *m, const uint8_t *step, uint64_t now)
 	e.stale_at = step[5];
 	e.newest = step[4] ^ step[5];
 	e.round = step[3];
+	return e;
+}
+
+static void
+push_one(EntQueue *q, Model *m, const uint8_t *step, uint64_t now)
+{
+	uint8_t		own[4];
+	EntQueueEntry e = entry_of(step, now, own);
+
 	FUZZ_CHECK(ent_queue_push(q, &e) == model_push(m, &e));
+}
+
+static void
+take_one(EntQueue *q, Model *m, const uint8_t *step, uint64_t now)
+{
+	uint8_t		own[4];
+	EntQueueEntry e = entry_of(step, now, own);
+	Plain	   *p = model_find(m, &e);
+	Plain		joined;
+
+	if (p == NULL)
+	{
+		FUZZ_CHECK(!ent_queue_take(q, &e));
+		return;
+	}
+	joined = *p;
+	model_join(m, &joined, &e);
+	model_remove(m, p);
+	FUZZ_CHECK(ent_queue_take(q, &e));
+	FUZZ_CHECK(e.position == joined.e.position && e.flags == joined.e.flags &&
+			   e.since == joined.e.since && e.stale_at == joined.e.stale_at &&
+			   e.newest == joined.e.newest && e.round == joined.e.round);
 }
 
 int
@@ -252,8 +282,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (; size >= 6; data += 6, size -= 6)
 	{
 		now += data[0] & 1;
-		if (data[0] < 190)
+		if (data[0] < 180)
 			push_one(q, &m, data, now);
+		else if (data[0] < 190)
+			take_one(q, &m, data, now);
 		else if (data[0] < 250)
 			pop_one(q, &m);
 		else
