@@ -388,26 +388,32 @@ place_items(Pending *p, const uint32 *hashes)
 	}
 }
 
-static void
+static bool
 take_pending(void *arg, TupleTableSlot *slot)
 {
 	Pending    *p = arg;
 	bytea	   *key = ent_direct_bytea(slot, ENT_CHANGE_KEY);
-	const uint8 *bytes = (uint8 *) VARDATA_ANY(key);
-	size_t		len = VARSIZE_ANY_EXHDR(key);
-	int			item = p->places[place_of(p, ent_unfolded_hash(bytes, len), bytes, len)];
+	const uint8 *bytes;
+	size_t		len;
+	int			item;
 	bool		null;
 
-	if (item == 0 || ent_direct_int4(slot, ENT_CHANGE_REL) != p->j->rel->no)
-		return;
+	/* rows that are there after a TRUNCATE were born, and say so themselves */
+	if (key == NULL || ent_direct_int4(slot, ENT_CHANGE_REL) != p->j->rel->no)
+		return true;
+	bytes = (uint8 *) VARDATA_ANY(key);
+	len = VARSIZE_ANY_EXHDR(key);
+	item = p->places[place_of(p, ent_unfolded_hash(bytes, len), bytes, len)];
+	if (item == 0)
+		return true;
 	add_pending(p->j, &p->j->items[item - 1],
 				DatumGetChar(slot_getattr(slot, ENT_CHANGE_OP, &null)),
 				ent_direct_int4(slot, ENT_CHANGE_OWNER),
 				ent_direct_bytea(slot, ENT_CHANGE_COLUMNS),
 				ent_direct_bytea(slot, ENT_CHANGE_DIGESTS));
+	return true;
 }
 
-/* After a TRUNCATE, which names no key, rows that are there were born, and say so themselves. */
 static void
 read_pending(Job *j)
 {

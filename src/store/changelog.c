@@ -93,6 +93,14 @@ ent_changelog_write_told(int32 rel, char op, bytea *key, bytea *columns,
 	write_change(rel, 0, op, key, columns, place, NULL, digests);
 }
 
+void
+ent_changelog_written(void)
+{
+	for (int i = 0; i < ENT_LOG_MARKS; i++)
+		ent_shmem_log_mark(i);
+	ent_wake_collector_at_commit();
+}
+
 static int
 compare_keys(const void *a, const void *b)
 {

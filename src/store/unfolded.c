@@ -5,7 +5,8 @@
  * What a page held when it was read, it or less holds now, unless a row has been
  * written into it since; that is counted in shared memory for some pages together
  * (ent_shmem_log_mark), and of those that share a count the LSN tells. Whether a
- * snapshot sees a row is asked each time. 12 bytes are remembered of a change.
+ * snapshot sees a row is asked each time; one that was deleted before it is forgotten,
+ * for no later one sees it. 12 bytes are remembered of a change.
  */
 #include "postgres.h"
 
@@ -31,14 +32,13 @@ typedef struct Note
 {
 	uint32		hash;
 	OffsetNumber at;
-	bool		any;			/* the key is not in the page: it may be any */
+	bool		any;			/* it has no key, or one that is not in the page */
 } Note;
 
 typedef struct PageNotes
 {
 	XLogRecPtr	lsn;			/* invalid: to be read */
 	int			n;
-	bool		less;			/* not all of that is there any more, it seems */
 	Note	   *notes;
 } PageNotes;
 
@@ -51,6 +51,8 @@ static struct
 	BlockNumber room;
 	PageNotes  *pages;
 	uint32		marks[ENT_LOG_MARKS];	/* what they were when pages were read */
+	TransactionId xmax;			/* of the newest snapshot it was used with, */
+	uint32		running;		/* ... and how many transactions ran then */
 }			memory;
 
 uint32
@@ -60,7 +62,7 @@ ent_unfolded_hash(const uint8 *key, size_t keylen)
 }
 
 static void
-forget(Oid file)
+forget(void)
 {
 	if (memory.context == NULL)
 		memory.context = AllocSetContextCreate(TopMemoryContext,
@@ -69,15 +71,26 @@ forget(Oid file)
 	MemoryContextReset(memory.context);
 	memory.pages = NULL;
 	memory.n = memory.room = 0;
-	memory.file = file;
 }
 
-/* Pages up to the n-th are to be known. */
-static void
-make_room(Oid file, BlockNumber n)
+/* Was the snapshot taken before one that the memory was used with? */
+static bool
+is_older(Snapshot s)
 {
-	if (memory.context == NULL || file != memory.file || n < memory.n)
-		forget(file);
+	return TransactionIdPrecedes(s->xmax, memory.xmax) ||
+		(s->xmax == memory.xmax && s->xcnt > memory.running);
+}
+
+/* The first pages of that file, of which so many are to be known. */
+static void
+make_room(Oid file, BlockNumber n, Snapshot snapshot)
+{
+	if (memory.context == NULL || file != memory.file || n < memory.n ||
+		is_older(snapshot))
+		forget();
+	memory.file = file;
+	memory.xmax = snapshot->xmax;
+	memory.running = snapshot->xcnt;
 	if (n > memory.room)
 	{
 		BlockNumber room = Max(n, 2 * memory.room);
@@ -93,43 +106,49 @@ make_room(Oid file, BlockNumber n)
 	memory.n = n;
 }
 
-/* False: it has no key, and is of no object. */
-static bool
-note_of(HeapTuple tuple, TupleDesc desc, Note *note)
+static Note
+note_of(HeapTuple tuple, TupleDesc desc)
 {
+	Note		note = {.at = ItemPointerGetOffsetNumber(&tuple->t_self)};
 	bool		null;
 	Datum		key = heap_getattr(tuple, ENT_CHANGE_KEY, desc, &null);
 	struct varlena *v = (struct varlena *) DatumGetPointer(key);
 
-	if (null)
+	note.any = null || VARATT_IS_EXTERNAL(v) || VARATT_IS_COMPRESSED(v);
+	if (!note.any)
+		note.hash = ent_unfolded_hash((uint8 *) VARDATA_ANY(v), VARSIZE_ANY_EXHDR(v));
+	return note;
+}
+
+/* The buffer is locked. False: there is no row at that place any more. */
+static bool
+row_at(Relation log, Buffer buffer, OffsetNumber at, HeapTuple tuple)
+{
+	Page		page = BufferGetPage(buffer);
+	ItemId		item;
+
+	if (at > PageGetMaxOffsetNumber(page))
 		return false;
-	note->at = ItemPointerGetOffsetNumber(&tuple->t_self);
-	note->any = VARATT_IS_EXTERNAL(v) || VARATT_IS_COMPRESSED(v);
-	note->hash = note->any ? 0 :
-		ent_unfolded_hash((uint8 *) VARDATA_ANY(v), VARSIZE_ANY_EXHDR(v));
+	item = PageGetItemId(page, at);
+	if (!ItemIdIsNormal(item))
+		return false;
+	tuple->t_data = (HeapTupleHeader) PageGetItem(page, item);
+	tuple->t_len = ItemIdGetLength(item);
+	tuple->t_tableOid = RelationGetRelid(log);
+	ItemPointerSet(&tuple->t_self, BufferGetBlockNumber(buffer), at);
 	return true;
 }
 
-/* The buffer is locked. */
 static int
-read_page(Relation log, Page page, BlockNumber block, Note *notes)
+read_page(Relation log, Buffer buffer, Note *notes)
 {
-	OffsetNumber last = PageGetMaxOffsetNumber(page);
+	OffsetNumber last = PageGetMaxOffsetNumber(BufferGetPage(buffer));
 	int			n = 0;
+	HeapTupleData tuple;
 
 	for (OffsetNumber at = FirstOffsetNumber; at <= last; at++)
-	{
-		ItemId		item = PageGetItemId(page, at);
-		HeapTupleData tuple;
-
-		if (!ItemIdIsNormal(item))
-			continue;
-		tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-		tuple.t_len = ItemIdGetLength(item);
-		tuple.t_tableOid = RelationGetRelid(log);
-		ItemPointerSet(&tuple.t_self, block, at);
-		n += note_of(&tuple, RelationGetDescr(log), &notes[n]);
-	}
+		if (row_at(log, buffer, at, &tuple))
+			notes[n++] = note_of(&tuple, RelationGetDescr(log));
 	return n;
 }
 
@@ -159,7 +178,6 @@ look_into(Relation log, BlockNumber block)
 	XLogRecPtr	lsn;
 	int			n;
 
-	p->less = false;
 	heap_page_prune_opt(log, buffer);
 	if (p->lsn != InvalidXLogRecPtr && BufferGetLSNAtomic(buffer) == p->lsn)
 	{
@@ -168,13 +186,13 @@ look_into(Relation log, BlockNumber block)
 	}
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	lsn = PageGetLSN(BufferGetPage(buffer));
-	n = read_page(log, BufferGetPage(buffer), block, notes);
+	n = read_page(log, buffer, notes);
 	UnlockReleaseBuffer(buffer);
 	set_notes(p, notes, n);
 	p->lsn = lsn;
 }
 
-/* Looks into the pages that may hold more than is known, or less. */
+/* Looks into the pages that may hold more than is known. */
 static void
 refresh(Relation log)
 {
@@ -189,7 +207,7 @@ refresh(Relation log)
 		const PageNotes *p = &memory.pages[block];
 		int			mark = block % ENT_LOG_MARKS;
 
-		if (p->lsn != InvalidXLogRecPtr && !p->less && now[mark] == memory.marks[mark])
+		if (p->lsn != InvalidXLogRecPtr && now[mark] == memory.marks[mark])
 			continue;
 		CHECK_FOR_INTERRUPTS();
 		look_into(log, block);
@@ -197,12 +215,15 @@ refresh(Relation log)
 	memcpy(memory.marks, now, sizeof(now));
 }
 
-/* The hashes that are asked for, and some others. */
+/* The hashes that are asked for, and some others. NULL: all. */
 static uint8 *
 make_sieve(const uint32 *hashes, int n)
 {
-	uint8	   *sieve = palloc0(SIEVE_BITS / 8);
+	uint8	   *sieve;
 
+	if (hashes == NULL)
+		return NULL;
+	sieve = palloc0(SIEVE_BITS / 8);
 	for (int i = 0; i < n; i++)
 		sieve[hashes[i] % SIEVE_BITS / 8] |= 1 << hashes[i] % 8;
 	return sieve;
@@ -211,38 +232,101 @@ make_sieve(const uint32 *hashes, int n)
 static bool
 passes(const uint8 *sieve, const Note *note)
 {
-	return note->any ||
+	return sieve == NULL || note->any ||
 		(sieve[note->hash % SIEVE_BITS / 8] & 1 << note->hash % 8) != 0;
+}
+
+/* A row that the snapshot does not see: will none that is taken later? */
+static bool
+is_gone(HeapTupleHeader row, Snapshot snapshot)
+{
+	if (HeapTupleHeaderXminInvalid(row))
+		return true;
+	return HeapTupleHeaderXminCommitted(row) &&
+		(row->t_infomask & (HEAP_XMAX_COMMITTED | HEAP_XMAX_INVALID |
+							HEAP_XMAX_IS_MULTI)) == HEAP_XMAX_COMMITTED &&
+		!HEAP_XMAX_IS_LOCKED_ONLY(row->t_infomask) &&
+		!XidInMVCCSnapshot(HeapTupleHeaderGetRawXmax(row), snapshot);
+}
+
+/* Is the row seen? It is in the slot then. */
+static bool
+fetch(Relation log, Buffer buffer, const Note *note, Snapshot snapshot,
+	  HeapTuple tuple, TupleTableSlot *slot, bool *gone)
+{
+	bool		seen = false;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	*gone = !row_at(log, buffer, note->at, tuple);
+	if (!*gone)
+	{
+		seen = HeapTupleSatisfiesVisibility(tuple, snapshot, buffer);
+		*gone = !seen && is_gone(tuple->t_data, snapshot);
+	}
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	if (seen)
+		ExecStoreBufferHeapTuple(tuple, slot, buffer);
+	return seen;
+}
+
+typedef struct Search
+{
+	Relation	log;
+	Snapshot	snapshot;
+	const uint8 *sieve;
+	TupleTableSlot *slot;
+	bool		(*fn) (void *arg, TupleTableSlot *slot);
+	void	   *arg;
+} Search;
+
+/* False: the search is at its end. */
+static bool
+search_page(const Search *s, BlockNumber block)
+{
+	PageNotes  *p = &memory.pages[block];
+	Buffer		buffer = InvalidBuffer;
+	HeapTupleData tuple;
+	XLogRecPtr	lsn = p->lsn;
+	bool		more = true;
+	int			kept = 0;
+
+	p->lsn = InvalidXLogRecPtr; /* if fn fails */
+	for (int i = 0; i < p->n; i++)
+	{
+		bool		gone = false;
+
+		if (more && passes(s->sieve, &p->notes[i]))
+		{
+			if (!BufferIsValid(buffer))
+				buffer = ReadBuffer(s->log, block);
+			if (fetch(s->log, buffer, &p->notes[i], s->snapshot, &tuple, s->slot, &gone))
+				more = s->fn(s->arg, s->slot);
+		}
+		if (!gone)
+			p->notes[kept++] = p->notes[i];
+	}
+	p->n = kept;
+	p->lsn = lsn;
+	if (BufferIsValid(buffer))
+		ReleaseBuffer(buffer);
+	return more;
 }
 
 void
 ent_unfolded_find(Snapshot snapshot, const uint32 *hashes, int n,
-				  void (*fn) (void *arg, TupleTableSlot *slot), void *arg)
+				  bool (*fn) (void *arg, TupleTableSlot *slot), void *arg)
 {
 	Relation	log = ent_catalog_open(ENT_CATALOG_CHANGE, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(log, NULL);
-	uint8	   *sieve = make_sieve(hashes, n);
+	Search		s = {
+		.log = log, .snapshot = snapshot, .sieve = make_sieve(hashes, n),
+		.slot = table_slot_create(log, NULL), .fn = fn, .arg = arg
+	};
 
-	make_room(log->rd_rel->relfilenode, RelationGetNumberOfBlocks(log));
+	make_room(log->rd_rel->relfilenode, RelationGetNumberOfBlocks(log), snapshot);
 	refresh(log);
 	for (BlockNumber block = 0; block < memory.n; block++)
-	{
-		PageNotes  *p = &memory.pages[block];
-
-		for (int i = 0; i < p->n; i++)
-		{
-			ItemPointerData at;
-
-			if (!passes(sieve, &p->notes[i]))
-				continue;
-			ItemPointerSet(&at, block, p->notes[i].at);
-			if (table_tuple_fetch_row_version(log, &at, snapshot, slot))
-				fn(arg, slot);
-			else
-				p->less = true;
-		}
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	pfree(sieve);
+		if (memory.pages[block].n > 0 && !search_page(&s, block))
+			break;
+	ExecDropSingleTupleTableSlot(s.slot);
 	table_close(log, NoLock);
 }
