@@ -14,6 +14,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "executor/executor.h"
+#include "storage/bufmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -27,6 +28,7 @@ struct EntDirect
 	Relation	index;			/* or NULL */
 	Snapshot	snapshot;
 	bool		newest;			/* it is registered here */
+	bool		empty;			/* it shows nothing, without looking */
 	int			nkeys;
 	ScanKeyData keys[INDEX_MAX_KEYS];
 	IndexScanDesc scan;			/* NULL: nothing was looked up yet */
@@ -79,6 +81,7 @@ ent_direct_open(EntCatalog table, EntCatalog index, LOCKMODE lock,
 									GetTransactionSnapshot() : GetLatestSnapshot());
 	}
 	d->snapshot = snapshot;
+	d->empty = d->index != NULL && RelationGetNumberOfBlocks(d->heap) == 0;
 	d->slot = table_slot_create(d->heap, NULL);
 	return d;
 }
@@ -111,6 +114,8 @@ ent_direct_close(EntDirect *d)
 static bool
 look_up(EntDirect *d, int n, const Datum *key)
 {
+	if (d->empty)
+		return false;
 	for (int i = 0; i < n; i++)
 		d->keys[i].sk_argument = key[i];
 	if (d->scan == NULL)
