@@ -13,6 +13,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/index.h"
 #include "executor/executor.h"
 #include "storage/bufmgr.h"
 #include "utils/lsyscache.h"
@@ -177,14 +178,40 @@ fill_row(EntDirect *d, const Datum *values, const bool *nulls)
 
 /* Entries in the indexes; false: there is such a key in a unique one. */
 static bool
-index_row(EntDirect *d, bool update, bool check)
+index_row(EntDirect *d)
 {
 	List	   *conflicts = ent_compat_insert_index_tuples(d->result, d->row,
-														   d->estate, update,
-														   check);
+														   d->estate);
 
 	ResetPerTupleExprContext(d->estate);
 	return conflicts == NIL;
+}
+
+/*
+ * The same for a new version of a row, whose key in unique indexes is what it was: so
+ * nobody else can have it, and the executor would look for that in vain.
+ */
+static void
+index_version(EntDirect *d)
+{
+	ExprContext *context = GetPerTupleExprContext(d->estate);
+	Datum		values[INDEX_MAX_KEYS];
+	bool		nulls[INDEX_MAX_KEYS];
+
+	context->ecxt_scantuple = d->row;
+	for (int i = 0; i < d->result->ri_NumIndices; i++)
+	{
+		IndexInfo  *info = d->result->ri_IndexRelationInfo[i];
+
+		if (info->ii_Predicate != NIL && info->ii_PredicateState == NULL)
+			info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, d->estate);
+		if (info->ii_Predicate != NIL && !ExecQual(info->ii_PredicateState, context))
+			continue;
+		FormIndexDatum(info, d->row, d->estate, values, nulls);
+		index_insert(d->result->ri_IndexRelationDescs[i], values, nulls,
+					 &d->row->tts_tid, d->heap, UNIQUE_CHECK_NO, true, info);
+	}
+	ResetPerTupleExprContext(d->estate);
 }
 
 static EntDirectResult
@@ -215,7 +242,7 @@ ent_direct_update(EntDirect *d, const ItemPointerData *tid, const Datum *values,
 	result = ent_compat_tuple_update(d->heap, &at, d->row, d->snapshot, &failure,
 									 &indexes);
 	if (result == TM_Ok && indexes)
-		(void) index_row(d, true, false);
+		index_version(d);
 	return result_of(result);
 }
 
@@ -257,7 +284,7 @@ ent_direct_insert(EntDirect *d, const Datum *values, const bool *nulls)
 	begin_writing(d);
 	fill_row(d, values, nulls);
 	table_tuple_insert(d->heap, d->row, GetCurrentCommandId(true), 0, NULL);
-	if (!index_row(d, false, true))
+	if (!index_row(d))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
 				 errmsg("a row of \"%s\" was added meanwhile, or twice",

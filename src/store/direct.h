@@ -61,7 +61,7 @@ extern void ent_direct_scan(EntDirect *d,
 
 /*
  * Change the row at tid, which was found under the snapshot. What others have
- * written meanwhile is waited for.
+ * written meanwhile is waited for. What unique indexes are over stays as it is.
  */
 extern EntDirectResult ent_direct_update(EntDirect *d, const ItemPointerData *tid,
 										 const Datum *values, const bool *nulls);
