@@ -33,7 +33,7 @@ find_copy(EntApply *a, Tables *t, Copy *c)
 	Datum		object[2] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key)};
 	Datum		parked[3] = {object[0], object[1], Int32GetDatum(a->owner)};
 	Datum		grave[3] = {Int32GetDatum(a->owner), object[0], object[1]};
-	TupleTableSlot *row = ent_direct_find(t->objects, object);
+	TupleTableSlot *row = ent_versions_find(t->objects, a->rel->no, c->key);
 
 	c->exists = row != NULL;
 	if (c->exists)

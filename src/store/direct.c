@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -29,7 +30,7 @@ struct EntDirect
 	Relation	index;			/* or NULL */
 	Snapshot	snapshot;
 	bool		newest;			/* it is registered here */
-	bool		empty;			/* it shows nothing, without looking */
+	BlockNumber blocks;			/* all that the snapshot shows is in these */
 	int			nkeys;
 	ScanKeyData keys[INDEX_MAX_KEYS];
 	IndexScanDesc scan;			/* NULL: nothing was looked up yet */
@@ -82,7 +83,7 @@ ent_direct_open(EntCatalog table, EntCatalog index, LOCKMODE lock,
 									GetTransactionSnapshot() : GetLatestSnapshot());
 	}
 	d->snapshot = snapshot;
-	d->empty = d->index != NULL && RelationGetNumberOfBlocks(d->heap) == 0;
+	d->blocks = d->index != NULL ? RelationGetNumberOfBlocks(d->heap) : 0;
 	d->slot = table_slot_create(d->heap, NULL);
 	return d;
 }
@@ -115,7 +116,7 @@ ent_direct_close(EntDirect *d)
 static bool
 look_up(EntDirect *d, int n, const Datum *key)
 {
-	if (d->empty)
+	if (d->blocks == 0)
 		return false;
 	for (int i = 0; i < n; i++)
 		d->keys[i].sk_argument = key[i];
@@ -129,6 +130,23 @@ TupleTableSlot *
 ent_direct_find(EntDirect *d, const Datum *key)
 {
 	return look_up(d, d->nkeys, key) ? d->slot : NULL;
+}
+
+/* The page is tidied first, as index scans do, or there would be no room for new versions. */
+TupleTableSlot *
+ent_direct_at(EntDirect *d, const ItemPointerData *tid)
+{
+	ItemPointerData at = *tid;
+	Buffer		buffer;
+	bool		found;
+
+	if (ItemPointerGetBlockNumber(&at) >= d->blocks)
+		return NULL;
+	buffer = ReadBuffer(d->heap, ItemPointerGetBlockNumber(&at));
+	heap_page_prune_opt(d->heap, buffer);
+	found = table_tuple_fetch_row_version(d->heap, &at, d->snapshot, d->slot);
+	ReleaseBuffer(buffer);
+	return found ? d->slot : NULL;
 }
 
 bool
@@ -289,6 +307,12 @@ ent_direct_insert(EntDirect *d, const Datum *values, const bool *nulls)
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
 				 errmsg("a row of \"%s\" was added meanwhile, or twice",
 						RelationGetRelationName(d->heap))));
+}
+
+const ItemPointerData *
+ent_direct_written(const EntDirect *d)
+{
+	return &d->row->tts_tid;
 }
 
 /* ---- columns ---- */
