@@ -7,9 +7,10 @@
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
-#include "utils/memutils.h"
+#include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "base/place.h"
 #include "store/direct.h"
 #include "store/object.h"
 #include "store/query.h"
@@ -187,38 +188,24 @@ ent_versions_bury(EntVersions *v, int32 rel, int32 owner, int32 epoch,
 	r->no_from[i] = from.owner == 0;
 }
 
-/* ---- where this process has written them ---- */
+/* ---- where they were written last ---- */
 
 /*
- * What changes once mostly changes again, and here: whoever looks for it finds it without the
- * index. Believed only as far as the row found there says so itself.
+ * What has changed is looked for soon, by whoever sends it, and mostly changes again:
+ * then it is found without the index.
  */
-#define PLACES	16384			/* a power of two */
-
-typedef struct Place
-{
-	uint32		hash;
-	ItemPointerData at;
-} Place;
-
-static Place *places = NULL;
-
-static uint32
+static uint64
 hash_key(int32 rel, bytea *key)
 {
-	return hash_combine(hash_bytes_uint32(rel),
-						hash_bytes((unsigned char *) VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)));
+	return hash_bytes_extended((unsigned char *) VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key),
+							   (uint64) MyDatabaseId << 32 | (uint32) rel);
 }
 
 static void
 note_place(const EntDirect *objects, const Rows *r, int i)
 {
-	uint32		hash = hash_key(DatumGetInt32(r->rel[i]), DatumGetByteaPP(r->key[i]));
-
-	if (places == NULL)
-		places = MemoryContextAllocZero(TopMemoryContext, PLACES * sizeof(Place));
-	places[hash % PLACES].hash = hash;
-	places[hash % PLACES].at = *ent_direct_written(objects);
+	ent_place_note(hash_key(DatumGetInt32(r->rel[i]), DatumGetByteaPP(r->key[i])),
+				   ent_direct_written(objects));
 }
 
 static bool
@@ -238,12 +225,11 @@ TupleTableSlot *
 ent_versions_find(EntDirect *objects, int32 rel, bytea *key)
 {
 	Datum		values[2] = {Int32GetDatum(rel), PointerGetDatum(key)};
-	uint32		hash = hash_key(rel, key);
-	Place	   *place = places ? &places[hash % PLACES] : NULL;
+	ItemPointerData at;
 
-	if (place != NULL && place->hash == hash && ItemPointerIsValid(&place->at))
+	if (ent_place_find(hash_key(rel, key), &at))
 	{
-		TupleTableSlot *row = ent_direct_at(objects, &place->at);
+		TupleTableSlot *row = ent_direct_at(objects, &at);
 
 		if (row != NULL && is_object(row, rel, key))
 			return row;

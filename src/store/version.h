@@ -29,8 +29,8 @@ typedef struct EntHand
 } EntHand;
 
 /*
- * An object's row as ent_direct_find, of a table of objects opened by key. What this process
- * wrote itself not long ago it finds without the index.
+ * An object's row as ent_direct_find, of a table of objects opened by key. What was written
+ * not long ago is found without the index.
  */
 extern TupleTableSlot *ent_versions_find(EntDirect *objects, int32 rel, bytea *key);
 
