@@ -56,8 +56,7 @@
 #define REST_MIN_US		2000
 #define REST_MAX_US		40000
 #define RETRY_MS	1000		/* pause after a failed round */
-#define VACUUM_EVERY 2000		/* changes consumed */
-#define VACUUM_SHARE 50			/* ... and so many times what the last one took is over */
+#define VACUUM_EVERY 20000		/* changes consumed */
 
 typedef struct Collector
 {
@@ -76,7 +75,6 @@ typedef struct Collector
 	bool		gone;			/* owners that are no more may have rows here */
 	bool		later;			/* ... but one of these is locked */
 	uint64		consumed;		/* changes since the log was last vacuumed */
-	TimestampTz vacuum_from;	/* not before */
 } Collector;
 
 static void
@@ -227,15 +225,13 @@ fill(Collector *c)
 }
 
 /*
- * The log is read from its start again and again, by every fold and every batch, so
- * what was consumed must not pile up there until autovacuum comes by. Leaves giving
- * pages back to autovacuum, which may wait for the lock that takes. While an old
- * snapshot makes it useless it costs little.
+ * The log is read from its start again and again, so what was consumed must
+ * not pile up there until autovacuum comes by. Leaves giving pages back to
+ * autovacuum, which may wait for the lock that takes.
  */
 static void
 vacuum_log(Collector *c)
 {
-	TimestampTz began = GetCurrentTimestamp();
 	VacuumStmt *stmt = makeNode(VacuumStmt);
 	ParseState *pstate = make_parsestate(NULL);
 
@@ -250,8 +246,6 @@ vacuum_log(Collector *c)
 	StartTransactionCommand();
 	ExecVacuum(pstate, stmt, true);
 	CommitTransactionCommand();
-	c->vacuum_from = GetCurrentTimestamp() +
-		VACUUM_SHARE * (GetCurrentTimestamp() - began);
 }
 
 /* Is the extension (still) there? */
@@ -382,7 +376,7 @@ work(Collector *c)
 		ent_journal_trim();
 		finish();
 	}
-	if (c->consumed >= VACUUM_EVERY && now >= c->vacuum_from)
+	if (c->consumed >= VACUUM_EVERY)
 		vacuum_log(c);
 	if (routes != c->routes)
 	{
