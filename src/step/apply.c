@@ -196,13 +196,19 @@ note_deleted(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 		ent_apply_owe_others(a, c, r);
 }
 
+/*
+ * What comes in full counts as changed in all columns, also when it is the version that
+ * was here: it holds what its owner changed and had not folded when it was read, in
+ * columns that nobody named. A delta of the columns that the version did change would
+ * leave these out.
+ */
 static void
 note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 {
 	if (!c->exists && !c->buried && r->op == ENT_ROW_FULL)
 		ent_versions_add(versions, a->rel->no, a->owner, a->epoch, r->serial, c->key,
 						 new_columns(a, c, r));
-	else if (!c->exists || ent_apply_newer(a->epoch, r->serial, c->epoch, c->serial))
+	else
 		ent_versions_put(versions, a->rel->no, a->owner, a->epoch, r->serial,
 						 r->op == ENT_ROW_DELTA ? c->born : r->serial, c->key,
 						 new_columns(a, c, r), NULL, c->exists ? &c->at : NULL);
