@@ -85,6 +85,8 @@ typedef struct EntOutOwner
 	int64		floor;			/* scanning: the peer had all up to here */
 	int64		scanned;		/* scanning: objects up to here are queued */
 	bool		counted;		/* scanning: for entanglement.progress */
+	int64		counted_to;		/* ... up to here, until the peer has all; a scan
+								 * that begins anew counts those behind it */
 	uint64		position;		/* scanning: ring position noted at its start */
 	int64		claimed;		/* the peer has it up to here (acknowledged) */
 	int64		claiming_serial;	/* greatest in flight, 0: none */

@@ -417,8 +417,11 @@ scan_owner(EntOutbound *ob, EntOutOwner *o, Snapshot snapshot)
 		SPITupleTable *graves = SPI_tuptable;
 		uint64		ngraves = SPI_processed;
 
-		ent_outbound_count_copies(ob, o->no, 0, o->scanned, snapshot);
+		if (!ob->copying)
+			o->counted_to = 0;
+		ent_outbound_count_copies(ob, o->no, 0, Max(o->scanned, o->counted_to), snapshot);
 		o->counted = true;
+		o->counted_to = serial;
 		SPI_tuptable = graves;
 		SPI_processed = ngraves;
 	}

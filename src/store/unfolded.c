@@ -6,7 +6,8 @@
  * written into it since; that is counted in shared memory for some pages together
  * (ent_shmem_log_mark), and of those that share a count the LSN tells. Whether a
  * snapshot sees a row is asked each time; one that was deleted before it is forgotten,
- * for no later one sees it. 12 bytes are remembered of a change.
+ * for no later one sees it; so those of which nobody asks are, when there are many. A
+ * change takes up to 56 bytes.
  */
 #include "postgres.h"
 
@@ -20,26 +21,34 @@
 #include "storage/bufpage.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "base/shmem.h"
 #include "store/catalog.h"
 #include "store/unfolded.h"
 
-#define SIEVE_BITS	65536		/* 8 kB: stays in the processor's first cache */
+#define NONE		(-1)
 
+#define MANY		65536		/* notes that are not kept for longer than ... */
+#define KEPT_MS		60000
+
+/* A change. Those with one place in heads, and those of a page, are chained. */
 typedef struct Note
 {
-	uint32		hash;
+	uint32		hash;			/* of its key */
+	BlockNumber block;
 	OffsetNumber at;
 	bool		any;			/* it has no key, or one that is not in the page */
+	int32		next;
+	int32		previous;
+	int32		next_in_page;	/* or the next free one */
 } Note;
 
 typedef struct PageNotes
 {
 	XLogRecPtr	lsn;			/* invalid: to be read */
-	int			n;
-	Note	   *notes;
+	int32		first;
 } PageNotes;
 
 /* What this process remembers of the log. */
@@ -47,12 +56,20 @@ static struct
 {
 	MemoryContext context;
 	Oid			file;			/* of which it is */
+	PageNotes  *pages;
 	BlockNumber n;
 	BlockNumber room;
-	PageNotes  *pages;
+	Note	   *notes;
+	int32		nnotes;			/* that were used once, and */
+	int32		used;			/* ... that are */
+	int32		maxnotes;		/* 0, or a power of two */
+	int32		free;			/* the first one */
+	int32	   *heads;			/* maxnotes of them, by hash */
+	int32		any;			/* the first one that may be of any key */
 	uint32		marks[ENT_LOG_MARKS];	/* what they were when pages were read */
 	TransactionId xmax;			/* of the newest snapshot it was used with, */
 	uint32		running;		/* ... and how many transactions ran then */
+	TimestampTz since;			/* it began anew then */
 }			memory;
 
 uint32
@@ -71,6 +88,11 @@ forget(void)
 	MemoryContextReset(memory.context);
 	memory.pages = NULL;
 	memory.n = memory.room = 0;
+	memory.notes = NULL;
+	memory.heads = NULL;
+	memory.nnotes = memory.used = memory.maxnotes = 0;
+	memory.free = memory.any = NONE;
+	memory.since = GetCurrentTimestamp();
 }
 
 /* Was the snapshot taken before one that the memory was used with? */
@@ -86,7 +108,9 @@ static void
 make_room(Oid file, BlockNumber n, Snapshot snapshot)
 {
 	if (memory.context == NULL || file != memory.file || n < memory.n ||
-		is_older(snapshot))
+		is_older(snapshot) ||
+		(memory.used > MANY && TimestampDifferenceExceeds(memory.since,
+														  GetCurrentTimestamp(), KEPT_MS)))
 		forget();
 	memory.file = file;
 	memory.xmax = snapshot->xmax;
@@ -99,17 +123,119 @@ make_room(Oid file, BlockNumber n, Snapshot snapshot)
 		memory.pages = memory.pages == NULL ?
 			MemoryContextAllocHuge(memory.context, size) :
 			repalloc_huge(memory.pages, size);
-		memset(memory.pages + memory.room, 0,
-			   (room - memory.room) * sizeof(PageNotes));
+		for (BlockNumber i = memory.room; i < room; i++)
+			memory.pages[i] = (PageNotes) {InvalidXLogRecPtr, NONE};
 		memory.room = room;
 	}
 	memory.n = n;
 }
 
+/* ---- notes ---- */
+
+static int32 *
+head_of(const Note *note)
+{
+	return note->any ? &memory.any : &memory.heads[note->hash & (memory.maxnotes - 1)];
+}
+
+static void
+chain(int32 i)
+{
+	int32	   *head = head_of(&memory.notes[i]);
+
+	memory.notes[i].next = *head;
+	memory.notes[i].previous = NONE;
+	if (*head != NONE)
+		memory.notes[*head].previous = i;
+	*head = i;
+}
+
+/* All notes there are are in use. */
+static void
+grow(void)
+{
+	int32		max = memory.maxnotes == 0 ? 256 : 2 * memory.maxnotes;
+
+	if (max < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many changes wait in entanglement.change")));
+	if (memory.notes == NULL)
+	{
+		memory.notes = MemoryContextAllocHuge(memory.context, max * sizeof(Note));
+		memory.heads = MemoryContextAllocHuge(memory.context, max * sizeof(int32));
+	}
+	else
+	{
+		memory.notes = repalloc_huge(memory.notes, max * sizeof(Note));
+		memory.heads = repalloc_huge(memory.heads, max * sizeof(int32));
+	}
+	memory.maxnotes = max;
+	memory.any = NONE;
+	for (int32 i = 0; i < max; i++)
+		memory.heads[i] = NONE;
+	/* none is free */
+	for (int32 i = 0; i < memory.nnotes; i++)
+		chain(i);
+}
+
+static void
+add_note(PageNotes *p, const Note *note)
+{
+	int32		i = memory.free;
+
+	if (i == NONE)
+	{
+		if (memory.nnotes == memory.maxnotes)
+			grow();
+		i = memory.nnotes++;
+	}
+	else
+		memory.free = memory.notes[i].next_in_page;
+	memory.notes[i] = *note;
+	memory.notes[i].next_in_page = p->first;
+	p->first = i;
+	memory.used++;
+	chain(i);
+}
+
+/* It has been taken out of its page's chain. */
+static void
+free_note(int32 i)
+{
+	Note	   *note = &memory.notes[i];
+
+	if (note->previous == NONE)
+		*head_of(note) = note->next;
+	else
+		memory.notes[note->previous].next = note->next;
+	if (note->next != NONE)
+		memory.notes[note->next].previous = note->previous;
+	note->next_in_page = memory.free;
+	memory.free = i;
+	memory.used--;
+}
+
+static void
+remove_note(int32 i)
+{
+	int32	   *link = &memory.pages[memory.notes[i].block].first;
+
+	while (*link != i)
+		link = &memory.notes[*link].next_in_page;
+	*link = memory.notes[i].next_in_page;
+	free_note(i);
+}
+
+/* ---- pages ---- */
+
 static Note
 note_of(HeapTuple tuple, TupleDesc desc)
 {
-	Note		note = {.at = ItemPointerGetOffsetNumber(&tuple->t_self)};
+	Note		note = {
+		.block = ItemPointerGetBlockNumber(&tuple->t_self),
+		.at = ItemPointerGetOffsetNumber(&tuple->t_self)
+	};
 	bool		null;
 	Datum		key = heap_getattr(tuple, ENT_CHANGE_KEY, desc, &null);
 	struct varlena *v = (struct varlena *) DatumGetPointer(key);
@@ -156,16 +282,15 @@ static void
 set_notes(PageNotes *p, const Note *notes, int n)
 {
 	p->lsn = InvalidXLogRecPtr;
-	p->n = 0;
-	if (p->notes != NULL)
-		pfree(p->notes);
-	p->notes = NULL;
-	if (n > 0)
+	while (p->first != NONE)
 	{
-		p->notes = MemoryContextAlloc(memory.context, n * sizeof(Note));
-		memcpy(p->notes, notes, n * sizeof(Note));
+		int32		i = p->first;
+
+		p->first = memory.notes[i].next_in_page;
+		free_note(i);
 	}
-	p->n = n;
+	for (int i = n - 1; i >= 0; i--)
+		add_note(p, &notes[i]);
 }
 
 /* Reads the page, if it has changed. What is dead to everybody goes first. */
@@ -215,26 +340,7 @@ refresh(Relation log)
 	memcpy(memory.marks, now, sizeof(now));
 }
 
-/* The hashes that are asked for, and some others. NULL: all. */
-static uint8 *
-make_sieve(const uint32 *hashes, int n)
-{
-	uint8	   *sieve;
-
-	if (hashes == NULL)
-		return NULL;
-	sieve = palloc0(SIEVE_BITS / 8);
-	for (int i = 0; i < n; i++)
-		sieve[hashes[i] % SIEVE_BITS / 8] |= 1 << hashes[i] % 8;
-	return sieve;
-}
-
-static bool
-passes(const uint8 *sieve, const Note *note)
-{
-	return sieve == NULL || note->any ||
-		(sieve[note->hash % SIEVE_BITS / 8] & 1 << note->hash % 8) != 0;
-}
+/* ---- search ---- */
 
 /* A row that the snapshot does not see: will none that is taken later? */
 static bool
@@ -249,84 +355,105 @@ is_gone(HeapTupleHeader row, Snapshot snapshot)
 		!XidInMVCCSnapshot(HeapTupleHeaderGetRawXmax(row), snapshot);
 }
 
-/* Is the row seen? It is in the slot then. */
-static bool
-fetch(Relation log, Buffer buffer, const Note *note, Snapshot snapshot,
-	  HeapTuple tuple, TupleTableSlot *slot, bool *gone)
-{
-	bool		seen = false;
-
-	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	*gone = !row_at(log, buffer, note->at, tuple);
-	if (!*gone)
-	{
-		seen = HeapTupleSatisfiesVisibility(tuple, snapshot, buffer);
-		*gone = !seen && is_gone(tuple->t_data, snapshot);
-	}
-	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
-	if (seen)
-		ExecStoreBufferHeapTuple(tuple, slot, buffer);
-	return seen;
-}
-
 typedef struct Search
 {
 	Relation	log;
 	Snapshot	snapshot;
-	const uint8 *sieve;
 	TupleTableSlot *slot;
 	bool		(*fn) (void *arg, TupleTableSlot *slot);
 	void	   *arg;
 } Search;
 
-/* False: the search is at its end. */
+/* The row of a note, if the snapshot sees it. What is gone is forgotten. False: enough. */
+static bool
+visit(const Search *s, int32 i, Buffer buffer)
+{
+	HeapTupleData tuple;
+	bool		seen = false,
+				gone;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	gone = !row_at(s->log, buffer, memory.notes[i].at, &tuple);
+	if (!gone)
+	{
+		seen = HeapTupleSatisfiesVisibility(&tuple, s->snapshot, buffer);
+		gone = !seen && is_gone(tuple.t_data, s->snapshot);
+	}
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	if (gone)
+		remove_note(i);
+	if (!seen)
+		return true;
+	ExecStoreBufferHeapTuple(&tuple, s->slot, buffer);
+	return s->fn(s->arg, s->slot);
+}
+
 static bool
 search_page(const Search *s, BlockNumber block)
 {
-	PageNotes  *p = &memory.pages[block];
-	Buffer		buffer = InvalidBuffer;
-	HeapTupleData tuple;
-	XLogRecPtr	lsn = p->lsn;
+	Buffer		buffer = ReadBuffer(s->log, block);
 	bool		more = true;
-	int			kept = 0;
+	int32		next;
 
-	p->lsn = InvalidXLogRecPtr; /* if fn fails */
-	for (int i = 0; i < p->n; i++)
+	for (int32 i = memory.pages[block].first; i != NONE && more; i = next)
 	{
-		bool		gone = false;
-
-		if (more && passes(s->sieve, &p->notes[i]))
-		{
-			if (!BufferIsValid(buffer))
-				buffer = ReadBuffer(s->log, block);
-			if (fetch(s->log, buffer, &p->notes[i], s->snapshot, &tuple, s->slot, &gone))
-				more = s->fn(s->arg, s->slot);
-		}
-		if (!gone)
-			p->notes[kept++] = p->notes[i];
+		next = memory.notes[i].next_in_page;
+		more = visit(s, i, buffer);
 	}
-	p->n = kept;
-	p->lsn = lsn;
-	if (BufferIsValid(buffer))
-		ReleaseBuffer(buffer);
+	ReleaseBuffer(buffer);
 	return more;
+}
+
+static bool
+search_chain(const Search *s, int32 first, const uint32 *hash)
+{
+	bool		more = true;
+	int32		next;
+
+	for (int32 i = first; i != NONE && more; i = next)
+	{
+		Buffer		buffer;
+
+		next = memory.notes[i].next;
+		if (hash != NULL && memory.notes[i].hash != *hash)
+			continue;
+		buffer = ReadBuffer(s->log, memory.notes[i].block);
+		more = visit(s, i, buffer);
+		ReleaseBuffer(buffer);
+	}
+	return more;
+}
+
+static void
+search(const Search *s, const uint32 *hashes, int n)
+{
+	if (hashes == NULL)
+	{
+		for (BlockNumber block = 0; block < memory.n; block++)
+			if (memory.pages[block].first != NONE && !search_page(s, block))
+				return;
+		return;
+	}
+	if (memory.maxnotes == 0 || !search_chain(s, memory.any, NULL))
+		return;
+	for (int i = 0; i < n; i++)
+		if (!search_chain(s, memory.heads[hashes[i] & (memory.maxnotes - 1)], &hashes[i]))
+			return;
 }
 
 void
 ent_unfolded_find(Snapshot snapshot, const uint32 *hashes, int n,
 				  bool (*fn) (void *arg, TupleTableSlot *slot), void *arg)
 {
-	Relation	log = ent_catalog_open(ENT_CATALOG_CHANGE, AccessShareLock);
 	Search		s = {
-		.log = log, .snapshot = snapshot, .sieve = make_sieve(hashes, n),
-		.slot = table_slot_create(log, NULL), .fn = fn, .arg = arg
+		.log = ent_catalog_open(ENT_CATALOG_CHANGE, AccessShareLock),
+		.snapshot = snapshot, .fn = fn, .arg = arg
 	};
 
-	make_room(log->rd_rel->relfilenode, RelationGetNumberOfBlocks(log), snapshot);
-	refresh(log);
-	for (BlockNumber block = 0; block < memory.n; block++)
-		if (memory.pages[block].n > 0 && !search_page(&s, block))
-			break;
+	s.slot = table_slot_create(s.log, NULL);
+	make_room(s.log->rd_rel->relfilenode, RelationGetNumberOfBlocks(s.log), snapshot);
+	refresh(s.log);
+	search(&s, hashes, n);
 	ExecDropSingleTupleTableSlot(s.slot);
-	table_close(log, NoLock);
+	table_close(s.log, NoLock);
 }
