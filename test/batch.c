@@ -106,6 +106,14 @@ add_owner(EntWriter *w, Random *r, Shape *shapes)
 	o.distance = any_number(r, ENT_WIRE_MAX_DISTANCE);
 	o.lost = random_below(r, 2);
 	o.partial = random_below(r, 2);
+	o.nancestors = (unsigned) random_below(r, ENT_WIRE_MAX_ANCESTORS + 1);
+	if (o.epoch <= o.nancestors)
+		o.nancestors = 0;
+	for (unsigned i = 0; i < o.nancestors; i++)
+	{
+		o.ancestors[i].epoch = o.epoch - i - 1;
+		o.ancestors[i].serial = any_serial(r);
+	}
 	ent_wire_write_owner(w, &o);
 }
 
@@ -175,6 +183,8 @@ add_row(EntWriter *w, Random *r, const Shape *shape, int64_t *last)
 		if (row.flags & ENT_ROW_FROM)
 			row.from_serial = any_serial(r);
 	}
+	if (row.op != ENT_ROW_DELETE && (row.flags & ENT_ROW_HEIR) == 0)
+		row.flags |= (unsigned) random_below(r, 2) * ENT_ROW_AHEAD;
 	ent_wire_write_row(w, &row, last);
 	for (unsigned i = 0; i < shape->ncolumns; i++)
 	{

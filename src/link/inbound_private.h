@@ -43,6 +43,8 @@ typedef struct EntInOwner
 	int32		distance;		/* from the sender to its home */
 	bool		lost;			/* ... where it does not get now */
 	bool		partial;		/* it gives some of the objects only */
+	int			nancestors;		/* of sender_epoch */
+	EntWireAncestor *ancestors; /* NULL: none */
 	int32		no;				/* ours; 0: local here or unusable */
 	int32		known;			/* ours, also when local; 0: not known here */
 	bool		local;			/* at home here */
@@ -183,6 +185,8 @@ extern void ent_inbound_may_claim(int32 owner);
 extern void ent_inbound_take_owner(EntInbound *ib, EntReader *body);
 /* Maps tables that appeared, reconsiders routes; all owners held. */
 extern void ent_inbound_reconsider(EntInbound *ib);
+/* Notes what the epoch that we have come to goes on from. */
+extern void ent_inbound_note_ancestors(EntInOwner *in, int32 epoch);
 /* The first batch offers all that the peer has: what it does not, is lost. */
 extern void ent_inbound_first_offers(EntInbound *ib);
 

@@ -13,6 +13,7 @@
 
 #include "link/outbound_private.h"
 #include "rule/route.h"
+#include "store/epoch.h"
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/refusal.h"
@@ -64,7 +65,7 @@ history_lost(EntOutbound *ob, EntOutOwner *o, EntOwner *owner,
 			 errdetail("The peer has serial %lld of epoch %u; here the newest is %lld of epoch %d. This database was restored from an older state.",
 					   (long long) want->have, want->epoch,
 					   (long long) owner->serial, owner->epoch)));
-	ent_owner_new_epoch(owner->no, want->epoch + 1);
+	ent_epoch_begin(owner->no, want->epoch + 1);
 	o->lost_history = true;
 	ob->adverts_due = true;
 	ob->adverts_position = ob->ring_position;

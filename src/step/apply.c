@@ -14,6 +14,7 @@
 #include "step/apply_private.h"
 #include "store/direct.h"
 #include "store/handover.h"
+#include "store/object.h"
 #include "store/version.h"
 
 typedef EntApplyCopy Copy;
@@ -43,6 +44,7 @@ find_copy(EntApply *a, Tables *t, Copy *c)
 		c->serial = ent_direct_int8(row, ENT_OBJECT_SERIAL);
 		c->born = ent_direct_int8(row, ENT_OBJECT_BORN);
 		c->columns = ent_direct_bytea(row, ENT_OBJECT_COLUMN_SERIALS);
+		c->ahead = ent_object_is_ahead(row);
 	}
 	c->parked = ent_direct_find(t->parked, parked) != NULL;
 	row = ent_direct_find(t->graves, grave);
@@ -198,13 +200,16 @@ note_deleted(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 static void
 note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 {
-	if (!c->exists && !c->buried && r->op == ENT_ROW_FULL)
+	bytea	   *ahead = r->flags & ENT_ROW_AHEAD ? ent_object_ahead() : NULL;
+
+	if (!c->exists && !c->buried && r->op == ENT_ROW_FULL && ahead == NULL)
 		ent_versions_add(versions, a->rel->no, a->owner, a->epoch, r->serial, c->key,
 						 new_columns(a, c, r));
-	else if (!c->exists || ent_apply_newer(a->epoch, r->serial, c->epoch, c->serial))
+	else if (!c->exists || ent_apply_newer(a->epoch, r->serial, c->epoch, c->serial) ||
+			 c->ahead != (ahead != NULL))
 		ent_versions_put(versions, a->rel->no, a->owner, a->epoch, r->serial,
 						 r->op == ENT_ROW_DELTA ? c->born : r->serial, c->key,
-						 new_columns(a, c, r), NULL, c->exists ? &c->at : NULL);
+						 new_columns(a, c, r), ahead, c->exists ? &c->at : NULL);
 	confirm(a, c);
 	ent_apply_unpark(a, c, r);
 	if (ent_apply_late(a, r))
@@ -261,16 +266,23 @@ ent_apply_births(EntApplyBirths *births, EntVersions *versions)
 }
 
 /*
- * It is not to be had any more: what is here of it goes, and nothing of it is waited for.
- * In which version is not said, so that one counts which is here; it may come back
- * in the same one.
+ * In which version an object died is not said: it counts as that which is here, and
+ * may come back in the same one. Of an older epoch's version nothing is known in this
+ * one, whose versions may all be less.
  */
+int64
+ent_apply_last_serial(EntApply *a, int32 epoch, int64 serial)
+{
+	return epoch == a->epoch ? serial : 0;
+}
+
+/* It is not to be had any more: what is here of it goes, and nothing is waited for. */
 static bool
 withdraw(EntApply *a, Copy *c, EntApplyRow *r)
 {
 	if (c->exists && c->owner == a->owner)
 	{
-		r->serial = c->serial;
+		r->serial = ent_apply_last_serial(a, c->epoch, c->serial);
 		return true;
 	}
 	r->serial = PG_INT64_MAX;

@@ -20,7 +20,7 @@
 typedef struct EntApplyRow
 {
 	EntRowOp	op;
-	unsigned	flags;			/* ENT_ROW_REFRESH, ENT_ROW_LATE, ENT_ROW_HEIR */
+	unsigned	flags;			/* ENT_ROW_... */
 	int64		serial;
 	int64		base;
 	const uint8 *wirekey;

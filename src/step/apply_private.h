@@ -24,6 +24,7 @@ typedef struct EntApplyCopy
 	int64		serial;
 	int64		born;
 	bytea	   *columns;
+	bool		ahead;			/* the row may be newer than that version */
 	bool		parked;
 	bool		buried;			/* tombstone of this owner: */
 	int32		grave_epoch;
@@ -80,6 +81,9 @@ extern bool ent_apply_read(EntApplyWrite *w, const bool *may, Datum *values,
  * fails if that does not come about. Nothing happens if the role does not see it.
  */
 extern void ent_apply_take_out(EntApplyWrite *w);
+
+/* Of a death without a version: the serial under which it is noted. */
+extern int64 ent_apply_last_serial(EntApply *a, int32 epoch, int64 serial);
 
 static inline bool
 ent_apply_newer(int32 epoch, int64 serial, int32 than_epoch, int64 than_serial)

@@ -276,6 +276,6 @@ ent_apply(EntApply *a, EntApplyRow *rows, int n)
 				rows[i].serial == s.copies[i].serial;
 
 			a->stored++;
-			post(a, &s.copies[i], &rows[i], same ? 0 : rows[i].serial - 1);
+			post(a, &s.copies[i], &rows[i], same ? 0 : Max(rows[i].serial - 1, 0));
 		}
 }
