@@ -226,13 +226,16 @@ add_claim(EntWriter *w, Random *r, Shape *shapes)
 	c.owner = any_number(r, ENT_WIRE_MAX_OWNERS);
 	c.epoch = any_number(r, ENT_WIRE_MAX_EPOCH);
 	c.serial = any_serial(r);
-	switch (random_below(r, 3))
+	switch (random_below(r, 4))
 	{
 		case 0:
 			ent_wire_write_claim(w, ENT_SECTION_CLAIM, &c);
 			break;
 		case 1:
 			ent_wire_write_claim(w, ENT_SECTION_CLAIM_GAPS, &c);
+			break;
+		case 2:
+			ent_wire_write_claim(w, ENT_SECTION_KEPT, &c);
 			break;
 		default:
 			ent_wire_write_claim(w, ENT_SECTION_SEEK, &c);
@@ -580,7 +583,8 @@ add_unknown(EntWriter *w, Random *r, Shape *shapes)
 	const uint8_t *bytes = any_bytes(r, 300, &len, 0);
 
 	(void) shapes;
-	if (type == ENT_SECTION_SEEK || type == ENT_SECTION_FILTER_STATE)
+	if (type == ENT_SECTION_SEEK || type == ENT_SECTION_FILTER_STATE ||
+		type == ENT_SECTION_KEPT)
 		type += 8;				/* those are known */
 	mark = ent_wire_open_section(w, (EntSectionType) type);
 	ent_wire_write_raw(w, bytes, len);
@@ -920,6 +924,7 @@ static void (*const echoes[]) (Echo *, EntReader *) = {
 	[ENT_SECTION_CLAIM] = echo_claim,
 	[ENT_SECTION_CLAIM_GAPS] = echo_claim,
 	[ENT_SECTION_SEEK] = echo_claim,
+	[ENT_SECTION_KEPT] = echo_claim,
 	[ENT_SECTION_ARREARS_DONE] = echo_arrears,
 	[ENT_SECTION_PRESENT] = echo_present,
 	[ENT_SECTION_WANT] = echo_want,

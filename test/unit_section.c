@@ -106,6 +106,14 @@ write_example_seek(EntWriter *w)
 }
 
 static void
+write_example_kept(EntWriter *w)
+{
+	EntWireClaim c = {2, 7, 300};
+
+	ent_wire_write_claim(w, ENT_SECTION_KEPT, &c);
+}
+
+static void
 write_example_arrears(EntWriter *w)
 {
 	EntWireArrears a = {2, 5};
@@ -355,6 +363,7 @@ static const struct
 	BYTES("\x12\x0d\x01\x05\xac\x02\x06x > 3\x06\x01\x00")},
 	{"filter state", write_example_filter_state,
 	BYTES("\x53\x0b\x05\xac\x02" "42703\x02no")},
+	{"kept", write_example_kept, BYTES("\x55\x04\x02\x07\xac\x02")},
 	{"fragment", write_example_fragment, BYTES("\x14\x07\x02\xac\x02\x05" "abc")},
 };
 

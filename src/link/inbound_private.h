@@ -69,6 +69,9 @@ typedef struct EntInOwner
 	int32		sought_epoch;	/* as the sender was last asked */
 	int64		sought_serial;
 	TimestampTz sought_at;		/* ... or it was first thought of; 0: neither */
+	int32		kept_epoch;		/* newest version here that the home does not know: to be
+								 * told; serial 0: none */
+	int64		kept;
 	bool		disputed;		/* reported already: a home that we do not believe */
 	int32		beyond_epoch;	/* of what follows; 0: not looked yet */
 	int64		beyond;			/* newest version of his objects here when we turned to

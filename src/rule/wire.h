@@ -76,6 +76,8 @@ typedef enum EntSectionType
 															 * of such a wish */
 	ENT_SECTION_FRAGMENT = 20,		/* of an OBJECTS section that is too large to go
 								 * at once */
+	ENT_SECTION_KEPT = 21 | ENT_SECTION_OPTIONAL,	/* receiver: when all was compared I
+													 * had a newer version */
 	ENT_SECTION_GONE = 24,		/* sender: that owner is no more */
 	ENT_SECTION_HOMES = 25,		/* sender: these were all at home with me */
 	ENT_SECTION_COMPARE = 32,	/* who verifies: what do you have of this table? */
@@ -398,7 +400,8 @@ typedef struct EntWireClaim
 
 /*
  * type: ENT_SECTION_CLAIM or ENT_SECTION_CLAIM_GAPS, or ENT_SECTION_SEEK, where
- * it is the receiver that asks for an offer of more than that
+ * it is the receiver that asks for an offer of more than that, or ENT_SECTION_KEPT,
+ * where it has an object in that version, which the home knows in an older one
  */
 extern void ent_wire_write_claim(EntWriter *w, EntSectionType type,
 								 const EntWireClaim *c);

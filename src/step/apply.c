@@ -144,6 +144,22 @@ ask_again(EntApply *a, Copy *c, EntApplyRow *r)
 }
 
 /*
+ * If it is the home that sends it, what is here came from there, before: it cannot be
+ * newer, unless the home does not know any more what it told.
+ */
+static int64
+kept_instead(EntApply *a, Copy *c, EntApplyRow *r)
+{
+	if (r->op != ENT_ROW_FULL || (r->flags & ENT_ROW_REFRESH) == 0)
+		return 0;
+	if (c->exists)
+		return c->epoch == a->epoch && c->born != 0 && c->serial > r->serial ?
+			c->serial : 0;
+	return c->buried && c->grave_epoch == a->epoch && c->grave_serial > r->serial ?
+		c->grave_serial : 0;
+}
+
+/*
  * Is the row to be stored? Sets r->again when the sender has to send it in
  * full first; parks what another owner's object keeps out.
  */
@@ -162,7 +178,10 @@ acceptable(EntApply *a, Copy *c, EntApplyRow *r)
 		return false;
 	}
 	if (ent_apply_stale(a, c, r))
+	{
+		r->kept = kept_instead(a, c, r);
 		return false;
+	}
 	if (r->op == ENT_ROW_DELTA &&
 		(!c->exists || c->parked || c->epoch != a->epoch || c->serial < r->base))
 	{

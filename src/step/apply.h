@@ -34,6 +34,8 @@ typedef struct EntApplyRow
 	EntHand		from;			/* with ENT_ROW_FROM; likewise */
 	/* answered */
 	bool		again;			/* ask the sender for it in full */
+	int64		kept;			/* what is here is newer, although this was to be stored
+								 * again: that serial; else 0 */
 } EntApplyRow;
 
 typedef struct EntApply

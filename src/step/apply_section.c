@@ -97,6 +97,7 @@ apply_rows(void *section)
 
 		memset(c, 0, sizeof(EntApplyCopy));
 		s->rows[i].again = false;
+		s->rows[i].kept = 0;
 		s->stored[i] = false;
 		c->key = ent_key_from_wire(s->a->rel, s->a->role, s->rows[i].wirekey,
 								   s->rows[i].wirekeylen, c->values);
