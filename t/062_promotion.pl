@@ -254,4 +254,24 @@ lagging('a change that was told before it was read',
 		$carol->wait_until("SELECT v FROM $_ WHERE id = 30", 'lost', "it is in $_") foreach @tables;
 	});
 
+# ---- before the collector has looked ----
+
+# Nothing is exchanged until it has started the epochs.
+my $epoch = q(SELECT epoch FROM entanglement.owners WHERE name = 'bob');
+my $was = $bob->sql($epoch);
+
+my ($reader) = $bob->workers('collector');
+
+kill 'STOP', $reader;
+$bob->sql('UPDATE entanglement.identity SET timeline = timeline + 1');
+$bob->sql(q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'alice'));
+$alice->wait_until(q(SELECT last_error LIKE '%node "bob" has been promoted just now%' FROM entanglement.peers WHERE name = 'bob'),
+	't', 'links are refused');
+is($bob->sql($epoch), $was, 'as long as there is no new epoch');
+kill 'CONT', $reader;
+$_->wait_connected('bob') foreach $alice, $carol;
+cmp_ok($bob->sql($epoch), '>', $was, 'which its collector starts');
+both($bob, q(UPDATE ? SET v = 'looked' WHERE id = 4001));
+agree('after that');
+
 done_testing();
