@@ -38,7 +38,11 @@ link_nodes($carol, $bob);
 foreach my $node ($alice, $bob, $carol)
 {
 	$node->define("CREATE TABLE $_ (id int PRIMARY KEY, v text, n int NOT NULL DEFAULT 0)", $_) foreach @tables;
+	$node->sql('CREATE TABLE event (id int PRIMARY KEY, n int)');
+	$node->sql(q(SELECT entanglement.synchronize('event', every_state => true)));
 }
+$carol->audit('event');
+$alice->sql('INSERT INTO event VALUES (1, 0)');
 $alice->sql(q(SELECT entanglement.set_capture('logged', 'wal')));
 $alice->wait_until(q(SELECT wal FROM entanglement.relation WHERE relid = 'logged'::regclass), 't', 'captured from the log');
 
@@ -152,7 +156,7 @@ my @before = counters();
 kill 'STOP', $dialer;
 both($alice, q(UPDATE ? SET v = 'read' WHERE id = 1; DELETE FROM ? WHERE id = 2; INSERT INTO ? VALUES (1001, 'read'), (1004, 'x')));
 my $folded = q(SELECT count(*) FROM entanglement.object o JOIN entanglement.relation r ON r.no = o.rel WHERE o.born > 0);
-$alice->wait_until($folded, '1002', 'read, and not sent');
+$alice->wait_until($folded, '1003', 'read, and not sent');
 kill 'STOP', $collector;
 both($alice, q(UPDATE ? SET v = 'unread' WHERE id IN (1, 3); DELETE FROM ? WHERE id IN (4, 5);
 	INSERT INTO ? VALUES (5, 'unread'), (1002, 'unread'); UPDATE ? SET id = 1003 WHERE id = 6));
@@ -182,6 +186,7 @@ foreach my $name (qw(third fourth))
 	$alice->cluster_of->stop;
 	promote($standby);
 	both($alice, qq(UPDATE ? SET v = '$name' WHERE id = 11));
+	$alice->sql('UPDATE event SET n = n + 1') foreach 1 .. 2;
 	$alice->wait_until($behind, 'f', 'read');
 }
 $bob->cluster_of->start;
@@ -189,6 +194,7 @@ $_->wait_connected('bob') foreach $alice, $carol;
 agree('two promotions');
 cheap('two promotions', 1, @before);
 is($carol->sql('SELECT v FROM told WHERE id = 11'), 'fourth', 'what was written after both arrived');
+is($carol->sql(q(SELECT string_agg(body->>'n', ' ' ORDER BY n) FROM audit_event)), '0 1 2 3 4', 'also each state of what must not be left out');
 
 # ---- it lagged ----
 

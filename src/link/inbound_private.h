@@ -45,6 +45,7 @@ typedef struct EntInOwner
 	bool		partial;		/* it gives some of the objects only */
 	int			nancestors;		/* of sender_epoch */
 	EntWireAncestor *ancestors; /* NULL: none */
+	bool		compared;		/* from one of them we could not go on */
 	int32		no;				/* ours; 0: local here or unusable */
 	int32		known;			/* ours, also when local; 0: not known here */
 	bool		local;			/* at home here */

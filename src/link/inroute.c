@@ -84,6 +84,16 @@ ent_inbound_note_ancestors(EntInOwner *in, int32 epoch)
 							known ? in->nancestors : 0);
 }
 
+/* What the offered epoch has of that one; NULL: nothing. */
+static EntWireAncestor *
+ancestor(EntInOwner *in, int32 epoch)
+{
+	for (int i = 0; i < in->nancestors; i++)
+		if ((int32) in->ancestors[i].epoch == epoch)
+			return &in->ancestors[i];
+	return NULL;
+}
+
 /*
  * The epoch that is offered may go on from ours: then what both have is not compared.
  * The peer must have come as far as we have with that, or we would stand higher than
@@ -92,20 +102,18 @@ ent_inbound_note_ancestors(EntInOwner *in, int32 epoch)
 static void
 go_on(EntInbound *ib, EntInOwner *in, EntOwner *o)
 {
-	for (int i = 0; i < in->nancestors; i++)
-	{
-		EntWireAncestor *a = &in->ancestors[i];
+	EntWireAncestor *a = in->sender_epoch > o->epoch ? ancestor(in, o->epoch) : NULL;
 
-		if ((int32) a->epoch != o->epoch || in->sender_epoch <= o->epoch ||
-			in->sender_serial < Min(a->serial, o->told) ||
-			!ent_epoch_adopt(o, in->sender_epoch, a->serial, ib->peer))
-			continue;
-		ent_inbound_note_ancestors(in, in->sender_epoch);
-		in->epoch = in->sender_epoch;
-		in->have = Min(in->have, a->serial);
-		in->told = Min(in->told, a->serial);
-		ib->ask_all = true;
-	}
+	if (a == NULL || in->compared || in->sender_serial < Min(a->serial, o->told))
+		return;
+	in->compared = !ent_epoch_adopt(o, in->sender_epoch, a->serial, ib->peer);
+	if (in->compared)
+		return;
+	ent_inbound_note_ancestors(in, in->sender_epoch);
+	in->epoch = in->sender_epoch;
+	in->have = Min(in->have, a->serial);
+	in->told = Min(in->told, a->serial);
+	ib->ask_all = true;
 }
 
 /* Keeps the first error of its kind where the administrator looks. */
@@ -305,6 +313,7 @@ keep_ancestors(EntInbound *ib, EntInOwner *in, const EntWireOwner *wire)
 	if (size > 0)
 		memcpy(in->ancestors, wire->ancestors, size);
 	in->nancestors = wire->nancestors;
+	in->compared = false;
 }
 
 void
