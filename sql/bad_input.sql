@@ -125,6 +125,7 @@ SELECT pg_temp.cases('entanglement.topology()', '1');
 SELECT pg_temp.cases('entanglement.topology_dot()', '1');
 SELECT pg_temp.cases('entanglement.rights_changed()', '', '1');
 SELECT pg_temp.cases('entanglement.capture_trigger()', '', '1');
+SELECT pg_temp.cases('entanglement.change_trigger()', '', '1');
 SELECT pg_temp.cases('entanglement.truncate_trigger()', '', '1');
 SELECT pg_temp.cases('entanglement.request_trigger()', '', '1');
 SELECT pg_temp.cases('entanglement.key_values(integer, bytea)', '(SELECT no FROM entanglement.relation), ''garbage''', '''x'', NULL', '');
@@ -180,6 +181,9 @@ CREATE TRIGGER t BEFORE INSERT ON plain FOR EACH ROW EXECUTE FUNCTION entangleme
 SELECT pg_temp.attempt('INSERT INTO plain VALUES (1)');
 DROP TRIGGER t ON plain;
 CREATE TRIGGER t AFTER INSERT ON plain EXECUTE FUNCTION entanglement.capture_trigger();
+SELECT pg_temp.attempt('INSERT INTO plain VALUES (1)');
+DROP TRIGGER t ON plain;
+CREATE TRIGGER t BEFORE INSERT ON plain EXECUTE FUNCTION entanglement.change_trigger();
 SELECT pg_temp.attempt('INSERT INTO plain VALUES (1)');
 DROP TRIGGER t ON plain;
 CREATE TRIGGER t AFTER TRUNCATE ON plain EXECUTE FUNCTION entanglement.truncate_trigger();

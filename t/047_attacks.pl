@@ -423,6 +423,7 @@ my %calls = (
 	bind_owner => [ q('alice', 'mallory'), '42501', '42501' ],
 	cancel_request => [ "'$request'", '42704', '42704' ],
 	capture_trigger => [ '', '42501', '42501' ],
+	change_trigger => [ '', '42501', '42501' ],
 	check_filter => [ q('id > 0', 'closed', 'alice'), '42501', '42501' ],
 	create_owner => [ q('x'), '42501', '42501' ],
 	set_capture => [ q('closed', 'trigger'), '42501', '42501' ],

@@ -54,4 +54,22 @@ foreach my $node ($bob, $alice)
 	pass("$name does not read all objects for each change");
 }
 
+# ---- the log of changes ----
+
+# Folded a few at a time, what is left of many is not read for each batch again.
+my $many = $rows;
+my $log = q(SELECT seq_tup_read FROM pg_stat_all_tables WHERE relid = 'entanglement.change'::regclass);
+my $taken = q(SELECT n_tup_del FROM pg_stat_all_tables WHERE relid = 'entanglement.change'::regclass);
+$alice->sql(q(ALTER SYSTEM SET entanglement.fold_limit = 50));
+$alice->sql(q(SELECT pg_reload_conf()));
+$alice->drain('bob');
+my ($was, $before) = ($alice->sql($taken), $alice->sql($log));
+$alice->sql('UPDATE item SET v = v + 1 WHERE id > 0');
+$alice->drain('bob');
+$alice->wait_until("SELECT ($taken) - $was >= $many", 't', 'statistics of the fold');
+reads($alice);
+cmp_ok($alice->sql($log) - $before, '<', 3 * $many, 'what is not folded yet is not read again and again');
+is($bob->sql('SELECT md5(string_agg(item::text, \',\' ORDER BY id)) FROM item'),
+	$alice->sql('SELECT md5(string_agg(item::text, \',\' ORDER BY id)) FROM item'), 'and all arrived');
+
 done_testing();

@@ -36,6 +36,7 @@
 #include "step/decode.h"
 #include "step/fill.h"
 #include "step/fold.h"
+#include "store/doubt.h"
 #include "store/identity.h"
 #include "store/peer.h"
 #include "store/query.h"
@@ -173,8 +174,7 @@ fold_all(Collector *c)
 		pg_memory_barrier();
 		decoded = decode(c, &more_log);
 		begin(true);
-		c->doubt |= c->wal;
-		n = ent_fold(ent_fold_limit, &more, &c->doubt);
+		n = ent_fold(ent_fold_limit, c->wal, &more, &c->doubt);
 		more |= more_log;
 		wanted = !more && ent_cut_wanted(c->slot);
 		if (wanted)
@@ -278,6 +278,7 @@ look_who_we_are(Collector *c)
 	c->undecided = ent_identity_undecided(id);
 	if (c->ready)
 		ent_timeline_settle(id);
+	c->doubt = ent_doubt_get();
 	if (c->undecided && !was)
 		ereport(LOG,
 				(errmsg("the collector found a copy of node \"%s\", which waits to be told what it is",
@@ -418,7 +419,6 @@ try_work(Collector *c)
 		AbortCurrentTransaction();
 		FlushErrorState();
 		c->known = false;
-		c->doubt = true;
 		RESUME_INTERRUPTS();
 		ok = false;
 	}
@@ -444,7 +444,6 @@ set_up(Collector *c, Oid database)
 	c->tick = AllocSetContextCreate(TopMemoryContext, "entanglement tick",
 									ALLOCSET_DEFAULT_SIZES);
 	c->routes = PG_UINT64_MAX;
-	c->doubt = true;
 }
 
 /* After a fold that took so long; cut short when somebody waits for the next. */

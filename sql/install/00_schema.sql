@@ -123,8 +123,14 @@ CREATE TABLE entanglement.change (
     xid xid,
     image bytea,
     digests bytea
-) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
+) USING heap WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 COMMENT ON TABLE entanglement.change IS 'Captured changes not yet folded: operation I, U, D, T or H (handed over), key image, bitmap of changed columns by attribute number. Of tables with every_state: place, which tells the order of an object''s changes, the transaction, and what the row was before if that had been committed. Of tables captured from the log: place, and digests of the columns that it told.';
+
+-- At most one row.
+CREATE TABLE entanglement.doubt (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton)
+);
+COMMENT ON TABLE entanglement.doubt IS 'A row while a fold that left changes in the log has taken a death: what came before that may be among these, and is no birth.';
 
 -- At most one row. Not in dumps: where one is loaded is another log.
 CREATE TABLE entanglement.log_position (

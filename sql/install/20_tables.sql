@@ -6,6 +6,15 @@ REVOKE ALL ON FUNCTION entanglement.capture_trigger() FROM PUBLIC;
 COMMENT ON FUNCTION entanglement.capture_trigger() IS
 'Notes which rows of a synchronized table change.';
 
+CREATE FUNCTION entanglement.change_trigger() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'ent_sql_change_trigger';
+REVOKE ALL ON FUNCTION entanglement.change_trigger() FROM PUBLIC;
+COMMENT ON FUNCTION entanglement.change_trigger() IS
+'A statement has written into the log of changes: whoever remembers what is in it reads it again.';
+CREATE TRIGGER entanglement_change AFTER INSERT OR UPDATE ON entanglement.change
+    FOR EACH STATEMENT EXECUTE FUNCTION entanglement.change_trigger();
+ALTER TABLE entanglement.change ENABLE ALWAYS TRIGGER entanglement_change;
+
 CREATE FUNCTION entanglement.truncate_trigger() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'ent_sql_truncate_trigger';
 REVOKE ALL ON FUNCTION entanglement.truncate_trigger() FROM PUBLIC;

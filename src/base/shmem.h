@@ -45,6 +45,12 @@ typedef struct EntEnd
 									 * while a call runs */
 } EntEnd;
 
+/*
+ * The log of changes has got rows in pages: of each so many pages (by number) it is
+ * counted, so that who remembers what they hold looks into few of them again.
+ */
+#define ENT_LOG_MARKS	256
+
 /* Something that the peer caused and that was logged. */
 #define ENT_QUIET_KINDS 32
 
@@ -129,6 +135,8 @@ typedef struct EntDatabaseSlot
 	TimestampTz decode_failed;	/* first time in a row; 0: nothing is wrong */
 	pg_atomic_uint32 marking;	/* transactions by which sessions come to know
 								 * of objects of remote owners in a table */
+	pg_atomic_uint32 log_marks[ENT_LOG_MARKS];	/* see ent_shmem_log_mark; goes on
+												 * when the slot changes hands */
 	pg_atomic_uint64 routes;	/* grows when a link comes or goes or a table or
 								 * owner changes: look at your adverts again */
 } EntDatabaseSlot;
@@ -259,6 +267,15 @@ extern void ent_shmem_wake_collector(void);
 extern void ent_shmem_wake_launcher(void);
 /* This database wants a collector: tells the launcher so. */
 extern void ent_shmem_want_collector(void);
+
+/*
+ * A row has been written into that page of the log of changes; before its
+ * transaction commits. The counts, ENT_LOG_MARKS of them, that of page n at n %
+ * ENT_LOG_MARKS: who has a snapshot that sees the row finds it counted. NULL: not
+ * preloaded, or no slot.
+ */
+extern void ent_shmem_log_mark(uint32 page);
+extern pg_atomic_uint32 *ent_shmem_log_marks(void);
 
 /*
  * Takes a ticket: when fold_done reaches it, everything committed before the

@@ -30,6 +30,8 @@ ent_shmem_init_databases(EntShared *shared)
 		pg_atomic_init_u64(&slot->folded, 0);
 		pg_atomic_init_u32(&slot->marking, 0);
 		pg_atomic_init_u64(&slot->routes, 0);
+		for (int j = 0; j < ENT_LOG_MARKS; j++)
+			pg_atomic_init_u32(&slot->log_marks[j], 0);
 	}
 }
 
@@ -107,6 +109,25 @@ EntDatabaseSlot *
 ent_shmem_database(bool create)
 {
 	return ent_shmem_database_of(MyDatabaseId, create, false);
+}
+
+pg_atomic_uint32 *
+ent_shmem_log_marks(void)
+{
+	static EntDatabaseSlot *slot = NULL;
+
+	if (slot == NULL || slot->database != MyDatabaseId)
+		slot = ent_shmem_database(false);
+	return slot == NULL ? NULL : slot->log_marks;
+}
+
+void
+ent_shmem_log_mark(uint32 page)
+{
+	pg_atomic_uint32 *marks = ent_shmem_log_marks();
+
+	if (marks != NULL)
+		pg_atomic_fetch_add_u32(&marks[page % ENT_LOG_MARKS], 1);
 }
 
 static void

@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/detoast.h"
+#include "utils/memutils.h"
 
 #include "link/outdata_private.h"
 #include "store/owner.h"
@@ -48,35 +49,44 @@ wire_set(EntOutTable *t, EntRelation *rel, EntExtract *x, uint8 *bitmap)
 	return len;
 }
 
+/* Send functions take a kilobyte for each value, and leave more. */
+static MemoryContext
+scratch(void)
+{
+	static MemoryContext context = NULL;
+
+	if (context == NULL)
+		context = AllocSetContextCreate(TopMemoryContext, "entanglement value",
+										ALLOCSET_DEFAULT_SIZES);
+	return context;
+}
+
+static void
+write_value(EntWriter *w, EntColumn *col, Datum value)
+{
+	MemoryContext old = MemoryContextSwitchTo(scratch());
+	size_t		len;
+	const char *data = ent_value_encode(col, value, &len);
+
+	MemoryContextSwitchTo(old);
+	ent_wire_write_value(w, data, len);
+}
+
 static void
 write_values(EntWriter *w, EntRelation *rel, EntExtract *x)
 {
 	for (int i = 0; i < rel->ncolumns; i++)
 	{
-		const char *data;
-		size_t		len;
-
 		if (!x->set[i])
 			continue;
 		if (x->nulls[i])
-		{
 			ent_wire_write_value(w, NULL, 0);
-			continue;
-		}
-		if (x->raw != NULL)
-		{
+		else if (x->raw != NULL)
 			ent_wire_write_value(w, x->raw[i], x->rawlen[i]);
-			continue;
-		}
-		data = ent_value_encode(&rel->columns[i], x->values[i], &len);
-		if (len > ENT_WIRE_MAX_VALUE)
-			ereport(ERROR,
-					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("value of column \"%s\" is too large to be sent", rel->columns[i].name),
-					 errdetail("It has %zu bytes; at most %u are possible.",
-							   len, ENT_WIRE_MAX_VALUE)));
-		ent_wire_write_value(w, data, len);
+		else
+			write_value(w, &rel->columns[i], x->values[i]);
 	}
+	MemoryContextReset(scratch());
 }
 
 /* Names an owner to whom an object came, or from whom; false: he is no more. */

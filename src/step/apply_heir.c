@@ -12,16 +12,12 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 
-#include "base/wake.h"
+#include "rule/coalesce.h"
 #include "step/apply_private.h"
+#include "store/changelog.h"
 #include "store/handover.h"
 #include "store/object.h"
 #include "store/query.h"
-
-static EntQuery birth_query = {
-	"INSERT INTO entanglement.change (rel, owner, op, key) VALUES ($1, $2, 'I', $3)",
-	3, {INT4OID, INT4OID, BYTEAOID}, NULL
-};
 
 static EntQuery parked_query = {
 	"SELECT 1 FROM entanglement.parked WHERE rel OPERATOR(pg_catalog.=) $1 "
@@ -61,8 +57,6 @@ pass_to(EntApplyWrite *w, EntVersions *versions, const EntHand *heir)
 {
 	bytea	   *columns = palloc(VARHDRSZ);
 	EntHand		from = {w->a->owner, w->a->epoch, w->r->serial};
-	Datum		args[3] = {Int32GetDatum(w->a->rel->no),
-	Int32GetDatum(heir->owner), PointerGetDatum(w->c->key)};
 
 	SET_VARSIZE(columns, VARHDRSZ);
 	ent_versions_put(versions, w->a->rel->no, heir->owner, heir->epoch,
@@ -72,8 +66,7 @@ pass_to(EntApplyWrite *w, EntVersions *versions, const EntHand *heir)
 	if (!ent_object_owner_is_local(heir->owner))
 		return;
 	/* the next fold gives it his first version */
-	ent_query_run(&birth_query, args, NULL, SPI_OK_INSERT, NULL);
-	ent_wake_collector_at_commit();
+	ent_changelog_write(w->a->rel->no, heir->owner, ENT_CHANGE_INSERT, w->c->key, NULL);
 }
 
 /*

@@ -8,7 +8,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "port/pg_bitutils.h"
 #include "utils/builtins.h"
@@ -24,6 +23,7 @@
 #include "store/rowquery.h"
 #include "store/rowset.h"
 #include "store/shown.h"
+#include "store/unfolded.h"
 #include "store/value.h"
 
 static EntQuery grave_query = {
@@ -354,7 +354,7 @@ add_pending(Job *j, EntExtract *x, char op, int32 owner, const bytea *columns,
 		add_told(j, x, digests);
 }
 
-/* The changes that are not folded, as they are looked through. */
+/* The items by their keys, to find those of changes that are not folded. */
 typedef struct Pending
 {
 	Job		   *j;
@@ -363,9 +363,9 @@ typedef struct Pending
 } Pending;
 
 static uint32
-place_of(const Pending *p, const uint8 *key, size_t keylen)
+place_of(const Pending *p, uint32 hash, const uint8 *key, size_t keylen)
 {
-	uint32		place = hash_bytes(key, keylen) & p->mask;
+	uint32		place = hash & p->mask;
 
 	while (p->places[place] != 0)
 	{
@@ -379,36 +379,38 @@ place_of(const Pending *p, const uint8 *key, size_t keylen)
 }
 
 static void
-place_items(Pending *p)
+place_items(Pending *p, const uint32 *hashes)
 {
 	p->mask = pg_nextpower2_32(p->j->n * 2) - 1;
 	p->places = palloc0((p->mask + 1) * sizeof(int));
 	for (int i = 0; i < p->j->n; i++)
-		p->places[place_of(p, p->j->items[i].key, p->j->items[i].keylen)] = i + 1;
+	{
+		EntExtract *x = &p->j->items[i];
+
+		p->places[place_of(p, hashes[i], x->key, x->keylen)] = i + 1;
+	}
 }
 
 static bool
 take_pending(void *arg, TupleTableSlot *slot)
 {
 	Pending    *p = arg;
+	bytea	   *key = ent_direct_bytea(slot, ENT_CHANGE_KEY);
+	const uint8 *bytes;
+	size_t		len;
 	int			item;
-	char		op;
-	bool		nokey;
-	Datum		key;
-	bytea	   *b;
+	bool		null;
 
-	if (ent_direct_int4(slot, ENT_CHANGE_REL) != p->j->rel->no)
+	/* rows that are there after a TRUNCATE were born, and say so themselves */
+	if (key == NULL || ent_direct_int4(slot, ENT_CHANGE_REL) != p->j->rel->no)
 		return true;
-	key = slot_getattr(slot, ENT_CHANGE_KEY, &nokey);
-	/* rows that are there were born after a TRUNCATE, and say so themselves */
-	if (nokey)
-		return true;
-	b = DatumGetByteaPP(key);
-	item = p->places[place_of(p, (uint8 *) VARDATA_ANY(b), VARSIZE_ANY_EXHDR(b))];
+	bytes = (uint8 *) VARDATA_ANY(key);
+	len = VARSIZE_ANY_EXHDR(key);
+	item = p->places[place_of(p, ent_unfolded_hash(bytes, len), bytes, len)];
 	if (item == 0)
 		return true;
-	op = DatumGetChar(slot_getattr(slot, ENT_CHANGE_OP, &nokey));
-	add_pending(p->j, &p->j->items[item - 1], op,
+	add_pending(p->j, &p->j->items[item - 1],
+				DatumGetChar(slot_getattr(slot, ENT_CHANGE_OP, &null)),
 				ent_direct_int4(slot, ENT_CHANGE_OWNER),
 				ent_direct_bytea(slot, ENT_CHANGE_COLUMNS),
 				ent_direct_bytea(slot, ENT_CHANGE_DIGESTS));
@@ -419,12 +421,12 @@ static void
 read_pending(Job *j)
 {
 	Pending		p = {.j = j};
-	EntDirect  *log = ent_direct_open(ENT_CATALOG_CHANGE, ENT_CATALOGS,
-									  AccessShareLock, j->snapshot);
+	uint32	   *hashes = palloc(j->n * sizeof(uint32));
 
-	place_items(&p);
-	ent_direct_scan(log, take_pending, &p);
-	ent_direct_close(log);
+	for (int i = 0; i < j->n; i++)
+		hashes[i] = ent_unfolded_hash(j->items[i].key, j->items[i].keylen);
+	place_items(&p, hashes);
+	ent_unfolded_find(j->snapshot, hashes, j->n, take_pending, &p);
 }
 
 /*

@@ -26,6 +26,7 @@
 #include "step/fold.h"
 #include "step/fold_private.h"
 #include "store/direct.h"
+#include "store/doubt.h"
 #include "store/handover.h"
 #include "store/identity.h"
 #include "store/journal.h"
@@ -460,12 +461,12 @@ help_parked(void)
 }
 
 uint64
-ent_fold(int limit, bool *more, bool *doubt)
+ent_fold(int limit, bool told, bool *more, bool *doubt)
 {
 	EntFold	   *f = ent_fold_create();
 	uint64		taken;
 
-	f->doubt = *doubt;
+	f->doubt = *doubt || told;
 	ent_relinfo_refresh();
 	taken = ent_fold_take(f, limit);
 	serve_seeks(f);
@@ -477,6 +478,7 @@ ent_fold(int limit, bool *more, bool *doubt)
 	if (f->complete && ent_request_any_applied())
 		ent_request_settle();
 	*more = !f->complete;
-	*doubt = !f->complete && (f->doubt || f->gone);
+	if (*doubt != (*more && (f->doubt || f->gone)))
+		ent_doubt_set(*doubt = !*doubt);
 	return taken;
 }

@@ -19,9 +19,10 @@
  *
  * The log is in no order. When a fold that leaves some has taken a death or a
  * TRUNCATE, what came before may be among those left, and a later fold must
- * not take it for a birth. *doubt carries this from each fold to the next;
- * true for the first one, and after one that failed.
+ * not take it for a birth. *doubt carries this from each fold to the next, and is
+ * kept (store/doubt.h): as it was there for the first one, and after one that
+ * failed. told: the log tells of tables, later than others do.
  */
-extern uint64 ent_fold(int limit, bool *more, bool *doubt);
+extern uint64 ent_fold(int limit, bool told, bool *more, bool *doubt);
 
 #endif							/* ENT_STEP_FOLD_H */

@@ -20,6 +20,7 @@
 #include "store/direct.h"
 #include "store/handover.h"
 #include "store/query.h"
+#include "store/unfolded.h"
 
 static EntQuery take_rest_query = {
 	"DELETE FROM entanglement.change c USING unnest($1, $2) AS u(rel, key) "
@@ -302,7 +303,7 @@ ent_fold_take(EntFold *f, int limit)
 
 	t.log = ent_direct_open(ENT_CATALOG_CHANGE, ENT_CATALOGS, RowExclusiveLock,
 							GetActiveSnapshot());
-	ent_direct_scan(t.log, take_change, &t);
+	ent_unfolded_find(GetActiveSnapshot(), NULL, 0, take_change, &t);
 	ent_direct_close(t.log);
 	CommandCounterIncrement();
 	f->complete = t.taken < t.limit;

@@ -18,6 +18,7 @@
 #include "utils/pg_lsn.h"
 #include "utils/rel.h"
 
+#include "base/shmem.h"
 #include "base/wake.h"
 #include "store/catalog.h"
 #include "store/changelog.h"
@@ -61,6 +62,7 @@ write_change(int32 rel, int32 owner, char op, bytea *key, bytea *columns,
 	log = table_open(relid, RowExclusiveLock);
 	tup = heap_form_tuple(RelationGetDescr(log), values, nulls);
 	simple_heap_insert(log, tup);
+	ent_shmem_log_mark(ItemPointerGetBlockNumber(&tup->t_self));
 	heap_freetuple(tup);
 	table_close(log, NoLock);
 	ent_wake_collector_at_commit();
@@ -89,6 +91,14 @@ ent_changelog_write_told(int32 rel, char op, bytea *key, bytea *columns,
 						 XLogRecPtr place, bytea *digests)
 {
 	write_change(rel, 0, op, key, columns, place, NULL, digests);
+}
+
+void
+ent_changelog_written(void)
+{
+	for (int i = 0; i < ENT_LOG_MARKS; i++)
+		ent_shmem_log_mark(i);
+	ent_wake_collector_at_commit();
 }
 
 static int

@@ -34,6 +34,9 @@ extern void ent_changelog_write_told(int32 rel, char op, bytea *key,
 									 bytea *columns, XLogRecPtr place,
 									 bytea *digests);
 
+/* A statement has written rows into the log (change_trigger). */
+extern void ent_changelog_written(void);
+
 /* Keys of rows of one table, sorted. */
 typedef struct EntKeySet
 {

@@ -16,17 +16,16 @@
 #include "utils/snapmgr.h"
 
 #include "base/wake.h"
+#include "rule/coalesce.h"
 #include "store/catalog.h"
+#include "store/changelog.h"
 #include "store/handover.h"
 #include "store/object.h"
 #include "store/query.h"
 
-static EntQuery make_queries[] = {
-	{"INSERT INTO entanglement.handover (rel, key, heir) VALUES ($1, $2, $3)",
-	3, {INT4OID, BYTEAOID, INT4OID}, NULL},
-	{"INSERT INTO entanglement.change (rel, owner, op, key) "
-		"VALUES ($1, $3, 'H', $2)",
-	3, {INT4OID, BYTEAOID, INT4OID}, NULL}
+static EntQuery make_query = {
+	"INSERT INTO entanglement.handover (rel, key, heir) VALUES ($1, $2, $3)",
+	3, {INT4OID, BYTEAOID, INT4OID}, NULL
 };
 static EntQuery take_query = {
 	"WITH asked AS (SELECT u.rel, u.key, u.n FROM unnest($1, $2) "
@@ -91,9 +90,8 @@ ent_handover_make(int32 rel, bytea *key, int32 heir)
 
 	if (!ent_object_owner_is_local(heir))
 		ent_object_note_remote(rel);
-	for (int i = 0; i < lengthof(make_queries); i++)
-		ent_query_run(&make_queries[i], args, NULL, SPI_OK_INSERT, NULL);
-	ent_wake_collector_at_commit();
+	ent_query_run(&make_query, args, NULL, SPI_OK_INSERT, NULL);
+	ent_changelog_write(rel, heir, ENT_CHANGE_HANDOVER, key, NULL);
 }
 
 /* Calls look with each heir noted for the key, or in the table if it is NULL. */
