@@ -243,8 +243,9 @@ sub change
 	$sql .= ";\n" . prepare($name) if once_in(4);
 	my ($rc, $out, $err) = $node{$name}->try("\\set ON_ERROR_STOP 0\n$sql;");
 
-	# rows of others cannot be replaced, nor their keys changed
-	$err =~ s/^psql:\S+ ERROR:  (?:23505: dup|0A000: the key of|25P02|3B001|40P01).*$//mg;
+	# rows of others cannot be replaced, nor their keys changed, nor what was deleted
+	# at somebody's request meanwhile be handed over
+	$err =~ s/^psql:\S+ ERROR:  (?:23505: dup|0A000: the key of|P0002: not found|25P02|3B001|40P01).*$//mg;
 	die $err if $err =~ /ERROR|FATAL|PANIC/;
 	return;
 }

@@ -264,6 +264,21 @@ subtest 'a home that is connected, but does not hear of it for a while' => sub {
 	nothing_went('not heard');
 };
 
+subtest 'a way that shows a part of the table' => sub {
+	$hub->sql('ALTER TABLE machine ENABLE ROW LEVEL SECURITY; CREATE POLICY all_rows ON machine USING (true) WITH CHECK (true)');
+	$bob->sql("SELECT entanglement.bind_owner('alice', 'carol')");
+	$bob->wait_until("SELECT peer IS NULL FROM entanglement.owners WHERE name = 'alice'", 't', 'bob takes nothing of alice');
+	$alice->sql("INSERT INTO machine VALUES (24, 'unheard of')");
+	transfer($alice, 'bob', 'id = 24');
+	$hub->wait_until("SELECT entanglement.owner_of(m) FROM machine m WHERE id = 24", 'bob', 'handed over');
+	asked_about();
+	is($_->sql('SELECT count(*) FROM machine WHERE id = 24'), 1, 'the row is there at ' . $_->name) foreach $alice, $hub;
+	$bob->sql("SELECT entanglement.bind_owner('alice')");
+	owned('bob', 'id = 24', 'at last');
+	$hub->sql('DROP POLICY all_rows ON machine; ALTER TABLE machine DISABLE ROW LEVEL SECURITY');
+	nothing_went('not heard');
+};
+
 subtest 'a table that is not there yet, or not any more' => sub {
 	foreach my $node ($alice, $hub)
 	{

@@ -66,6 +66,26 @@ subtest 'every state in order of commit' => sub {
 	is(shown(), '200/a 1 x', 'NULLs, a deletion');
 };
 
+subtest 'compared while a deletion has not been folded' => sub {
+	my $collector = $alice->sql(q(SELECT pid FROM pg_stat_activity
+		WHERE datname = current_database() AND backend_type LIKE 'entanglement collector%'));
+
+	$alice->sql('INSERT INTO event VALUES (99, 1)');
+	drain_all();
+	is(shown(), '1', 'a row');
+	$hub->audit('event');
+	kill 'STOP', $collector or BAIL_OUT('the collector has gone');
+	$alice->sql('UPDATE event SET n = 2 WHERE id = 99');
+	$alice->sql('DELETE FROM event WHERE id = 99');
+	$hub->sql("SELECT entanglement.resync('alice')");
+	$hub->wait_until('SELECT count(*) FROM entanglement.comparisons', 0, 'compared');
+	kill 'CONT', $collector;
+	drain_all();
+	is(shown(), '2 x', 'its states come all the same, one after the other');
+	is($hub->sql("SELECT string_agg(op || (body->>'n'), ' ' ORDER BY n) FROM audit_event"), 'UPDATE2 DELETE2', 'so they came to hub');
+	$hub->sql('DROP TRIGGER audit ON event');
+};
+
 subtest 'a transaction is one state' => sub {
 	$alice->sql(<<'SQL');
 INSERT INTO event VALUES (2, 1);

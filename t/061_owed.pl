@@ -2,7 +2,8 @@
 # waits for: alice - bob - carol, tables with integrity.
 #
 # Promise: what is owed to a peer counts as told only by a cut that shows it, although
-# a withdrawn object has the version that it had.
+# a withdrawn object has the version that it had. Nothing stays owed to a peer that is
+# dropped.
 
 use strict;
 use warnings;
@@ -57,7 +58,21 @@ foreach my $id (1 .. 5)
 	$carol->wait_until('SELECT max(id) FROM note', $id, "$id: the fold has reached carol");
 	$carol->wait_until("SELECT count(*) FROM unit WHERE id = $id", 0, "$id: and from carol");
 }
-$holder->quit;
 $bob->wait_until('SELECT count(*) FROM entanglement.owed', 0, 'nothing is owed in the end');
+
+# what is stored for carol by a transaction that does not know yet that she is no peer
+$alice->sql("INSERT INTO unit VALUES (10, 'all'), (11, 'all')");
+$_->wait_until('SELECT count(*) FROM unit WHERE id >= 10', 2, 'two more') foreach $bob, $carol;
+$bob->sql('SET session_replication_role = replica; UPDATE unit SET n = -1 WHERE id >= 10');
+$holder->query_safe('BEGIN; SELECT FROM unit WHERE id = 11 FOR UPDATE');
+$bob->sql("SELECT entanglement.resync('alice')");
+$bob->wait_until(q(SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+	AND backend_type LIKE 'entanglement dialer%' AND wait_event_type = 'Lock'), 1,
+	'they are healed, which is owed to carol');
+$bob->sql("SELECT entanglement.drop_peer('carol')");
+$holder->query_safe('COMMIT');
+$bob->wait_until('SELECT count(*) FROM unit WHERE n = -1', 0, 'carol was dropped before that was done');
+$bob->wait_until('SELECT count(*) FROM entanglement.owed', 0, 'nothing is owed to who is no peer');
+$holder->quit;
 
 done_testing();

@@ -1,7 +1,7 @@
 /*
  * worker/prune.c
- *	  Collecting tombstones and graves once every peer has heard, and old
- *	  requests.
+ *	  Collecting tombstones and graves once every peer has heard, old
+ *	  requests, and what is left of peers that were dropped.
  *
  * A peer that never told what it has of an owner keeps that owner's
  * tombstones alive; drop the peer if it does not come back.
@@ -13,6 +13,7 @@
 #include "base/guc.h"
 #include "store/journal.h"
 #include "store/life.h"
+#include "store/peer.h"
 #include "store/query.h"
 #include "store/request.h"
 #include "worker/prune.h"
@@ -53,6 +54,7 @@ static EntQuery prune_query = {
 void
 ent_prune(void)
 {
+	ent_peer_sweep();
 	ent_query_run(&prune_query, NULL, NULL, SPI_OK_UPDATE, NULL);
 	ent_journal_prune();
 	ent_request_prune();

@@ -1,12 +1,19 @@
 # bench/workload/writer.sh
-#   What a writer on A loses when a peer is attached.
-#   shellcheck shell=bash disable=SC2034
+#   What a writer on A loses when a peer is attached, without the link, which would
+#   take processor time that belongs to nobody.
+#   shellcheck shell=bash disable=SC1091,SC2034
+
+. "$BENCH/system/entanglement-wal.sh"
 
 writer_also=none
+case " $SYSTEMS " in
+    *' entanglement-wal '*) ;;
+    *) writer_also="none entanglement-wal" ;;
+esac
 writer_rounds=$(pick 3 1)
 
 writer() { # SYSTEM
-    local rows=10000 script=$ENT_WORK/writer.sql sync tps
+    local rows=10000 script=$ENT_WORK/writer.sql sync tps DIRECT=a
     make_item "$rows"
     attach "$1"
     cat >"$script" <<'END'

@@ -159,18 +159,18 @@ ent_compat_tuple_update(Relation heap, ItemPointer tid, TupleTableSlot *slot,
 	return result;
 }
 
-/* check: those that hold the key already are returned, and nothing is raised */
+/* Of a new row; those that hold the key already are returned, and nothing is raised */
 static inline List *
 ent_compat_insert_index_tuples(ResultRelInfo *result, TupleTableSlot *slot,
-							   EState *estate, bool update, bool check)
+							   EState *estate)
 {
 	bool		conflict = false;
 
 #if PG_VERSION_NUM >= 160000
-	return ExecInsertIndexTuples(result, slot, estate, update, check, &conflict,
+	return ExecInsertIndexTuples(result, slot, estate, false, true, &conflict,
 								 NIL, false);
 #else
-	return ExecInsertIndexTuples(result, slot, estate, update, check, &conflict,
+	return ExecInsertIndexTuples(result, slot, estate, false, true, &conflict,
 								 NIL);
 #endif
 }

@@ -15,6 +15,7 @@
 
 #include "base/cut.h"
 #include "base/guc.h"
+#include "base/place.h"
 #include "base/ring.h"
 #include "base/shmem_private.h"
 
@@ -40,6 +41,7 @@ request_shmem(void)
 	RequestAddinShmemSpace(shared_size());
 	RequestAddinShmemSpace(ent_ring_shmem_size());
 	RequestAddinShmemSpace(ent_cut_shmem_size());
+	RequestAddinShmemSpace(ent_place_shmem_size());
 	RequestNamedLWLockTranche(ENT_NAME, 3);
 }
 
@@ -76,6 +78,8 @@ startup_shmem(void)
 	ent_ring_shmem_startup(part, part_found);
 	part = ShmemInitStruct(ENT_NAME " cuts", ent_cut_shmem_size(), &part_found);
 	ent_cut_shmem_startup(part, part_found);
+	part = ShmemInitStruct(ENT_NAME " places", ent_place_shmem_size(), &part_found);
+	ent_place_shmem_startup(part, part_found);
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -27,15 +27,19 @@
 /*
  * Who holds the object, if it is known here what became of it: all of the giver up
  * to that version and of the heir as far as the question goes has come, and nothing
- * about the object is parked. $12: the peer is shown a part, and may not see the row:
- * then nothing counts that the answer would tell it of the object.
+ * about the object is parked. Nothing is known of one that waits for its heir here as
+ * well: who is shown a part would take the answer for its end. $12: the peer is shown
+ * a part, and may not see the row: then nothing counts that the answer would tell it of
+ * the object.
  */
 static EntQuery holder_query = {
 	"SELECT o.owner FROM entanglement.owner w "
 	"LEFT JOIN entanglement.owner f ON f.id OPERATOR(pg_catalog.=) $6 "
 	"LEFT JOIN entanglement.object o ON o.rel OPERATOR(pg_catalog.=) $1 "
 	"AND o.key OPERATOR(pg_catalog.=) $2 "
-	"WHERE w.no OPERATOR(pg_catalog.=) $3 AND ((NOT $12 AND o.owner OPERATOR(pg_catalog.=) w.no) OR ("
+	"WHERE w.no OPERATOR(pg_catalog.=) $3 AND ($12 OR o.owner IS NULL "
+	"OR o.owner OPERATOR(pg_catalog.<>) w.no OR o.born OPERATOR(pg_catalog.>) 0) "
+	"AND ((NOT $12 AND o.owner OPERATOR(pg_catalog.=) w.no) OR ("
 	"w.epoch OPERATOR(pg_catalog.=) $4 AND w.serial OPERATOR(pg_catalog.>=) $5 "
 	"AND ($12 OR o.owner IS NULL OR o.owner OPERATOR(pg_catalog.<>) f.no) "
 	"AND (f.epoch, CASE WHEN f.local THEN f.serial ELSE f.sure END) "

@@ -237,7 +237,8 @@ read_keys(Range *r)
 		r->items[i].key = (uint8 *) VARDATA_ANY(r->keys[i]);
 		r->items[i].keylen = VARSIZE_ANY_EXHDR(r->keys[i]);
 		r->items[i].owner = r->present->owner;
-		r->items[i].since = PG_INT64_MAX;	/* no values are needed */
+		/* no values are needed */
+		r->items[i].since = r->items[i].after = PG_INT64_MAX;
 	}
 }
 
@@ -267,7 +268,9 @@ look(void *range)
 
 	EntExtractFor whom = ent_outbound_whom(r->ob, r->table);
 
-	ent_extract(r->rel, &whom, r->snapshot, r->items + r->from, r->to - r->from);
+	/* where every state is told, a death counts when its turn comes */
+	(r->rel->every_state ? ent_extract_states : ent_extract)
+		(r->rel, &whom, r->snapshot, r->items + r->from, r->to - r->from);
 	for (int i = r->from; i < r->to; i++)
 		r->visible[i] = r->items[i].kind == ENT_EXTRACT_DELTA ||
 			r->items[i].kind == ENT_EXTRACT_FULL;

@@ -15,6 +15,7 @@
 #include "store/direct.h"
 #include "store/handover.h"
 #include "store/object.h"
+#include "store/rowset.h"
 #include "store/version.h"
 
 typedef EntApplyCopy Copy;
@@ -33,7 +34,7 @@ find_copy(EntApply *a, Tables *t, Copy *c)
 	Datum		object[2] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key)};
 	Datum		parked[3] = {object[0], object[1], Int32GetDatum(a->owner)};
 	Datum		grave[3] = {Int32GetDatum(a->owner), object[0], object[1]};
-	TupleTableSlot *row = ent_direct_find(t->objects, object);
+	TupleTableSlot *row = ent_versions_find(t->objects, a->rel->no, c->key);
 
 	c->exists = row != NULL;
 	if (c->exists)
@@ -44,7 +45,6 @@ find_copy(EntApply *a, Tables *t, Copy *c)
 		c->serial = ent_direct_int8(row, ENT_OBJECT_SERIAL);
 		c->born = ent_direct_int8(row, ENT_OBJECT_BORN);
 		c->columns = ent_direct_bytea(row, ENT_OBJECT_COLUMN_SERIALS);
-		c->ahead = ent_object_is_ahead(row);
 	}
 	c->parked = ent_direct_find(t->parked, parked) != NULL;
 	row = ent_direct_find(t->graves, grave);
@@ -216,6 +216,12 @@ note_deleted(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 		ent_apply_owe_others(a, c, r);
 }
 
+/*
+ * What comes in full counts as changed in all columns, also when it is the version that
+ * was here: it holds what its owner changed and had not folded when it was read, in
+ * columns that nobody named. A delta of the columns that the version did change would
+ * leave these out.
+ */
 static void
 note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 {
@@ -224,8 +230,7 @@ note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 	if (!c->exists && !c->buried && r->op == ENT_ROW_FULL && ahead == NULL)
 		ent_versions_add(versions, a->rel->no, a->owner, a->epoch, r->serial, c->key,
 						 new_columns(a, c, r));
-	else if (!c->exists || ent_apply_newer(a->epoch, r->serial, c->epoch, c->serial) ||
-			 c->ahead != (ahead != NULL))
+	else
 		ent_versions_put(versions, a->rel->no, a->owner, a->epoch, r->serial,
 						 r->op == ENT_ROW_DELTA ? c->born : r->serial, c->key,
 						 new_columns(a, c, r), ahead, c->exists ? &c->at : NULL);
@@ -264,24 +269,69 @@ worth_comparing(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
 }
 
 static bool
-is_birth(const EntApplyBirths *births, const EntApplyWrite *w)
+is_birth(const EntApplyWrite *w)
 {
-	return births->n < births->max && w->r->op == ENT_ROW_FULL &&
-		!w->c->exists && !w->c->parked && !w->c->buried &&
-		!w->a->rel->every_state && w->a->listen == NULL &&
-		w->a->constructed == NULL &&
-		(births->n == 0 ||
-		 memcmp(births->w[0].r->set, w->r->set, w->a->rel->ncolumns * sizeof(bool)) == 0);
+	return w->r->op == ENT_ROW_FULL && !w->c->exists && !w->c->parked &&
+		!w->c->buried;
+}
+
+static bool
+is_update(const EntApplyWrite *w)
+{
+	return w->r->op != ENT_ROW_DELETE && w->c->exists && !w->compare &&
+		w->a->integrity == NULL && ent_rowset_updates(w->a->rel, w->r->set);
+}
+
+/* Is it one that can be stored by a statement for many? */
+static bool
+is_plain(const EntApplyTogether *t, const EntApplyWrite *w)
+{
+	return t->max > 0 && !w->a->rel->every_state && w->a->listen == NULL &&
+		w->a->constructed == NULL && (is_birth(w) || is_update(w));
+}
+
+static bool
+goes_with(const EntApplyTogether *t, const EntApplyWrite *w)
+{
+	return t->n == 0 ||
+		(t->w[0].c->exists == w->c->exists &&
+		 memcmp(t->w[0].r->set, w->r->set, w->a->rel->ncolumns * sizeof(bool)) == 0);
+}
+
+/* What follows from how the writing ended; true: it is stored. */
+static bool
+note_outcome(const EntApplyWrite *w, EntVersions *versions)
+{
+	switch (w->outcome)
+	{
+		case ENT_APPLY_MISSING:
+			ask_again(w->a, w->c, w->r);
+			return false;
+		case ENT_APPLY_INVISIBLE:
+			ent_apply_park(w->a, w->c, w->r, "42501", "the row exists but the peer's role may not change it",
+						   NULL);
+			return false;
+		case ENT_APPLY_SAME:
+			ent_apply_unpark(w->a, w->c, w->r);
+			return false;
+		case ENT_APPLY_STORED:
+			break;
+	}
+	if (w->r->op == ENT_ROW_DELETE)
+		note_deleted(w->a, w->c, w->r, versions);
+	else
+		note_stored(w->a, w->c, w->r, versions);
+	return true;
 }
 
 void
-ent_apply_births(EntApplyBirths *births, EntVersions *versions)
+ent_apply_together(EntApplyTogether *t, EntVersions *versions)
 {
-	if (births->n > 0)
-		ent_apply_insert(births->w, births->n);
-	for (int i = 0; i < births->n; i++)
-		note_stored(births->w[i].a, births->w[i].c, births->w[i].r, versions);
-	births->n = 0;
+	if (t->n > 0)
+		ent_apply_write_together(t->w, t->n);
+	for (int i = 0; i < t->n; i++)
+		t->w[i].c->stored = note_outcome(&t->w[i], versions);
+	t->n = 0;
 }
 
 /*
@@ -309,9 +359,19 @@ withdraw(EntApply *a, Copy *c, EntApplyRow *r)
 	return false;
 }
 
-bool
+/* Is there something to be done about it? */
+static bool
+to_be_stored(EntApplyWrite *w, bool writes)
+{
+	return (!w->r->withdrawn || withdraw(w->a, w->c, w->r)) &&
+		acceptable(w->a, w->c, w->r) &&
+		(!writes || ent_apply_ask_hooks(w)) &&
+		!ent_integrity_holds_back(w->a, w->c, w->r);
+}
+
+void
 ent_apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
-		  bool careful, EntApplyBirths *births)
+			  bool careful, EntApplyTogether *together)
 {
 	EntApplyWrite w = {.a = a, .c = c, .r = r, .careful = careful};
 	bool		writes = r->op != ENT_ROW_DELETE ||
@@ -319,45 +379,24 @@ ent_apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 	EntState   *replaced;
 
 	if (r->flags & ENT_ROW_HEIR)
-		return ent_apply_inherit(&w, versions);
-	if (r->withdrawn && !withdraw(a, c, r))
-		return false;
-	if (!acceptable(a, c, r))
-		return false;
-	if (writes && !ent_apply_ask_hooks(&w))
-		return false;
-	if (ent_integrity_holds_back(a, c, r))
-		return false;
-	if (!is_birth(births, &w))
-		ent_apply_births(births, versions);
-	if (is_birth(births, &w))
 	{
-		births->w[births->n++] = w;
-		return true;
+		c->stored = ent_apply_inherit(&w, versions);
+		return;
 	}
+	if (!to_be_stored(&w, writes))
+		return;
 	w.compare = worth_comparing(a, c, r);
+	if (!is_plain(together, &w) || !goes_with(together, &w))
+		ent_apply_together(together, versions);
+	if (is_plain(together, &w))
+	{
+		together->w[together->n++] = w;
+		return;
+	}
 	replaced = ent_apply_replaced(a, c, r);
 	if (writes)
 		ent_apply_write(&w);
-	switch (w.outcome)
-	{
-		case ENT_APPLY_MISSING:
-			ask_again(a, c, r);
-			return false;
-		case ENT_APPLY_INVISIBLE:
-			ent_apply_park(a, c, r, "42501", "the row exists but the peer's role may not change it",
-				 NULL);
-			return false;
-		case ENT_APPLY_SAME:
-			ent_apply_unpark(a, c, r);
-			return false;
-		case ENT_APPLY_STORED:
-			break;
-	}
-	ent_apply_keep(replaced);
-	if (r->op == ENT_ROW_DELETE)
-		note_deleted(a, c, r, versions);
-	else
-		note_stored(a, c, r, versions);
-	return true;
+	if (w.outcome == ENT_APPLY_STORED)
+		ent_apply_keep(replaced);
+	c->stored = note_outcome(&w, versions);
 }

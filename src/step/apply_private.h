@@ -24,11 +24,11 @@ typedef struct EntApplyCopy
 	int64		serial;
 	int64		born;
 	bytea	   *columns;
-	bool		ahead;			/* the row may be newer than that version */
 	bool		parked;
 	bool		buried;			/* tombstone of this owner: */
 	int32		grave_epoch;
 	int64		grave_serial;
+	bool		stored;			/* what came is here now */
 	bool		taken_out;		/* its row, which had by local column: */
 	Datum	   *old;
 	bool	   *old_nulls;
@@ -61,10 +61,10 @@ typedef struct EntApplyWrite
  */
 extern void ent_apply_write(EntApplyWrite *w);
 /*
- * The same for n rows at once that are not here yet, all with values for the same
- * columns. The outcome is STORED, of all or of none.
+ * The same for n rows at once that are all not here yet, or all here, with values for the
+ * same columns.
  */
-extern void ent_apply_insert(EntApplyWrite *w, int n);
+extern void ent_apply_write_together(EntApplyWrite *w, int n);
 
 /*
  * What w->r says in values, and the columns of the row as it is here that may
@@ -159,23 +159,26 @@ extern void ent_apply_keep(EntState *state);
 /* Fills in copies whose key is known. */
 extern void ent_apply_find_copies(EntApply *a, EntApplyCopy *copies, int n);
 
-/* Rows that are not here yet, of the same columns: they are stored together. */
-typedef struct EntApplyBirths
+/*
+ * Rows that are stored by one statement: all not here yet, or all here, with the same
+ * columns.
+ */
+typedef struct EntApplyTogether
 {
 	EntApplyWrite *w;
 	int			n;
 	int			max;			/* 0: each by itself */
-} EntApplyBirths;
+} EntApplyTogether;
 
 /*
- * Stores one row; true when it was, or is one of those to be inserted. Errors are the
- * row's or the server's.
+ * Stores one row, or adds it to those that will be together; c->stored when it was. Errors
+ * are the row's or the server's.
  */
-extern bool ent_apply_row(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
+extern void ent_apply_row(EntApply *a, EntApplyCopy *c, EntApplyRow *r,
 						  EntVersions *versions, bool careful,
-						  EntApplyBirths *births);
-/* Stores the births; errors likewise. */
-extern void ent_apply_births(EntApplyBirths *births, EntVersions *versions);
+						  EntApplyTogether *together);
+/* Stores those; likewise. */
+extern void ent_apply_together(EntApplyTogether *together, EntVersions *versions);
 
 /* apply_section.c */
 /* Is this error about the data, so that trying again as is makes no sense? */

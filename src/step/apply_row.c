@@ -173,27 +173,51 @@ decode_only(EntApplyWrite *w)
 }
 
 /* Rows that are stored together. */
-typedef struct Inserting
+typedef struct Storing
 {
 	EntApplyWrite w;			/* must be first */
 	EntApplyWrite *rows;
 	int			n;
-} Inserting;
+} Storing;
+
+static EntRowsetRow *
+decode_rows(Storing *s)
+{
+	EntRowsetRow *rows = palloc0(s->n * sizeof(EntRowsetRow));
+
+	for (int i = 0; i < s->n; i++)
+	{
+		decode(&s->rows[i]);
+		rows[i].key = s->rows[i].c->values;
+		rows[i].values = s->rows[i].values;
+		rows[i].nulls = s->rows[i].nulls;
+	}
+	return rows;
+}
 
 static EntApplyOutcome
 insert_rows(EntApplyWrite *w)
 {
-	Inserting  *in = (Inserting *) w;
-	EntRowsetRow *rows = palloc0(in->n * sizeof(EntRowsetRow));
+	Storing    *s = (Storing *) w;
+	EntRowsetRow *rows = decode_rows(s);
 
-	for (int i = 0; i < in->n; i++)
-	{
-		decode(&in->rows[i]);
-		rows[i].key = in->rows[i].c->values;
-		rows[i].values = in->rows[i].values;
-		rows[i].nulls = in->rows[i].nulls;
-	}
-	(void) ent_rowset_insert(w->a->rel, in->rows[0].r->set, rows, in->n);
+	(void) ent_rowset_insert(w->a->rel, s->rows[0].r->set, rows, s->n);
+	for (int i = 0; i < s->n; i++)
+		s->rows[i].outcome = ENT_APPLY_STORED;
+	pfree(rows);
+	return ENT_APPLY_STORED;
+}
+
+/* Those that were not found have to be looked at one by one. */
+static EntApplyOutcome
+update_rows(EntApplyWrite *w)
+{
+	Storing    *s = (Storing *) w;
+	EntRowsetRow *rows = decode_rows(s);
+
+	ent_rowset_update(w->a->rel, s->rows[0].r->set, rows, s->n);
+	for (int i = 0; i < s->n; i++)
+		s->rows[i].outcome = rows[i].found ? ENT_APPLY_STORED : write_row(&s->rows[i]);
 	pfree(rows);
 	return ENT_APPLY_STORED;
 }
@@ -234,13 +258,14 @@ ent_apply_write(EntApplyWrite *w)
 }
 
 void
-ent_apply_insert(EntApplyWrite *w, int n)
+ent_apply_write_together(EntApplyWrite *w, int n)
 {
-	Inserting	in = {.w = {.a = w[0].a}, .rows = w, .n = n};
+	Storing		s = {.w = {.a = w[0].a}, .rows = w, .n = n};
 
-	as_peer(&in.w, insert_rows);
-	for (int i = 0; i < n; i++)
-		w[i].outcome = in.w.outcome;
+	if (n == 1)
+		ent_apply_write(w);
+	else
+		as_peer(&s.w, w[0].c->exists ? update_rows : insert_rows);
 }
 
 void

@@ -32,7 +32,6 @@ typedef struct Section
 	EntApply   *a;
 	EntApplyRow *rows;
 	EntApplyCopy *copies;
-	bool	   *stored;
 	int			from,
 				to;
 	bool		careful;
@@ -88,9 +87,9 @@ apply_rows(void *section)
 {
 	Section    *s = section;
 	EntVersions *versions = ent_versions_create();
-	EntApplyBirths births = {.max = s->careful || s->together ? 0 : s->to - s->from};
+	EntApplyTogether together = {.max = s->careful || s->together ? 0 : s->to - s->from};
 
-	births.w = palloc0((births.max + 1) * sizeof(EntApplyWrite));
+	together.w = palloc0((together.max + 1) * sizeof(EntApplyWrite));
 	for (int i = s->from; i < s->to; i++)
 	{
 		EntApplyCopy *c = &s->copies[i];
@@ -98,7 +97,6 @@ apply_rows(void *section)
 		memset(c, 0, sizeof(EntApplyCopy));
 		s->rows[i].again = false;
 		s->rows[i].kept = 0;
-		s->stored[i] = false;
 		c->key = ent_key_from_wire(s->a->rel, s->a->role, s->rows[i].wirekey,
 								   s->rows[i].wirekeylen, c->values);
 	}
@@ -108,12 +106,11 @@ apply_rows(void *section)
 	for (int i = s->from; i < s->to; i++)
 	{
 		s->at = i;
-		s->stored[i] = ent_apply_row(s->a, &s->copies[i], &s->rows[i], versions,
-								 s->careful, &births);
-		if (s->copies[i].taken_out && !s->stored[i])
+		ent_apply_row(s->a, &s->copies[i], &s->rows[i], versions, s->careful, &together);
+		if (s->copies[i].taken_out && !s->copies[i].stored)
 			elog(ERROR, "a row that was taken out was not put in again");
 	}
-	ent_apply_births(&births, versions);
+	ent_apply_together(&together, versions);
 	ent_versions_write(versions);
 }
 
@@ -215,7 +212,7 @@ by_another_row(ErrorData *error)
  * that fails even so stays behind; after some of these it is not worth it.
  */
 static void
-apply_together(Section *s, ErrorData **errors, int n)
+apply_mutual(Section *s, ErrorData **errors, int n)
 {
 	Section		t = {.a = s->a, .together = true};
 	int		   *index = palloc(n * sizeof(int));
@@ -226,7 +223,6 @@ apply_together(Section *s, ErrorData **errors, int n)
 			index[t.to++] = i;
 	t.rows = palloc(n * sizeof(EntApplyRow));
 	t.copies = palloc(n * sizeof(EntApplyCopy));
-	t.stored = palloc(n * sizeof(bool));
 	while (t.to > 0 && tries++ < MAX_TRIES_TOGETHER)
 	{
 		t.at = 0;
@@ -241,7 +237,6 @@ apply_together(Section *s, ErrorData **errors, int n)
 	{
 		s->rows[index[i]] = t.rows[i];
 		s->copies[index[i]] = t.copies[i];
-		s->stored[index[i]] = t.stored[i];
 		errors[index[i]] = NULL;
 	}
 }
@@ -253,7 +248,7 @@ apply_one_by_one(Section *s, int n)
 
 	for (int i = 0; i < n; i++)
 		errors[i] = apply_alone(s, i);
-	apply_together(s, errors, n);
+	apply_mutual(s, errors, n);
 	for (int i = 0; i < n; i++)
 		if (errors[i])
 			park_failed(s, i, errors[i]);
@@ -267,11 +262,10 @@ ent_apply(EntApply *a, EntApplyRow *rows, int n)
 	if (n == 0)
 		return;
 	s.copies = palloc0(n * sizeof(EntApplyCopy));
-	s.stored = palloc0(n * sizeof(bool));
 	if (try_rows(&s) != NULL)
 		apply_one_by_one(&s, n);
 	for (int i = 0; i < n; i++)
-		if (s.stored[i])
+		if (s.copies[i].stored)
 		{
 			bool		same = rows[i].op == ENT_ROW_FULL && s.copies[i].exists &&
 				rows[i].serial == s.copies[i].serial;

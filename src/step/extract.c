@@ -25,6 +25,7 @@
 #include "store/shown.h"
 #include "store/unfolded.h"
 #include "store/value.h"
+#include "store/version.h"
 
 static EntQuery grave_query = {
 	"SELECT u.n, t.epoch, t.serial, t.heir, t.heir_epoch, t.heir_serial, "
@@ -130,8 +131,8 @@ read_versions(Job *j)
 
 	for (int i = 0; i < j->n; i++)
 	{
-		Datum		key[2] = {Int32GetDatum(j->rel->no), j->images[i]};
-		TupleTableSlot *row = ent_direct_find(objects, key);
+		TupleTableSlot *row = ent_versions_find(objects, j->rel->no,
+												DatumGetByteaPP(j->images[i]));
 
 		if (row != NULL)
 			read_version(j->rel, row, &j->items[i], &j->versions[i]);

@@ -21,6 +21,7 @@
 #include "store/handover.h"
 #include "store/query.h"
 #include "store/unfolded.h"
+#include "store/version.h"
 
 static EntQuery take_rest_query = {
 	"DELETE FROM entanglement.change c USING unnest($1, $2) AS u(rel, key) "
@@ -359,8 +360,7 @@ ent_fold_find_existing(EntFold *f)
 	foreach(lc, f->entries)
 	{
 		EntFoldEntry *e = lfirst(lc);
-		Datum		key[2] = {Int32GetDatum(e->k.rel), PointerGetDatum(e->image)};
-		TupleTableSlot *row = ent_direct_find(objects, key);
+		TupleTableSlot *row = ent_versions_find(objects, e->k.rel, e->image);
 
 		if (row == NULL)
 			continue;

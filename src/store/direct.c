@@ -9,11 +9,14 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/index.h"
 #include "executor/executor.h"
+#include "storage/bufmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -27,6 +30,7 @@ struct EntDirect
 	Relation	index;			/* or NULL */
 	Snapshot	snapshot;
 	bool		newest;			/* it is registered here */
+	BlockNumber blocks;			/* all that the snapshot shows is in these */
 	int			nkeys;
 	ScanKeyData keys[INDEX_MAX_KEYS];
 	IndexScanDesc scan;			/* NULL: nothing was looked up yet */
@@ -79,6 +83,7 @@ ent_direct_open(EntCatalog table, EntCatalog index, LOCKMODE lock,
 									GetTransactionSnapshot() : GetLatestSnapshot());
 	}
 	d->snapshot = snapshot;
+	d->blocks = d->index != NULL ? RelationGetNumberOfBlocks(d->heap) : 0;
 	d->slot = table_slot_create(d->heap, NULL);
 	return d;
 }
@@ -111,6 +116,8 @@ ent_direct_close(EntDirect *d)
 static bool
 look_up(EntDirect *d, int n, const Datum *key)
 {
+	if (d->blocks == 0)
+		return false;
 	for (int i = 0; i < n; i++)
 		d->keys[i].sk_argument = key[i];
 	if (d->scan == NULL)
@@ -123,6 +130,23 @@ TupleTableSlot *
 ent_direct_find(EntDirect *d, const Datum *key)
 {
 	return look_up(d, d->nkeys, key) ? d->slot : NULL;
+}
+
+/* The page is tidied first, as index scans do, or there would be no room for new versions. */
+TupleTableSlot *
+ent_direct_at(EntDirect *d, const ItemPointerData *tid)
+{
+	ItemPointerData at = *tid;
+	Buffer		buffer;
+	bool		found;
+
+	if (ItemPointerGetBlockNumber(&at) >= d->blocks)
+		return NULL;
+	buffer = ReadBuffer(d->heap, ItemPointerGetBlockNumber(&at));
+	heap_page_prune_opt(d->heap, buffer);
+	found = table_tuple_fetch_row_version(d->heap, &at, d->snapshot, d->slot);
+	ReleaseBuffer(buffer);
+	return found ? d->slot : NULL;
 }
 
 bool
@@ -172,14 +196,40 @@ fill_row(EntDirect *d, const Datum *values, const bool *nulls)
 
 /* Entries in the indexes; false: there is such a key in a unique one. */
 static bool
-index_row(EntDirect *d, bool update, bool check)
+index_row(EntDirect *d)
 {
 	List	   *conflicts = ent_compat_insert_index_tuples(d->result, d->row,
-														   d->estate, update,
-														   check);
+														   d->estate);
 
 	ResetPerTupleExprContext(d->estate);
 	return conflicts == NIL;
+}
+
+/*
+ * The same for a new version of a row, whose key in unique indexes is what it was: so
+ * nobody else can have it, and the executor would look for that in vain.
+ */
+static void
+index_version(EntDirect *d)
+{
+	ExprContext *context = GetPerTupleExprContext(d->estate);
+	Datum		values[INDEX_MAX_KEYS];
+	bool		nulls[INDEX_MAX_KEYS];
+
+	context->ecxt_scantuple = d->row;
+	for (int i = 0; i < d->result->ri_NumIndices; i++)
+	{
+		IndexInfo  *info = d->result->ri_IndexRelationInfo[i];
+
+		if (info->ii_Predicate != NIL && info->ii_PredicateState == NULL)
+			info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, d->estate);
+		if (info->ii_Predicate != NIL && !ExecQual(info->ii_PredicateState, context))
+			continue;
+		FormIndexDatum(info, d->row, d->estate, values, nulls);
+		index_insert(d->result->ri_IndexRelationDescs[i], values, nulls,
+					 &d->row->tts_tid, d->heap, UNIQUE_CHECK_NO, true, info);
+	}
+	ResetPerTupleExprContext(d->estate);
 }
 
 static EntDirectResult
@@ -210,7 +260,7 @@ ent_direct_update(EntDirect *d, const ItemPointerData *tid, const Datum *values,
 	result = ent_compat_tuple_update(d->heap, &at, d->row, d->snapshot, &failure,
 									 &indexes);
 	if (result == TM_Ok && indexes)
-		(void) index_row(d, true, false);
+		index_version(d);
 	return result_of(result);
 }
 
@@ -252,11 +302,17 @@ ent_direct_insert(EntDirect *d, const Datum *values, const bool *nulls)
 	begin_writing(d);
 	fill_row(d, values, nulls);
 	table_tuple_insert(d->heap, d->row, GetCurrentCommandId(true), 0, NULL);
-	if (!index_row(d, false, true))
+	if (!index_row(d))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
 				 errmsg("a row of \"%s\" was added meanwhile, or twice",
 						RelationGetRelationName(d->heap))));
+}
+
+const ItemPointerData *
+ent_direct_written(const EntDirect *d)
+{
+	return &d->row->tts_tid;
 }
 
 /* ---- columns ---- */

@@ -48,6 +48,11 @@ extern void ent_direct_close(EntDirect *d);
 
 /* The row with that key, valid until the next call; NULL: there is none. */
 extern TupleTableSlot *ent_direct_find(EntDirect *d, const Datum *key);
+/*
+ * The version at tid of whatever row, likewise; NULL: none that the snapshot shows. tid may
+ * be wrong, or of another time.
+ */
+extern TupleTableSlot *ent_direct_at(EntDirect *d, const ItemPointerData *tid);
 /* Is there one whose key begins with these n values? */
 extern bool ent_direct_any(EntDirect *d, int n, const Datum *key);
 
@@ -61,7 +66,7 @@ extern void ent_direct_scan(EntDirect *d,
 
 /*
  * Change the row at tid, which was found under the snapshot. What others have
- * written meanwhile is waited for.
+ * written meanwhile is waited for. What unique indexes are over stays as it is.
  */
 extern EntDirectResult ent_direct_update(EntDirect *d, const ItemPointerData *tid,
 										 const Datum *values, const bool *nulls);
@@ -76,6 +81,9 @@ extern bool ent_direct_lock(EntDirect *d, const ItemPointerData *tid);
  * caller has looked for: it comes twice, or somebody has been faster.
  */
 extern void ent_direct_insert(EntDirect *d, const Datum *values, const bool *nulls);
+
+/* Where the row or version that was written last is. */
+extern const ItemPointerData *ent_direct_written(const EntDirect *d);
 
 /* Columns of a row; NULL is 0. */
 extern bool ent_direct_bool(TupleTableSlot *slot, AttrNumber attnum);

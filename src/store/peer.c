@@ -126,6 +126,23 @@ static EntQuery delete_queries[] = {
 	1, {INT4OID}, NULL},
 };
 
+/* Peers that are no more, in what keeps other things from going, or is small. */
+static EntQuery orphans_query = {
+	"SELECT n FROM (SELECT peer FROM entanglement.owed "
+	"UNION SELECT peer FROM entanglement.owner "
+	"UNION SELECT peer FROM entanglement.peer_owner "
+	"UNION SELECT peer FROM entanglement.resend "
+	"UNION SELECT peer FROM entanglement.wanted "
+	"UNION SELECT peer FROM entanglement.shown "
+	"UNION SELECT peer FROM entanglement.journal_loss "
+	"UNION SELECT pg_catalog.unnest(untold) FROM entanglement.grave "
+	"UNION SELECT pg_catalog.unnest(untold) FROM entanglement.request "
+	"WHERE decided_at IS NOT NULL AND untold OPERATOR(pg_catalog.<>) '{}') AS named(n) "
+	"WHERE n IS NOT NULL AND NOT EXISTS (SELECT FROM entanglement.peer p "
+	"WHERE p.no OPERATOR(pg_catalog.=) n)",
+	0, {0}, NULL
+};
+
 static char *
 text_at(uint64 row, int col, MemoryContext context)
 {
@@ -297,6 +314,22 @@ ent_peer_delete(int32 no)
 
 	for (int i = 0; i < lengthof(delete_queries); i++)
 		ent_query_run(&delete_queries[i], args, NULL, 0, NULL);
+}
+
+void
+ent_peer_sweep(void)
+{
+	uint64		n;
+	int32	   *orphans;
+
+	ent_query_run(&orphans_query, NULL, NULL, SPI_OK_SELECT, NULL);
+	n = SPI_processed;
+	orphans = palloc((n + 1) * sizeof(int32));
+	for (uint64 i = 0; i < n; i++)
+		orphans[i] = ent_query_int4(i, 1, NULL);
+	SPI_freetuptable(SPI_tuptable);
+	for (uint64 i = 0; i < n; i++)
+		ent_peer_delete(orphans[i]);
 }
 
 /* ---- rights ---- */

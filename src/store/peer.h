@@ -48,6 +48,11 @@ extern void ent_peer_update(const EntPeer *peer);
  * was have none then.
  */
 extern void ent_peer_delete(int32 no);
+/*
+ * The same for peers that are no more: what transactions that ran when they were
+ * dropped wrote down for them.
+ */
+extern void ent_peer_sweep(void);
 
 /*
  * Lets a role take part in the exchange: USAGE on the schema, EXECUTE on

@@ -86,7 +86,7 @@ store(EntRelation *rel, const bool *set, TupleDesc desc, const EntRowsetRow *row
 	return store;
 }
 
-/* What SPI found goes to the rows that it belongs to. */
+/* What SPI found goes to the rows that it belongs to; of updated ones nothing is read. */
 static void
 take(EntRelation *rel, const EntStatement *st, EntRowsetRow *rows)
 {
@@ -101,7 +101,7 @@ take(EntRelation *rel, const EntStatement *st, EntRowsetRow *rows)
 		heap_deform_tuple(SPI_tuptable->vals[i], desc, values, nulls);
 		row = &rows[DatumGetInt32(values[0])];
 		row->found = true;
-		for (int a = 0; a < st->nargs; a++)
+		for (int a = 0; a < desc->natts - 1; a++)
 		{
 			int			c = st->columns[a];
 
@@ -145,7 +145,7 @@ execute(Run *r, EphemeralNamedRelation enr, MemoryContext context)
 			 SPI_result_code_string(rc));
 	n = SPI_processed;
 	MemoryContextSwitchTo(context);
-	if (r->snapshot != NULL)
+	if (r->kind != ENT_STATEMENT_INSERT_SET)
 		take(r->rel, st, r->rows);
 	return n;
 }
@@ -202,4 +202,20 @@ ent_rowset_insert(EntRelation *rel, const bool *set, EntRowsetRow *rows, int n)
 	Run			r = {rel, ENT_STATEMENT_INSERT_SET, set, NULL, NULL, rows, n};
 
 	return run(&r, set);
+}
+
+bool
+ent_rowset_updates(EntRelation *rel, const bool *set)
+{
+	return ent_statement_updates_sets(rel, set);
+}
+
+void
+ent_rowset_update(EntRelation *rel, const bool *set, EntRowsetRow *rows, int n)
+{
+	Run			r = {rel, ENT_STATEMENT_UPDATE_SET, set, NULL, NULL, rows, n};
+
+	for (int i = 0; i < n; i++)
+		rows[i].found = false;
+	(void) run(&r, set);
 }

@@ -21,7 +21,7 @@ typedef struct EntRowsetRow
 	const Datum *key;			/* by key column */
 	Datum	   *values;			/* by column */
 	bool	   *nulls;
-	bool		found;			/* of ent_rowset_read: there is such a row */
+	bool		found;			/* of read and update: there is such a row */
 } EntRowsetRow;
 
 /* As ent_rowquery_read, of each of the n rows; read-only. */
@@ -35,5 +35,15 @@ extern void ent_rowset_read(EntRelation *rel, const bool *may,
  */
 extern uint64 ent_rowset_insert(EntRelation *rel, const bool *set,
 								EntRowsetRow *rows, int n);
+
+/* Can rows be updated so with these columns? If not, then one by one. */
+extern bool ent_rowset_updates(EntRelation *rel, const bool *set);
+
+/*
+ * As ent_rowquery_update, all of the same set of columns. Triggers likewise. Tells which
+ * were found; a key that comes twice is found once.
+ */
+extern void ent_rowset_update(EntRelation *rel, const bool *set,
+							  EntRowsetRow *rows, int n);
 
 #endif							/* ENT_STORE_ROWSET_H */

@@ -212,27 +212,50 @@ append_replace(StringInfo sql, EntRelation *rel, EntStatement *st, const bool *s
 					 names.data, ent_statement_table(rel), names.data, values.data);
 }
 
-/* false: nothing to set */
 static bool
-append_update(StringInfo sql, EntRelation *rel, EntStatement *st, const bool *set)
+any_identity(EntRelation *rel, const bool *set)
 {
 	for (int i = 0; i < rel->ncolumns; i++)
 		if (set[i] && rel->columns[i].identity_always &&
 			!rel->columns[i].in_key_only)
-		{
-			append_replace(sql, rel, st, set);
 			return true;
-		}
+	return false;
+}
+
+bool
+ent_statement_updates_sets(EntRelation *rel, const bool *set)
+{
+	for (int i = 0; i < rel->ncolumns; i++)
+		if (set[i] && !rel->columns[i].in_key_only)
+			return !any_identity(rel, set);
+	return false;
+}
+
+/* together: as append_insert; tells which rows it found. false: nothing to set */
+static bool
+append_update(StringInfo sql, EntRelation *rel, EntStatement *st, const bool *set,
+			  bool together)
+{
+	if (any_identity(rel, set))
+	{
+		append_replace(sql, rel, st, set);
+		return true;
+	}
 	appendStringInfo(sql, "UPDATE %s%s t", only(rel), ent_statement_table(rel));
 	for (int i = 0; i < rel->ncolumns; i++)
 		if (set[i] && !rel->columns[i].in_key_only)
 		{
-			appendStringInfo(sql, "%s %s = $%d", st->nargs == 0 ? " SET" : ",",
+			appendStringInfo(sql, together ? "%s %s = r.c%d" : "%s %s = $%d",
+							 st->nargs == 0 ? " SET" : ",",
 							 quote_identifier(rel->columns[i].name),
-							 rel->nkeys + st->nargs + 1);
+							 together ? i : rel->nkeys + st->nargs + 1);
 			st->columns[st->nargs++] = i;
 		}
-	ent_rowquery_where(sql, rel);
+	if (together)
+		appendStringInfoString(sql, " FROM " ENT_ROWSET_NAME " r");
+	append_where(sql, rel, together ? "r.k" : "$");
+	if (together)
+		appendStringInfoString(sql, " RETURNING r.n");
 	return st->nargs > 0;
 }
 
@@ -306,7 +329,8 @@ prepare(EntRelation *rel, Statements *s, EntStatementKind kind, const bool *set,
 			append_read(&sql, rel, st, set, filter, kind == ENT_STATEMENT_READ_SET);
 			break;
 		case ENT_STATEMENT_UPDATE:
-			useful = append_update(&sql, rel, st, set);
+		case ENT_STATEMENT_UPDATE_SET:
+			useful = append_update(&sql, rel, st, set, kind == ENT_STATEMENT_UPDATE_SET);
 			break;
 		case ENT_STATEMENT_INSERT:
 		case ENT_STATEMENT_INSERT_SET:
@@ -328,7 +352,8 @@ prepare(EntRelation *rel, Statements *s, EntStatementKind kind, const bool *set,
 		int			n = rel->nkeys +
 			(kind == ENT_STATEMENT_UPDATE || kind == ENT_STATEMENT_INSERT ? st->nargs : 0);
 
-		if (kind == ENT_STATEMENT_READ_SET || kind == ENT_STATEMENT_INSERT_SET)
+		if (kind == ENT_STATEMENT_READ_SET || kind == ENT_STATEMENT_INSERT_SET ||
+			kind == ENT_STATEMENT_UPDATE_SET)
 			n = 0;
 
 		st->plan = SPI_prepare(sql.data, n, types);

@@ -21,7 +21,8 @@ typedef enum EntStatementKind
 	ENT_STATEMENT_INSERT,
 	ENT_STATEMENT_DELETE,
 	ENT_STATEMENT_READ_SET,		/* of rowset.c: no arguments */
-	ENT_STATEMENT_INSERT_SET
+	ENT_STATEMENT_INSERT_SET,
+	ENT_STATEMENT_UPDATE_SET
 } EntStatementKind;
 
 typedef struct EntStatement
@@ -41,6 +42,12 @@ typedef struct EntStatement
  */
 extern EntStatement *ent_statement(EntRelation *rel, EntStatementKind kind,
 								   const bool *set, const char *filter);
+
+/*
+ * Can ENT_STATEMENT_UPDATE_SET be had for that set of columns? Not if there is nothing to
+ * set, or what only a new row can have.
+ */
+extern bool ent_statement_updates_sets(EntRelation *rel, const bool *set);
 
 /* Its name with its schema, quoted as necessary. */
 extern const char *ent_statement_table(EntRelation *rel);

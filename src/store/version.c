@@ -5,9 +5,12 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "base/place.h"
 #include "store/direct.h"
 #include "store/object.h"
 #include "store/query.h"
@@ -185,6 +188,57 @@ ent_versions_bury(EntVersions *v, int32 rel, int32 owner, int32 epoch,
 	r->no_from[i] = from.owner == 0;
 }
 
+/* ---- where they were written last ---- */
+
+/*
+ * What has changed is looked for soon, by whoever sends it, and mostly changes again:
+ * then it is found without the index.
+ */
+static uint64
+hash_key(int32 rel, bytea *key)
+{
+	return hash_bytes_extended((unsigned char *) VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key),
+							   (uint64) MyDatabaseId << 32 | (uint32) rel);
+}
+
+static void
+note_place(const EntDirect *objects, const Rows *r, int i)
+{
+	ent_place_note(hash_key(DatumGetInt32(r->rel[i]), DatumGetByteaPP(r->key[i])),
+				   ent_direct_written(objects));
+}
+
+static bool
+is_object(TupleTableSlot *row, int32 rel, bytea *key)
+{
+	bool		null;
+	bytea	   *its;
+
+	if (ent_direct_int4(row, ENT_OBJECT_REL) != rel)
+		return false;
+	its = DatumGetByteaPP(slot_getattr(row, ENT_OBJECT_KEY, &null));
+	return VARSIZE_ANY_EXHDR(its) == VARSIZE_ANY_EXHDR(key) &&
+		memcmp(VARDATA_ANY(its), VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)) == 0;
+}
+
+TupleTableSlot *
+ent_versions_find(EntDirect *objects, int32 rel, bytea *key)
+{
+	Datum		values[2] = {Int32GetDatum(rel), PointerGetDatum(key)};
+	ItemPointerData at;
+
+	if (ent_place_find(hash_key(rel, key), &at))
+	{
+		TupleTableSlot *row = ent_direct_at(objects, &at);
+
+		if (row != NULL && is_object(row, rel, key))
+			return row;
+	}
+	return ent_direct_find(objects, values);
+}
+
+/* ---- writing them ---- */
+
 #define ARRAY(type, rows, field) \
 	ent_query_array(type, (rows).field, NULL, (rows).n)
 
@@ -205,7 +259,6 @@ put(EntDirect *objects, const Rows *r, int i, TimestampTz now)
 {
 	Datum		values[ENT_OBJECT_ATTRIBUTES];
 	bool		nulls[ENT_OBJECT_ATTRIBUTES] = {false};
-	Datum		key[2] = {r->rel[i], r->key[i]};
 	ItemPointerData at = r->at[i];
 	EntDirectResult result;
 
@@ -221,11 +274,13 @@ put(EntDirect *objects, const Rows *r, int i, TimestampTz now)
 	nulls[ENT_OBJECT_DIGESTS - 1] = r->no_digests[i];
 	if (!ItemPointerIsValid(&at))
 	{
-		TupleTableSlot *row = r->fresh[i] ? NULL : ent_direct_find(objects, key);
+		TupleTableSlot *row = r->fresh[i] ? NULL :
+			ent_versions_find(objects, DatumGetInt32(r->rel[i]), DatumGetByteaPP(r->key[i]));
 
 		if (row == NULL)
 		{
 			ent_direct_insert(objects, values, nulls);
+			note_place(objects, r, i);
 			return true;
 		}
 		at = row->tts_tid;
@@ -235,6 +290,8 @@ put(EntDirect *objects, const Rows *r, int i, TimestampTz now)
 		ereport(ERROR,
 				(errcode(ERRCODE_CARDINALITY_VIOLATION),
 				 errmsg("an object has two versions at once")));
+	if (result == ENT_DIRECT_DONE)
+		note_place(objects, r, i);
 	return result == ENT_DIRECT_DONE;
 }
 

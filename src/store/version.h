@@ -12,6 +12,8 @@
 
 #include "storage/itemptr.h"
 
+#include "store/direct.h"
+
 typedef struct EntVersions EntVersions;
 
 /*
@@ -25,6 +27,12 @@ typedef struct EntHand
 	int32		epoch;
 	int64		serial;
 } EntHand;
+
+/*
+ * An object's row as ent_direct_find, of a table of objects opened by key. What was written
+ * not long ago is found without the index.
+ */
+extern TupleTableSlot *ent_versions_find(EntDirect *objects, int32 rel, bytea *key);
 
 extern EntVersions *ent_versions_create(void);	/* in the current context */
 
