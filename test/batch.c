@@ -106,6 +106,14 @@ add_owner(EntWriter *w, Random *r, Shape *shapes)
 	o.distance = any_number(r, ENT_WIRE_MAX_DISTANCE);
 	o.lost = random_below(r, 2);
 	o.partial = random_below(r, 2);
+	o.nancestors = (unsigned) random_below(r, ENT_WIRE_MAX_ANCESTORS + 1);
+	if (o.epoch <= o.nancestors)
+		o.nancestors = 0;
+	for (unsigned i = 0; i < o.nancestors; i++)
+	{
+		o.ancestors[i].epoch = o.epoch - i - 1;
+		o.ancestors[i].serial = any_serial(r);
+	}
 	ent_wire_write_owner(w, &o);
 }
 
@@ -175,6 +183,8 @@ add_row(EntWriter *w, Random *r, const Shape *shape, int64_t *last)
 		if (row.flags & ENT_ROW_FROM)
 			row.from_serial = any_serial(r);
 	}
+	if (row.op != ENT_ROW_DELETE && (row.flags & ENT_ROW_HEIR) == 0)
+		row.flags |= (unsigned) random_below(r, 2) * ENT_ROW_AHEAD;
 	ent_wire_write_row(w, &row, last);
 	for (unsigned i = 0; i < shape->ncolumns; i++)
 	{
@@ -216,13 +226,16 @@ add_claim(EntWriter *w, Random *r, Shape *shapes)
 	c.owner = any_number(r, ENT_WIRE_MAX_OWNERS);
 	c.epoch = any_number(r, ENT_WIRE_MAX_EPOCH);
 	c.serial = any_serial(r);
-	switch (random_below(r, 3))
+	switch (random_below(r, 4))
 	{
 		case 0:
 			ent_wire_write_claim(w, ENT_SECTION_CLAIM, &c);
 			break;
 		case 1:
 			ent_wire_write_claim(w, ENT_SECTION_CLAIM_GAPS, &c);
+			break;
+		case 2:
+			ent_wire_write_claim(w, ENT_SECTION_KEPT, &c);
 			break;
 		default:
 			ent_wire_write_claim(w, ENT_SECTION_SEEK, &c);
@@ -570,7 +583,8 @@ add_unknown(EntWriter *w, Random *r, Shape *shapes)
 	const uint8_t *bytes = any_bytes(r, 300, &len, 0);
 
 	(void) shapes;
-	if (type == ENT_SECTION_SEEK || type == ENT_SECTION_FILTER_STATE)
+	if (type == ENT_SECTION_SEEK || type == ENT_SECTION_FILTER_STATE ||
+		type == ENT_SECTION_KEPT)
 		type += 8;				/* those are known */
 	mark = ent_wire_open_section(w, (EntSectionType) type);
 	ent_wire_write_raw(w, bytes, len);
@@ -910,6 +924,7 @@ static void (*const echoes[]) (Echo *, EntReader *) = {
 	[ENT_SECTION_CLAIM] = echo_claim,
 	[ENT_SECTION_CLAIM_GAPS] = echo_claim,
 	[ENT_SECTION_SEEK] = echo_claim,
+	[ENT_SECTION_KEPT] = echo_claim,
 	[ENT_SECTION_ARREARS_DONE] = echo_arrears,
 	[ENT_SECTION_PRESENT] = echo_present,
 	[ENT_SECTION_WANT] = echo_want,

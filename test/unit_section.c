@@ -34,7 +34,8 @@ write_example_hello(EntWriter *w)
 static void
 write_example_owner(EntWriter *w)
 {
-	EntWireOwner o = {2, {{0}}, {{0}}, "red", 7, 300, 1, true, true};
+	EntWireOwner o = {2, {{0}}, {{0}}, "red", 7, 300, 1, true, true, 2,
+	{{6, 298}, {4, 9}}};
 
 	o.id = o.home = node;
 	ent_wire_write_owner(w, &o);
@@ -61,7 +62,7 @@ write_example_objects(EntWriter *w)
 	EntWireRow	rows[6] = {
 		{ENT_ROW_FULL, ENT_ROW_REFRESH | ENT_ROW_LATE, 300, 0,
 		(const uint8_t *) "\x01" "a", 2, NULL, 0, {{0}}, 0, 0, {{0}}, 0, 0},
-		{ENT_ROW_DELTA, 0, 299, 290, (const uint8_t *) "\x01" "b", 2, set, 1,
+		{ENT_ROW_DELTA, ENT_ROW_AHEAD, 299, 290, (const uint8_t *) "\x01" "b", 2, set, 1,
 			{{0}}, 0, 0, {{0}}, 0, 0},
 		{ENT_ROW_DELETE, 0, 301, 0, (const uint8_t *) "\x01" "c", 2, NULL, 0,
 			{{0}}, 0, 0, {{0}}, 0, 0},
@@ -102,6 +103,14 @@ write_example_seek(EntWriter *w)
 	EntWireClaim c = {2, 7, 300};
 
 	ent_wire_write_claim(w, ENT_SECTION_SEEK, &c);
+}
+
+static void
+write_example_kept(EntWriter *w)
+{
+	EntWireClaim c = {2, 7, 300};
+
+	ent_wire_write_claim(w, ENT_SECTION_KEPT, &c);
 }
 
 static void
@@ -305,7 +314,7 @@ static const struct
 	{"hello", write_example_hello,
 	BYTES("\x01\x2b\x03\x01" NODE "\x05" "alice" "\x12" "entanglement 0.1.0")},
 	{"owner", write_example_owner,
-	BYTES("\x02\x2a\x02" NODE NODE "\x03red\x07\xac\x02\x01\x03")},
+	BYTES("\x02\x30\x02" NODE NODE "\x03red\x07\xac\x02\x01\x07\x02\x06\xaa\x02\x04\x09")},
 	{"table", write_example_table,
 		BYTES("\x03\x41\x05\x06public\x01t\x02\x03"
 			  "\x02id\x0apg_catalog\x04int4\x03\x02"
@@ -314,7 +323,7 @@ static const struct
 	{"objects", write_example_objects,
 		BYTES("\x04\x4e\x05\x02\x07"
 			  "\x0e\xd8\x04\x02\x01" "a\x00\x01"
-			  "\x01\x01\x02\x01" "b\x09\x01\x02\x03xy"
+			  "\x41\x01\x02\x01" "b\x09\x01\x02\x03xy"
 			  "\x00\x04\x02\x01" "c"
 			  "\x10\x02\x02\x01" "d" "\xb0\xb1\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 			  "\x04\xc8\x01"
@@ -354,6 +363,7 @@ static const struct
 	BYTES("\x12\x0d\x01\x05\xac\x02\x06x > 3\x06\x01\x00")},
 	{"filter state", write_example_filter_state,
 	BYTES("\x53\x0b\x05\xac\x02" "42703\x02no")},
+	{"kept", write_example_kept, BYTES("\x55\x04\x02\x07\xac\x02")},
 	{"fragment", write_example_fragment, BYTES("\x14\x07\x02\xac\x02\x05" "abc")},
 };
 
@@ -418,6 +428,8 @@ check_fields(void)
 	ent_wire_read_owner(&r, &o);
 	CHECK(o.number == 2 && o.epoch == 7 && o.serial == 300 && o.distance == 1 && o.lost && o.partial);
 	CHECK(strcmp(o.name, "red") == 0 && memcmp(&o.home, &node, 16) == 0);
+	CHECK(o.nancestors == 2 && o.ancestors[0].epoch == 6 && o.ancestors[0].serial == 298);
+	CHECK(o.ancestors[1].epoch == 4 && o.ancestors[1].serial == 9 && ent_wire_at_end(&r));
 	r = example_body(2);
 	ent_wire_read_table(&r, &t, alloc_for_wire(&memory));
 	CHECK(t.number == 5 && t.ncolumns == 3 && t.nkeys == 2);
@@ -452,7 +464,7 @@ check_rows(void)
 	CHECK(ent_wire_read_value(&r, &len, &isnull) != NULL && len == 0);
 	ent_wire_read_row(&r, &row, &last);
 	CHECK(row.op == ENT_ROW_DELTA && row.serial == 299 && row.base == 290);
-	CHECK(row.flags == 0 && row.setlen == 1 && row.key[1] == 'b');
+	CHECK(row.flags == ENT_ROW_AHEAD && row.setlen == 1 && row.key[1] == 'b');
 	CHECK(!ent_wire_in_set(row.set, row.setlen, 0));
 	CHECK(ent_wire_in_set(row.set, row.setlen, 1));
 	CHECK(!ent_wire_in_set(row.set, row.setlen, 8));
@@ -797,7 +809,12 @@ static const struct
 	{"owner epoch beyond 31 bits", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x80\x80\x80\x80\x08\x01\x00"), ENT_WIRE_LIMIT},
 	{"owner serial beyond 63 bits", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x01" HUGE "\x00"), ENT_WIRE_OVERFLOW},
 	{"owner distance beyond 31 bits", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x01\x01" HUGE), ENT_WIRE_LIMIT},
-	{"owner neither lost nor not", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x01\x01\x00\x04"), ENT_WIRE_MALFORMED},
+	{"owner neither lost nor not", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x01\x01\x00\x08"), ENT_WIRE_MALFORMED},
+	{"epoch that goes on from none", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x09\x01\x00\x04\x00"), ENT_WIRE_MALFORMED},
+	{"epoch that goes on from itself", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x09\x01\x00\x04\x01\x09\x01"), ENT_WIRE_MALFORMED},
+	{"epoch that goes on from one before the first", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x09\x01\x00\x04\x01\x00\x01"), ENT_WIRE_MALFORMED},
+	{"earlier epochs out of order", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x09\x01\x00\x04\x02\x05\x01\x05\x01"), ENT_WIRE_MALFORMED},
+	{"more earlier epochs than are told", read_owner, BYTES("\x01" NODE NODE "\x01" "a\x19\x01\x00\x04\x09"), ENT_WIRE_LIMIT},
 	{"table number too large", read_table, BYTES("\xa1\x8d\x06"), ENT_WIRE_LIMIT},
 	{"table without schema", read_table, BYTES("\x01\x00\x01t\x01\x01" COL("\x01")), ENT_WIRE_MALFORMED},
 	{"table without key", read_table, BYTES("\x01\x01s\x01t\x00\x01" COL("\x00")), ENT_WIRE_MALFORMED},
@@ -814,7 +831,9 @@ static const struct
 	{"table with a value in no key", read_table, BYTES("\x01\x01s\x01t\x01\x02\x01" "c\x00\x01x\x02\x00" COL("\x01")), ENT_WIRE_MALFORMED},
 	{"row that is withdrawn and handed over", read_row, BYTES("\x13\x01k" NODE "\x01\x01"), ENT_WIRE_MALFORMED},
 	{"row that is withdrawn and fresh", read_row, BYTES("\x07\x01k"), ENT_WIRE_MALFORMED},
-	{"row with an unknown flag", read_row, BYTES("\x40\x02\x01k"), ENT_WIRE_MALFORMED},
+	{"row with an unknown flag", read_row, BYTES("\x80\x02\x01k"), ENT_WIRE_MALFORMED},
+	{"row that is deleted and has more than a version", read_row, BYTES("\x40\x02\x01k"), ENT_WIRE_MALFORMED},
+	{"row that is handed over and has more than a version", read_row, BYTES("\x52\x02\x01k" NODE "\x01\x01"), ENT_WIRE_MALFORMED},
 	{"full row that lives, from another", read_row, BYTES("\x22\x02\x01k" NODE "\x01\x01"), ENT_WIRE_MALFORMED},
 	{"delta with an heir", read_row, BYTES("\x11\x04\x01k\x00\x00" NODE "\x01\x01"), ENT_WIRE_MALFORMED},
 	{"row with an heir cut off", read_row, BYTES("\x10\x02\x01k\xb0"), ENT_WIRE_TRUNCATED},

@@ -40,6 +40,7 @@
 #include "store/identity.h"
 #include "store/peer.h"
 #include "store/query.h"
+#include "store/timeline.h"
 #include "worker/collector.h"
 #include "worker/decoder.h"
 #include "worker/dialer.h"
@@ -275,13 +276,15 @@ look_who_we_are(Collector *c)
 	id = ent_identity_get();
 	c->ready = id->used && id->here;
 	c->undecided = ent_identity_undecided(id);
+	if (c->ready)
+		ent_timeline_settle(id);
 	c->doubt = ent_doubt_get();
 	if (c->undecided && !was)
 		ereport(LOG,
 				(errmsg("the collector found a copy of node \"%s\", which waits to be told what it is",
 						id->name),
 				 errhint("See entanglement.become.")));
-	finish();
+	ent_durable_commit_later(commit, NULL);
 }
 
 /* The extension may have been dropped, or never been there. */

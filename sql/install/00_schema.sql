@@ -19,9 +19,10 @@ CREATE TABLE entanglement.identity (
     default_owner integer NOT NULL,
     used boolean NOT NULL DEFAULT false,
     place text NOT NULL DEFAULT entanglement.place(),
-    encoding name NOT NULL DEFAULT pg_catalog.getdatabaseencoding()
+    encoding name NOT NULL DEFAULT pg_catalog.getdatabaseencoding(),
+    timeline integer NOT NULL DEFAULT 0
 );
-COMMENT ON TABLE entanglement.identity IS 'This database as a node: its id, name and default owner. One row. used: somebody else may know of it, by a table, peer or owner that was made; place: where it was at home when that was decided last, empty when it was loaded from a dump; encoding: of keys.';
+COMMENT ON TABLE entanglement.identity IS 'This database as a node: its id, name and default owner. One row. used: somebody else may know of it, by a table, peer or owner that was made; place: where it was at home when that was decided last, empty when it was loaded from a dump; encoding: of keys; timeline: of the write-ahead log when the collector looked last, 0 never.';
 
 -- Owners, local and remote. serial: for a local owner the last one given out,
 -- for a remote one our have (complete up to here, as far as we may see).
@@ -48,6 +49,15 @@ CREATE TABLE entanglement.owner (
 CREATE UNIQUE INDEX owner_local_name ON entanglement.owner (name) WHERE local;
 CREATE INDEX owner_name ON entanglement.owner (name);
 COMMENT ON TABLE entanglement.owner IS 'Authorities for objects; serial is the last allocated (local) or our have (remote), pruned the newest serial of a collected tombstone, peer the route. Of a remote one: sure is the have without gaps, told the greatest have there was in this epoch, nearest the least distance since then, lost what the peer says of its own route, partial that it gives some of the objects only. gone_as: it is no more, and its rows are being deleted with the rights of that role. initial: made by CREATE EXTENSION, to give way to a dump that is loaded. held: while it has no route because this became another node, whose rows of peer_table say what of its objects is here (0: those of no peer, for owners that were at home here).';
+
+-- Written where a standby is promoted, and passed on with the owner.
+CREATE TABLE entanglement.ancestor (
+    owner integer NOT NULL,
+    epoch integer NOT NULL,
+    serial bigint NOT NULL,
+    PRIMARY KEY (owner, epoch)
+);
+COMMENT ON TABLE entanglement.ancestor IS 'Earlier epochs that an owner''s present one goes on from: versions of that epoch up to that serial are versions of the present one as well.';
 
 -- Gone after a crash, as are those who asked: they ask again.
 CREATE UNLOGGED TABLE entanglement.seek (
@@ -169,7 +179,7 @@ CREATE TABLE entanglement.object (
 ) WITH (fillfactor = 80);
 CREATE INDEX object_owner_serial ON entanglement.object (owner, serial);
 CREATE INDEX object_unconfirmed ON entanglement.object (rel, key) WHERE born OPERATOR(pg_catalog.=) 0;
-COMMENT ON TABLE entanglement.object IS 'State of every live object: owner, version, birth, and the serial at which each column last changed. born 0: it has been handed over to this owner, who has not confirmed it yet by a version of his. digests: what the columns were when the log told of them last, of local owners'' objects in tables captured from the log.';
+COMMENT ON TABLE entanglement.object IS 'State of every live object: owner, version, birth, and the serial at which each column last changed. born 0: it has been handed over to this owner, who has not confirmed it yet by a version of his. digests: what the columns were when the log told of them last, of local owners'' objects in tables captured from the log; empty, of a remote owner''s object: the row may be newer than its version, which was told before the change had a serial.';
 
 CREATE TABLE entanglement.tombstone (
     rel integer NOT NULL,

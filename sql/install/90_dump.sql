@@ -14,6 +14,7 @@ BEGIN
         WHEN 'identity' THEN
             DELETE FROM entanglement.identity;
             NEW.place := '';
+            NEW.timeline := 0;
         WHEN 'owner' THEN
             DELETE FROM entanglement.owner WHERE initial;
             NEW.initial := false;

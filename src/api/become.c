@@ -13,7 +13,6 @@
 #include "access/xact.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
-#include "common/pg_prng.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
@@ -28,12 +27,14 @@
 #include "base/compat.h"
 #include "base/shmem.h"
 #include "base/wake.h"
+#include "store/epoch.h"
 #include "store/identity.h"
 #include "store/life.h"
 #include "store/owner.h"
 #include "store/peer.h"
 #include "store/query.h"
 #include "store/relinfo.h"
+#include "store/timeline.h"
 
 PG_FUNCTION_INFO_V1(ent_sql_place);
 PG_FUNCTION_INFO_V1(ent_sql_become);
@@ -87,25 +88,10 @@ static const char *const captured_load =
 	"WHERE " SAME_KEY("i", "c") " AND i.op OPERATOR(pg_catalog.=) 'i'::pg_catalog.\"char\"))";
 
 static const char *const replacement[] = {
-	"UPDATE entanglement.identity SET place = $1",
+	"UPDATE entanglement.identity SET place = $1, timeline = 0",
 	("UPDATE entanglement.change c SET op = pg_catalog.upper(c.op::pg_catalog.text)::pg_catalog.\"char\" "
 	 "WHERE " OP_IN("{i,u,d,t,h}")),
-	/* what peers owed us was acknowledged since, perhaps, and forgotten */
-	("UPDATE entanglement.owner SET serial = sure "
-	 "WHERE NOT local AND sure OPERATOR(pg_catalog.<) serial"),
 };
-
-/*
- * What the original gave peers of others' objects since the dump is not known to
- * be with them: who is shown a part gets it compared.
- */
-static const char *const compare_parts =
-	"INSERT INTO entanglement.resend AS s (peer, owner, rel, compare) "
-	"SELECT w.peer, o.no, w.rel, true FROM entanglement.shown w, entanglement.owner o "
-	"WHERE w.kind OPERATOR(pg_catalog.<>) 'a'::pg_catalog.\"char\" AND NOT o.local "
-	"AND (o.peer IS NULL OR o.peer OPERATOR(pg_catalog.<>) w.peer) "
-	"ON CONFLICT (peer, owner, rel) DO UPDATE SET compare = true, "
-	"round = s.round OPERATOR(pg_catalog.+) 1";
 
 /* $1: place; $2: numbers of the owners that were at home here. */
 static const char *const new_node[] = {
@@ -128,7 +114,7 @@ static const char *const new_node[] = {
 	"state = CASE WHEN state OPERATOR(pg_catalog.=) 'sent' THEN 'waiting' ELSE state END "
 	"WHERE carrier IS NOT NULL OR state OPERATOR(pg_catalog.=) 'sent'",
 	"UPDATE entanglement.identity SET id = pg_catalog.gen_random_uuid(), "
-	"name = pg_catalog.current_database(), place = $1",
+	"name = pg_catalog.current_database(), place = $1, timeline = 0",
 	"INSERT INTO entanglement.owner (id, name, local, home) "
 	"SELECT pg_catalog.gen_random_uuid(), i.name, true, i.id FROM entanglement.identity i",
 	"UPDATE entanglement.identity SET default_owner = "
@@ -307,14 +293,13 @@ become_replacement(const EntIdentity *id)
 		run(replacement[i], i == 0 ? 1 : 0, types, args);
 	if (id->upgraded)
 		return;
-	run(compare_parts, 0, NULL, NULL);
+	ent_timeline_went_back(false);
 	foreach(lc, ent_owner_all())
 	{
 		EntOwner   *o = lfirst(lc);
 
 		if (o->local)
-			ent_owner_new_epoch(o->no, o->epoch +
-								(int32) pg_prng_uint64_range(&pg_global_prng_state, 1, 16));
+			ent_epoch_begin(o->no, ent_timeline_epoch_after(o->epoch, 1));
 	}
 }
 

@@ -83,6 +83,7 @@ ent_sql_hello(PG_FUNCTION_ARGS)
 	theirs = PG_GETARG_BYTEA_PP(1);
 	ent_shmem_require("entanglement's exchange");
 	ent_identity_refuse_undecided();
+	ent_identity_refuse_branched();
 	ent_hello_read(VARDATA_ANY(theirs), VARSIZE_ANY_EXHDR(theirs), &hello);
 
 	if (SPI_connect() != SPI_OK_CONNECT)

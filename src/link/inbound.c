@@ -272,7 +272,10 @@ take_claim(EntInbound *ib, EntReader *body, bool gaps)
 	ent_owner_set_have(in->no, c.epoch, c.serial, gaps);
 	ev.owner = in->no;
 	if (in->epoch != (int32) c.epoch)
+	{
+		ent_inbound_note_ancestors(in, c.epoch);
 		ent_wake_post_at_commit(&ev);	/* to be offered anew */
+	}
 	in->told = in->epoch == (int32) c.epoch ? Max(in->told, c.serial) : c.serial;
 	in->epoch = c.epoch;
 	in->have = c.serial;

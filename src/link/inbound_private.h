@@ -43,6 +43,9 @@ typedef struct EntInOwner
 	int32		distance;		/* from the sender to its home */
 	bool		lost;			/* ... where it does not get now */
 	bool		partial;		/* it gives some of the objects only */
+	int			nancestors;		/* of sender_epoch */
+	EntWireAncestor *ancestors; /* NULL: none */
+	bool		compared;		/* from one of them we could not go on */
 	int32		no;				/* ours; 0: local here or unusable */
 	int32		known;			/* ours, also when local; 0: not known here */
 	bool		local;			/* at home here */
@@ -67,6 +70,9 @@ typedef struct EntInOwner
 	int32		sought_epoch;	/* as the sender was last asked */
 	int64		sought_serial;
 	TimestampTz sought_at;		/* ... or it was first thought of; 0: neither */
+	int32		kept_epoch;		/* newest version here that the home does not know: to be
+								 * told; serial 0: none */
+	int64		kept;
 	bool		disputed;		/* reported already: a home that we do not believe */
 	int32		beyond_epoch;	/* of what follows; 0: not looked yet */
 	int64		beyond;			/* newest version of his objects here when we turned to
@@ -183,6 +189,8 @@ extern void ent_inbound_may_claim(int32 owner);
 extern void ent_inbound_take_owner(EntInbound *ib, EntReader *body);
 /* Maps tables that appeared, reconsiders routes; all owners held. */
 extern void ent_inbound_reconsider(EntInbound *ib);
+/* Notes what the epoch that we have come to goes on from. */
+extern void ent_inbound_note_ancestors(EntInOwner *in, int32 epoch);
 /* The first batch offers all that the peer has: what it does not, is lost. */
 extern void ent_inbound_first_offers(EntInbound *ib);
 

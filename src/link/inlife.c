@@ -15,6 +15,7 @@
 #include "base/quiet.h"
 #include "base/report.h"
 #include "link/inbound_private.h"
+#include "store/epoch.h"
 #include "store/identity.h"
 #include "store/life.h"
 #include "store/owner.h"
@@ -103,7 +104,7 @@ live_on(EntInbound *ib, const EntOwner *o, const EntGrave *g)
 				(errmsg("owner \"%s\" starts epoch %d: a peer was told that it is no more",
 						o->name, epoch),
 				 errdetail("This database was restored from an older state. If the owner is not to be: entanglement.drop_owner.")));
-		ent_owner_new_epoch(o->no, epoch);
+		ent_epoch_begin(o->no, epoch);
 	}
 	else if (ent_life_may_move(o, ib->peer, false))
 	{

@@ -165,8 +165,15 @@ take_rows(EntInbound *ib, EntReader *body, EntInTable *t, EntInOwner *in,
 	ent_apply(a, rows, n);
 	ent_value_leave(level);
 	for (int i = 0; i < n; i++)
+	{
 		if (rows[i].again && list_length(ib->again) < MAX_ASKED)
 			ask_again(ib, t, in, &rows[i]);
+		if (rows[i].kept > in->kept && in->distance == 0)
+		{
+			in->kept_epoch = a->epoch;
+			in->kept = rows[i].kept;
+		}
+	}
 	pg_atomic_fetch_add_u64(&ib->slot->objects_received, n);
 }
 

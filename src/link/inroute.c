@@ -17,6 +17,7 @@
 #include "base/wake.h"
 #include "link/inbound_private.h"
 #include "rule/route.h"
+#include "store/epoch.h"
 #include "store/owner.h"
 #include "store/peer.h"
 #include "store/query.h"
@@ -74,6 +75,47 @@ take_route(EntInbound *ib, EntInOwner *in, EntOwner *o, const EntRoute *r)
 	ent_wake_routes_at_commit();
 }
 
+void
+ent_inbound_note_ancestors(EntInOwner *in, int32 epoch)
+{
+	bool		known = epoch == in->sender_epoch;
+
+	ent_epoch_set_ancestors(in->no, in->epoch, in->ancestors,
+							known ? in->nancestors : 0);
+}
+
+/* What the offered epoch has of that one; NULL: nothing. */
+static EntWireAncestor *
+ancestor(EntInOwner *in, int32 epoch)
+{
+	for (int i = 0; i < in->nancestors; i++)
+		if ((int32) in->ancestors[i].epoch == epoch)
+			return &in->ancestors[i];
+	return NULL;
+}
+
+/*
+ * The epoch that is offered may go on from ours: then what both have is not compared.
+ * The peer must have come as far as we have with that, or we would stand higher than
+ * the one whom our pointer leads to.
+ */
+static void
+go_on(EntInbound *ib, EntInOwner *in, EntOwner *o)
+{
+	EntWireAncestor *a = in->sender_epoch > o->epoch ? ancestor(in, o->epoch) : NULL;
+
+	if (a == NULL || in->compared || in->sender_serial < Min(a->serial, o->told))
+		return;
+	in->compared = !ent_epoch_adopt(o, in->sender_epoch, a->serial, ib->peer);
+	if (in->compared)
+		return;
+	ent_inbound_note_ancestors(in, in->sender_epoch);
+	in->epoch = in->sender_epoch;
+	in->have = Min(in->have, a->serial);
+	in->told = Min(in->told, a->serial);
+	ib->ask_all = true;
+}
+
 /* Keeps the first error of its kind where the administrator looks. */
 static void
 report(EntInbound *ib, bool *reported, const char *sqlstate, const char *message)
@@ -108,6 +150,7 @@ learn(EntInbound *ib, EntInOwner *in)
 	ib->room--;
 	no = ent_owner_learn(&in->id, &in->home, ent_name_from_wire(in->name),
 						 in->sender_epoch);
+	ent_epoch_set_ancestors(no, 0, in->ancestors, in->nancestors);
 	return ent_owner_get(no);
 }
 
@@ -232,6 +275,8 @@ consider(EntInbound *ib, EntInOwner *in, bool fresh)
 	want = !o->local && allowed && in->credible && in->sender_epoch >= o->epoch;
 	if (want)
 		want = decide(ib, in, o);
+	if (want)
+		go_on(ib, in, o);
 	else
 		lose_route(ib, o, allowed);
 	if (want != in->wanted)
@@ -255,6 +300,20 @@ check_room(EntInbound *ib)
 			 errmsg("peer offers too many owners"),
 			 errdetail("At most %ld are looked at on a connection.", max),
 			 errhint("If it means well, increase \"entanglement.max_owners\".")));
+}
+
+static void
+keep_ancestors(EntInbound *ib, EntInOwner *in, const EntWireOwner *wire)
+{
+	size_t		size = wire->nancestors * sizeof(EntWireAncestor);
+
+	if (in->ancestors)
+		pfree(in->ancestors);
+	in->ancestors = size > 0 ? MemoryContextAlloc(ib->context, size) : NULL;
+	if (size > 0)
+		memcpy(in->ancestors, wire->ancestors, size);
+	in->nancestors = wire->nancestors;
+	in->compared = false;
 }
 
 void
@@ -288,6 +347,7 @@ ent_inbound_take_owner(EntInbound *ib, EntReader *body)
 	strlcpy(in->name, wire.name, sizeof(in->name));
 	if (in->sender_epoch != (int32) wire.epoch)
 		in->based = false;		/* it begins anew */
+	keep_ancestors(ib, in, &wire);
 	in->sender_epoch = wire.epoch;
 	in->sender_serial = wire.serial;
 	in->distance = Min(wire.distance, ENT_MAX_DISTANCE);

@@ -152,6 +152,18 @@ write_want(EntInbound *ib, EntInOwner *in, EntWriter *w)
 	in->based = in->wanted;
 }
 
+/* The home has lost history: it is to start a new epoch. */
+static void
+write_kept(EntInOwner *in, EntWriter *w)
+{
+	EntWireClaim c = {.owner = in->number, .epoch = in->kept_epoch,
+	.serial = in->kept};
+
+	if (in->kept != 0)
+		ent_wire_write_claim(w, ENT_SECTION_KEPT, &c);
+	in->kept = 0;
+}
+
 void
 ent_inbound_answer_routes(EntInbound *ib, EntWriter *w)
 {
@@ -179,6 +191,7 @@ ent_inbound_answer_routes(EntInbound *ib, EntWriter *w)
 			write_want(ib, in, w);
 		if (in->seek != ENT_IN_SEEK_NOT)
 			write_seek(ib, w, in);
+		write_kept(in, w);
 	}
 	if (ib->arrears_due && ib->announced)
 		ent_inbound_ask_arrears(ib, w);

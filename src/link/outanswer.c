@@ -13,6 +13,7 @@
 
 #include "link/outbound_private.h"
 #include "rule/route.h"
+#include "store/epoch.h"
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/refusal.h"
@@ -46,10 +47,27 @@ ent_outbound_check(EntReader *r, const char *what)
 }
 
 /*
- * The peer holds more of a local owner than we ever gave out: this database
- * was restored from an older state. A new epoch puts everybody right. That is
- * not cheap, and happens once to a link if it is true.
+ * The peer holds what we do not know of a local owner: this database was restored from
+ * an older state. A new epoch puts everybody right. That is not cheap, and happens once
+ * to a link if it is true.
  */
+static void
+begin_epoch(EntOutbound *ob, EntOutOwner *o, EntOwner *owner, uint32 epoch,
+			int64 serial)
+{
+	ereport(LOG,
+			(errmsg("owner \"%s\" starts epoch %u: a peer holds newer state of it than this node",
+					owner->name, epoch + 1),
+			 errdetail("The peer has serial %lld of epoch %u; here the newest is %lld of epoch %d. This database was restored from an older state.",
+					   (long long) serial, epoch,
+					   (long long) owner->serial, owner->epoch)));
+	ent_epoch_begin(owner->no, epoch + 1);
+	o->lost_history = true;
+	ob->adverts_due = true;
+	ob->adverts_position = ob->ring_position;
+}
+
+/* Is it more than we ever gave out? */
 static bool
 history_lost(EntOutbound *ob, EntOutOwner *o, EntOwner *owner,
 			 const EntWireWant *want)
@@ -58,17 +76,27 @@ history_lost(EntOutbound *ob, EntOutOwner *o, EntOwner *owner,
 		(want->epoch == owner->epoch && want->have <= owner->serial) ||
 		want->epoch > (uint32) owner->epoch + MAX_LOST_EPOCHS)
 		return false;
-	ereport(LOG,
-			(errmsg("owner \"%s\" starts epoch %u: a peer holds newer state of it than this node",
-					owner->name, want->epoch + 1),
-			 errdetail("The peer has serial %lld of epoch %u; here the newest is %lld of epoch %d. This database was restored from an older state.",
-					   (long long) want->have, want->epoch,
-					   (long long) owner->serial, owner->epoch)));
-	ent_owner_new_epoch(owner->no, want->epoch + 1);
-	o->lost_history = true;
-	ob->adverts_due = true;
-	ob->adverts_position = ob->ring_position;
+	begin_epoch(ob, o, owner, want->epoch, want->have);
 	return true;
+}
+
+/* Serials have been given out again: only the object shows it. */
+static void
+take_kept(EntOutbound *ob, EntReader *r)
+{
+	EntWireClaim kept;
+	EntOutOwner *o;
+	EntOwner   *owner;
+	int32		no;
+
+	ent_wire_read_claim(r, &kept);
+	ent_outbound_check(r, "kept");
+	no = kept.owner;
+	o = hash_search(ob->owners, &no, HASH_FIND, NULL);
+	owner = o ? ent_owner_get(no) : NULL;
+	if (owner != NULL && owner->local && !o->lost_history &&
+		kept.epoch == (uint32) owner->epoch)
+		begin_epoch(ob, o, owner, kept.epoch, kept.serial);
 }
 
 static void
@@ -340,6 +368,9 @@ take_section(EntOutbound *ob, unsigned type, EntReader *body)
 			break;
 		case ENT_SECTION_SEEK:
 			take_seek(ob, body);
+			break;
+		case ENT_SECTION_KEPT:
+			take_kept(ob, body);
 			break;
 		case ENT_SECTION_SUBSCRIBE:
 			ent_outbound_take_subscribe(ob, body);

@@ -138,6 +138,9 @@ ent_outbound_write_row(EntWriter *w, EntRelation *rel, EntOutTable *t,
 		row.flags = 0;
 	else
 		name_hands(&row, x);
+	if (x->ahead && (row.op == ENT_ROW_DELTA ||
+					 (row.op == ENT_ROW_FULL && (row.flags & ENT_ROW_HEIR) == 0)))
+		row.flags |= ENT_ROW_AHEAD;
 	/* it may have had, and lost, this very version */
 	if (row.op == ENT_ROW_FULL && t->partial && (!x->held || x->leaving))
 		row.flags |= ENT_ROW_REFRESH;

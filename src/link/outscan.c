@@ -20,6 +20,7 @@
 #include "link/describe.h"
 #include "link/outbound_private.h"
 #include "rule/route.h"
+#include "store/epoch.h"
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/value.h"
@@ -117,6 +118,8 @@ write_owner(EntWriter *w, EntOwner *o, bool lost, bool partial)
 	memcpy(wire.id.bytes, o->id.data, UUID_LEN);
 	memcpy(wire.home.bytes, o->home.data, UUID_LEN);
 	strlcpy(wire.name, ent_name_to_wire(o->name), sizeof(wire.name));
+	if (o->epoch > 1)			/* owners may be many */
+		wire.nancestors = ent_epoch_ancestors(o->no, wire.ancestors);
 	ent_wire_write_owner(w, &wire);
 }
 

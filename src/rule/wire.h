@@ -39,6 +39,7 @@
 										 * most as many */
 #define ENT_WIRE_MAX_PARTS		32		/* of a DIGEST */
 #define ENT_WIRE_MAX_EPOCH		INT32_MAX
+#define ENT_WIRE_MAX_ANCESTORS	8	/* earlier epochs that one goes on from */
 #define ENT_WIRE_MAX_DISTANCE	INT32_MAX
 #define ENT_WIRE_MAX_SERIAL		INT64_MAX
 
@@ -75,6 +76,8 @@ typedef enum EntSectionType
 															 * of such a wish */
 	ENT_SECTION_FRAGMENT = 20,		/* of an OBJECTS section that is too large to go
 								 * at once */
+	ENT_SECTION_KEPT = 21 | ENT_SECTION_OPTIONAL,	/* receiver: when all was compared I
+													 * had a newer version */
 	ENT_SECTION_GONE = 24,		/* sender: that owner is no more */
 	ENT_SECTION_HOMES = 25,		/* sender: these were all at home with me */
 	ENT_SECTION_COMPARE = 32,	/* who verifies: what do you have of this table? */
@@ -242,6 +245,13 @@ typedef struct EntWireHello
 extern void ent_wire_write_hello(EntWriter *w, const EntWireHello *h);
 extern void ent_wire_read_hello(EntReader *r, EntWireHello *h);
 
+/* Versions of that epoch, up to that serial, are versions of a later one as well. */
+typedef struct EntWireAncestor
+{
+	uint32_t	epoch;
+	int64_t		serial;
+} EntWireAncestor;
+
 typedef struct EntWireOwner
 {
 	uint32_t	number;			/* the sender's, on this link; repeated adverts
@@ -255,6 +265,9 @@ typedef struct EntWireOwner
 	bool		lost;			/* the sender does not get to the home now */
 	bool		partial;		/* the sender, or a node behind it, gives some of its
 								 * objects only */
+	unsigned	nancestors;
+	EntWireAncestor ancestors[ENT_WIRE_MAX_ANCESTORS];	/* of the epoch; newest
+														 * first */
 } EntWireOwner;
 
 extern void ent_wire_write_owner(EntWriter *w, const EntWireOwner *o);
@@ -329,6 +342,8 @@ typedef enum EntRowOp
 									 * delete: the receiver keeps what it has */
 #define ENT_ROW_FROM		0x20	/* delete, or with HEIR: the owner had got the
 									 * object from another one */
+#define ENT_ROW_AHEAD		0x40	/* delta or full, without HEIR: of a change that
+									 * has no serial yet some is in it */
 
 typedef struct EntWireObjects
 {
@@ -385,7 +400,8 @@ typedef struct EntWireClaim
 
 /*
  * type: ENT_SECTION_CLAIM or ENT_SECTION_CLAIM_GAPS, or ENT_SECTION_SEEK, where
- * it is the receiver that asks for an offer of more than that
+ * it is the receiver that asks for an offer of more than that, or ENT_SECTION_KEPT,
+ * where it has an object in that version, which the home knows in an older one
  */
 extern void ent_wire_write_claim(EntWriter *w, EntSectionType type,
 								 const EntWireClaim *c);

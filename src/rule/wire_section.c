@@ -138,6 +138,38 @@ ent_wire_read_hello(EntReader *r, EntWireHello *h)
 
 #define OWNER_LOST			0x01
 #define OWNER_PARTIAL		0x02
+#define OWNER_DESCENDS		0x04
+
+static void
+write_ancestors(EntWriter *w, const EntWireOwner *o)
+{
+	ent_wire_write_varint(w, o->nancestors);
+	for (unsigned i = 0; i < o->nancestors; i++)
+	{
+		ent_wire_write_varint(w, o->ancestors[i].epoch);
+		ent_wire_write_varint(w, (uint64_t) o->ancestors[i].serial);
+	}
+}
+
+/* Each is older than the one before. */
+static void
+read_ancestors(EntReader *r, EntWireOwner *o)
+{
+	unsigned	n = (unsigned) ent_wire_read_bounded(r, ENT_WIRE_MAX_ANCESTORS);
+	uint32_t	later = o->epoch;
+
+	if (n == 0)
+		ent_wire_fail(r, ENT_WIRE_MALFORMED);
+	for (unsigned i = 0; i < n; i++)
+	{
+		o->ancestors[i].epoch = read_epoch(r);
+		o->ancestors[i].serial = ent_wire_read_serial(r);
+		if (o->ancestors[i].epoch == 0 || o->ancestors[i].epoch >= later)
+			ent_wire_fail(r, ENT_WIRE_MALFORMED);
+		later = o->ancestors[i].epoch;
+	}
+	o->nancestors = r->error == ENT_WIRE_OK ? n : 0;
+}
 
 void
 ent_wire_write_owner(EntWriter *w, const EntWireOwner *o)
@@ -152,7 +184,10 @@ ent_wire_write_owner(EntWriter *w, const EntWireOwner *o)
 	ent_wire_write_varint(w, (uint64_t) o->serial);
 	ent_wire_write_varint(w, o->distance);
 	ent_wire_write_u8(w, (uint8_t) ((o->lost ? OWNER_LOST : 0) |
-									(o->partial ? OWNER_PARTIAL : 0)));
+									(o->partial ? OWNER_PARTIAL : 0) |
+									(o->nancestors > 0 ? OWNER_DESCENDS : 0)));
+	if (o->nancestors > 0)
+		write_ancestors(w, o);
 	ent_wire_close_section(w, mark);
 }
 
@@ -168,9 +203,13 @@ ent_wire_read_owner(EntReader *r, EntWireOwner *o)
 	o->epoch = read_epoch(r);
 	o->serial = ent_wire_read_serial(r);
 	o->distance = (uint32_t) ent_wire_read_bounded(r, ENT_WIRE_MAX_DISTANCE);
-	bits = read_bits(r, OWNER_LOST | OWNER_PARTIAL);
+	bits = read_bits(r, OWNER_LOST | OWNER_PARTIAL | OWNER_DESCENDS);
 	o->lost = (bits & OWNER_LOST) != 0;
 	o->partial = (bits & OWNER_PARTIAL) != 0;
+	memset(o->ancestors, 0, sizeof(o->ancestors));
+	o->nancestors = 0;
+	if (bits & OWNER_DESCENDS)
+		read_ancestors(r, o);
 }
 
 /* ---- TABLE ---- */
@@ -374,12 +413,15 @@ ent_wire_read_row(EntReader *r, EntWireRow *row, int64_t *last)
 {
 	unsigned	bits = read_bits(r, ENT_ROW_OP_MASK | ENT_ROW_REFRESH |
 								 ENT_ROW_LATE | ENT_ROW_HEIR |
-								 ENT_ROW_FROM);
+								 ENT_ROW_FROM | ENT_ROW_AHEAD);
 
 	memset(row, 0, sizeof(*row));
 	row->op = (EntRowOp) (bits & ENT_ROW_OP_MASK);
 	row->flags = bits & ~(unsigned) ENT_ROW_OP_MASK;
 	if (row->op == ENT_ROW_WITHDRAW && row->flags != 0)
+		ent_wire_fail(r, ENT_WIRE_MALFORMED);
+	if ((row->flags & ENT_ROW_AHEAD) &&
+		(row->op == ENT_ROW_DELETE || (row->flags & ENT_ROW_HEIR)))
 		ent_wire_fail(r, ENT_WIRE_MALFORMED);
 	if (row->op != ENT_ROW_WITHDRAW)
 		row->serial = read_serial_after(r, *last);

@@ -14,6 +14,7 @@
 #include "step/apply_private.h"
 #include "store/direct.h"
 #include "store/handover.h"
+#include "store/object.h"
 #include "store/rowset.h"
 #include "store/version.h"
 
@@ -143,6 +144,22 @@ ask_again(EntApply *a, Copy *c, EntApplyRow *r)
 }
 
 /*
+ * If it is the home that sends it, what is here came from there, before: it cannot be
+ * newer, unless the home does not know any more what it told.
+ */
+static int64
+kept_instead(EntApply *a, Copy *c, EntApplyRow *r)
+{
+	if (r->op != ENT_ROW_FULL || (r->flags & ENT_ROW_REFRESH) == 0)
+		return 0;
+	if (c->exists)
+		return c->epoch == a->epoch && c->born != 0 && c->serial > r->serial ?
+			c->serial : 0;
+	return c->buried && c->grave_epoch == a->epoch && c->grave_serial > r->serial ?
+		c->grave_serial : 0;
+}
+
+/*
  * Is the row to be stored? Sets r->again when the sender has to send it in
  * full first; parks what another owner's object keeps out.
  */
@@ -161,7 +178,10 @@ acceptable(EntApply *a, Copy *c, EntApplyRow *r)
 		return false;
 	}
 	if (ent_apply_stale(a, c, r))
+	{
+		r->kept = kept_instead(a, c, r);
 		return false;
+	}
 	if (r->op == ENT_ROW_DELTA &&
 		(!c->exists || c->parked || c->epoch != a->epoch || c->serial < r->base))
 	{
@@ -205,13 +225,15 @@ note_deleted(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 static void
 note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 {
-	if (!c->exists && !c->buried && r->op == ENT_ROW_FULL)
+	bytea	   *ahead = r->flags & ENT_ROW_AHEAD ? ent_object_ahead() : NULL;
+
+	if (!c->exists && !c->buried && r->op == ENT_ROW_FULL && ahead == NULL)
 		ent_versions_add(versions, a->rel->no, a->owner, a->epoch, r->serial, c->key,
 						 new_columns(a, c, r));
 	else
 		ent_versions_put(versions, a->rel->no, a->owner, a->epoch, r->serial,
 						 r->op == ENT_ROW_DELTA ? c->born : r->serial, c->key,
-						 new_columns(a, c, r), NULL, c->exists ? &c->at : NULL);
+						 new_columns(a, c, r), ahead, c->exists ? &c->at : NULL);
 	confirm(a, c);
 	ent_apply_unpark(a, c, r);
 	if (ent_apply_late(a, r))
@@ -313,16 +335,23 @@ ent_apply_together(EntApplyTogether *t, EntVersions *versions)
 }
 
 /*
- * It is not to be had any more: what is here of it goes, and nothing of it is waited for.
- * In which version is not said, so that one counts which is here; it may come back
- * in the same one.
+ * In which version an object died is not said: it counts as that which is here, and
+ * may come back in the same one. Of an older epoch's version nothing is known in this
+ * one, whose versions may all be less.
  */
+int64
+ent_apply_last_serial(EntApply *a, int32 epoch, int64 serial)
+{
+	return epoch == a->epoch ? serial : 0;
+}
+
+/* It is not to be had any more: what is here of it goes, and nothing is waited for. */
 static bool
 withdraw(EntApply *a, Copy *c, EntApplyRow *r)
 {
 	if (c->exists && c->owner == a->owner)
 	{
-		r->serial = c->serial;
+		r->serial = ent_apply_last_serial(a, c->epoch, c->serial);
 		return true;
 	}
 	r->serial = PG_INT64_MAX;

@@ -20,7 +20,7 @@
 typedef struct EntApplyRow
 {
 	EntRowOp	op;
-	unsigned	flags;			/* ENT_ROW_REFRESH, ENT_ROW_LATE, ENT_ROW_HEIR */
+	unsigned	flags;			/* ENT_ROW_... */
 	int64		serial;
 	int64		base;
 	const uint8 *wirekey;
@@ -34,6 +34,8 @@ typedef struct EntApplyRow
 	EntHand		from;			/* with ENT_ROW_FROM; likewise */
 	/* answered */
 	bool		again;			/* ask the sender for it in full */
+	int64		kept;			/* what is here is newer, although this was to be stored
+								 * again: that serial; else 0 */
 } EntApplyRow;
 
 typedef struct EntApply

@@ -97,11 +97,13 @@ ent_apply_present(EntApply *a, EntApplyPresent *p, int64 serial)
 								   VARSIZE_ANY_EXHDR(local), &key.len);
 		if (!is_absent(p, &key))
 			continue;
-		/* in which version it died is not known, so it keeps the last one */
 		r->op = ENT_ROW_DELETE;
 		r->flags = ENT_ROW_REFRESH;
-		r->serial = DatumGetInt64(SPI_getbinval(found->vals[i],
-												found->tupdesc, 3, &null));
+		r->serial = ent_apply_last_serial(a,
+										  DatumGetInt32(SPI_getbinval(found->vals[i],
+																	  found->tupdesc, 2, &null)),
+										  DatumGetInt64(SPI_getbinval(found->vals[i],
+																	  found->tupdesc, 3, &null)));
 		r->wirekey = key.data;
 		r->wirekeylen = key.len;
 		absent++;

@@ -82,6 +82,9 @@ extern bool ent_apply_read(EntApplyWrite *w, const bool *may, Datum *values,
  */
 extern void ent_apply_take_out(EntApplyWrite *w);
 
+/* Of a death without a version: the serial under which it is noted. */
+extern int64 ent_apply_last_serial(EntApply *a, int32 epoch, int64 serial);
+
 static inline bool
 ent_apply_newer(int32 epoch, int64 serial, int32 than_epoch, int64 than_serial)
 {

@@ -96,6 +96,7 @@ apply_rows(void *section)
 
 		memset(c, 0, sizeof(EntApplyCopy));
 		s->rows[i].again = false;
+		s->rows[i].kept = 0;
 		c->key = ent_key_from_wire(s->a->rel, s->a->role, s->rows[i].wirekey,
 								   s->rows[i].wirekeylen, c->values);
 	}
@@ -270,6 +271,6 @@ ent_apply(EntApply *a, EntApplyRow *rows, int n)
 				rows[i].serial == s.copies[i].serial;
 
 			a->stored++;
-			post(a, &s.copies[i], &rows[i], same ? 0 : rows[i].serial - 1);
+			post(a, &s.copies[i], &rows[i], same ? 0 : Max(rows[i].serial - 1, 0));
 		}
 }

@@ -118,6 +118,8 @@ read_version(EntRelation *rel, TupleTableSlot *row, EntExtract *x, Version *v)
 	v->columns = ent_direct_bytea(row, ENT_OBJECT_COLUMN_SERIALS);
 	if (ent_object_owner_is_local(owner))
 		read_digests(rel, row, v);
+	else
+		x->ahead = ent_object_is_ahead(row);
 }
 
 static void
@@ -336,6 +338,7 @@ add_pending(Job *j, EntExtract *x, char op, int32 owner, const bytea *columns,
 		return;
 	if (op == ENT_CHANGE_HANDOVER || x->heir.owner != 0)
 		return;
+	x->ahead = true;
 	if (op == ENT_CHANGE_INSERT && owner != x->owner)
 		x->passed = true;
 	if (x->kind == ENT_EXTRACT_FULL)
@@ -460,17 +463,20 @@ add_unread(Job *j, EntExtract *x, const bool *may)
 {
 	const EntDigest *folded = j->versions[x - j->items].digests;
 
-	if (folded == NULL || x->kind != ENT_EXTRACT_DELTA)
+	if (folded == NULL || x->heir.owner != 0 ||
+		(x->kind != ENT_EXTRACT_DELTA && x->kind != ENT_EXTRACT_FULL))
 		return;
 	for (int c = 0; c < j->rel->ncolumns; c++)
 	{
 		EntColumn  *col = &j->rel->columns[c];
 		EntDigest	is;
 
-		if (!may[c] || x->set[c])
+		if (!may[c] || col->in_key_only)
 			continue;
 		is = ent_digest_of(x->values[c], x->nulls[c], col->typbyval, col->typlen);
-		x->set[c] = !ent_digest_same(&is, &folded[col->attnum - 1]);
+		if (ent_digest_same(&is, &folded[col->attnum - 1]))
+			continue;
+		x->set[c] = x->ahead = true;
 	}
 }
 
@@ -553,7 +559,7 @@ ent_extract(EntRelation *rel, const EntExtractFor *whom, Snapshot snapshot,
 	{
 		j.images[i] = PointerGetDatum(key_image(&items[i]));
 		items[i].kind = ENT_EXTRACT_NOTHING;
-		items[i].elsewhere = false;
+		items[i].elsewhere = items[i].ahead = false;
 	}
 	j.keys = ent_query_array(BYTEAOID, j.images, NULL, n);
 	j.versions = palloc0(n * sizeof(Version));

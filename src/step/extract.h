@@ -63,6 +63,8 @@ typedef struct EntExtract
 	EntHand		heir;			/* handed over; owner 0: no */
 	EntHand		from;			/* dead or handed over: by whom it was before */
 	bool		more;			/* there are newer states */
+	bool		ahead;			/* delta or full: some of it is of a change that has no
+								 * serial yet */
 	bool	   *set;			/* by column: to be sent */
 	Datum	   *values;			/* by column */
 	bool	   *nulls;

@@ -19,7 +19,7 @@
 
 #define IDENTITY_COLUMNS \
 	"id, name, default_owner, used, place OPERATOR(pg_catalog.=) $1, " \
-	"place, encoding::pg_catalog.text "
+	"place, encoding::pg_catalog.text, timeline "
 
 static EntQuery get_query = {
 	"SELECT " IDENTITY_COLUMNS "FROM entanglement.identity", 1, {TEXTOID}, NULL
@@ -32,8 +32,11 @@ static EntQuery new_ids_query = {
 	"WITH node AS (SELECT pg_catalog.gen_random_uuid() AS id), "
 	"own AS (UPDATE entanglement.owner o SET id = pg_catalog.gen_random_uuid(), home = node.id "
 	"FROM node WHERE o.local) "
-	"UPDATE entanglement.identity SET id = node.id, place = $1 FROM node",
+	"UPDATE entanglement.identity SET id = node.id, place = $1, timeline = 0 FROM node",
 	1, {TEXTOID}, NULL
+};
+static EntQuery timeline_query = {
+	"UPDATE entanglement.identity SET timeline = $1", 1, {INT4OID}, NULL
 };
 static EntQuery use_query = {
 	"UPDATE entanglement.identity SET used = true", 0, {0}, NULL
@@ -53,6 +56,12 @@ same_database(const char *place, const char *here)
 
 	return oid != NULL && strcmp(oid, strrchr(here, '/')) == 0 &&
 		strcmp(place, here) != 0;
+}
+
+int32
+ent_identity_timeline_now(void)
+{
+	return RecoveryInProgress() ? 0 : (int32) GetWALInsertionTimeLine();
 }
 
 static EntIdentity *
@@ -82,6 +91,7 @@ read_identity(EntQuery *query)
 	id->loaded = place[0] == '\0';
 	id->upgraded = same_database(place, here);
 	id->encoding = MemoryContextStrdup(context, ent_query_text(0, 7));
+	id->timeline = ent_query_int4(0, 8, NULL);
 	SPI_freetuptable(SPI_tuptable);
 	return id;
 }
@@ -134,6 +144,27 @@ ent_identity_refuse_undecided(void)
 						id->name),
 				 errdetail("It was restored from a dump, or copied from another database or cluster, and the original may still be there."),
 				 errhint("On the node that reports this: SELECT entanglement.become('replacement') if the original is no more, or entanglement.become('new') if it goes on.")));
+}
+
+void
+ent_identity_refuse_branched(void)
+{
+	EntIdentity *id = look();
+
+	if (id->timeline != 0 && id->timeline != ent_identity_timeline_now())
+		ereport(ERROR,
+				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+				 errmsg("node \"%s\" has been promoted just now, or is a standby",
+						id->name),
+				 errdetail("Its collector has to start new epochs of its owners before anything is exchanged.")));
+}
+
+void
+ent_identity_note_timeline(void)
+{
+	Datum		args[1] = {Int32GetDatum(ent_identity_timeline_now())};
+
+	ent_query_run(&timeline_query, args, NULL, SPI_OK_UPDATE, NULL);
 }
 
 void

@@ -26,6 +26,7 @@ typedef struct EntIdentity
 	bool		loaded;			/* it came from a dump */
 	bool		upgraded;		/* the database is the same, the cluster another */
 	char	   *encoding;		/* of the keys in our tables */
+	int32		timeline;		/* of the log when it was looked at last; 0: never */
 } EntIdentity;
 
 /* Is it known to be this database that speaks for the node? */
@@ -49,6 +50,17 @@ extern EntIdentity *ent_identity_lock(void);
  */
 extern bool ent_identity_ready(void);
 extern void ent_identity_refuse_undecided(void);
+
+/*
+ * The log branches off when a standby is promoted, or a backup recovered to a point in
+ * time: what the original did behind that is not known here. now: the timeline that is
+ * written, 0 in recovery. refuse: raises ERRCODE_CANNOT_CONNECT_NOW when it is
+ * another one than was noted; needs no SPI of the caller. note needs a transaction and
+ * SPI.
+ */
+extern int32 ent_identity_timeline_now(void);
+extern void ent_identity_refuse_branched(void);
+extern void ent_identity_note_timeline(void);
 
 /*
  * A table, peer or owner is being made: from now on a copy of this database is

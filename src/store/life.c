@@ -13,6 +13,7 @@
 
 #include "base/ring.h"
 #include "base/wake.h"
+#include "store/epoch.h"
 #include "store/life.h"
 #include "store/object.h"
 #include "store/query.h"
@@ -98,6 +99,8 @@ static EntQuery forget_queries[] = {
 		"AND h.key OPERATOR(pg_catalog.=) b.key",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.object WHERE owner OPERATOR(pg_catalog.=) $1",
+	1, {INT4OID}, NULL},
+	{"DELETE FROM entanglement.ancestor WHERE owner OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
 	{"DELETE FROM entanglement.owner WHERE no OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL},
@@ -376,7 +379,7 @@ ent_life_adopt(const EntOwner *o, int64 *lost)
 	for (int i = 0; i < lengthof(unfinished_queries); i++)
 		ent_query_run(&unfinished_queries[i], args, NULL, SPI_OK_DELETE, NULL);
 	*lost = SPI_processed;
-	ent_owner_new_epoch(o->no, epoch);
+	ent_epoch_begin(o->no, epoch);
 	ent_query_run(&inherited_query, args, NULL, SPI_OK_INSERT, NULL);
 	ent_wake_collector_at_commit();
 	ent_request_refuse_all(o->no, &ent_request_owner_here);

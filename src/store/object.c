@@ -168,6 +168,24 @@ ent_object_owner_is_local(int32 owner)
 	return local;
 }
 
+bool
+ent_object_is_ahead(TupleTableSlot *object)
+{
+	bool		null;
+	Datum		digests = slot_getattr(object, ENT_OBJECT_DIGESTS, &null);
+
+	return !null && VARSIZE_ANY_EXHDR(DatumGetPointer(digests)) == 0;
+}
+
+bytea *
+ent_object_ahead(void)
+{
+	bytea	   *empty = palloc(VARHDRSZ);
+
+	SET_VARSIZE(empty, VARHDRSZ);
+	return empty;
+}
+
 char *
 ent_object_owner_name(int32 owner)
 {

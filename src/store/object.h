@@ -10,6 +10,8 @@
 
 #include "postgres.h"
 
+#include "executor/tuptable.h"
+
 #include "store/relinfo.h"
 
 typedef struct EntObject
@@ -68,6 +70,14 @@ extern bool ent_object_any_remote(void);
 
 /* Is that owner local? Cached; no SPI. */
 extern bool ent_object_owner_is_local(int32 owner);
+
+/*
+ * Of a remote owner's object: may its row be newer than the version says? So it is
+ * when it was told before a change had been folded at the home. ahead: digests that
+ * say so.
+ */
+extern bool ent_object_is_ahead(TupleTableSlot *object);
+extern bytea *ent_object_ahead(void);
 
 /* Its name, in the current context; NULL when it has gone. */
 extern char *ent_object_owner_name(int32 owner);

@@ -75,15 +75,6 @@ static EntQuery hold_all_query = {
 	"SELECT 1 FROM entanglement.owner WHERE NOT local ORDER BY no FOR NO KEY UPDATE",
 	0, {0}, NULL
 };
-static EntQuery epoch_queries[] = {
-	{"UPDATE entanglement.owner SET epoch = $2 "
-		"WHERE no OPERATOR(pg_catalog.=) $1 AND local AND epoch OPERATOR(pg_catalog.<) $2",
-	2, {INT4OID, INT4OID}, NULL},
-	{"UPDATE entanglement.object SET epoch = $2 WHERE owner OPERATOR(pg_catalog.=) $1",
-	2, {INT4OID, INT4OID}, NULL},
-	{"UPDATE entanglement.tombstone SET epoch = $2 WHERE owner OPERATOR(pg_catalog.=) $1",
-	2, {INT4OID, INT4OID}, NULL}
-};
 static EntQuery named_query = {
 	"SELECT o.no, o.local FROM entanglement.owner o "
 	"WHERE (o.name OPERATOR(pg_catalog.=) $1 OR o.id OPERATOR(pg_catalog.=) $2) "
@@ -448,18 +439,6 @@ ent_owner_allocate(int32 no, int64 n, int64 *last, int32 *epoch)
 	}
 	ent_direct_close(owners);
 	return local;
-}
-
-void
-ent_owner_new_epoch(int32 no, int32 epoch)
-{
-	Datum		args[2] = {Int32GetDatum(no), Int32GetDatum(epoch)};
-	EntEvent	ev = {.kind = ENT_EVENT_OWNER, .owner = no};
-
-	for (int i = 0; i < lengthof(epoch_queries); i++)
-		ent_query_run(&epoch_queries[i], args, NULL, SPI_OK_UPDATE, NULL);
-	ent_wake_post_at_commit(&ev);
-	ent_wake_routes_at_commit();
 }
 
 /* Owners by name, as sessions and owner columns give them; '' is the default. */

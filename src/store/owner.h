@@ -77,12 +77,6 @@ extern void ent_owner_set_route(int32 no, int32 peer, int32 distance,
  */
 extern void ent_owner_lose(int32 peer, pg_uuid_t *ids, int n);
 /*
- * A local owner's history went back (this database was restored from an older
- * state): its objects and tombstones go on in that epoch, which makes every
- * receiver compare everything. Events at commit.
- */
-extern void ent_owner_new_epoch(int32 no, int32 epoch);
-/*
  * Locks remote owners until commit, those of a set or (NULL) all, in the order of
  * their numbers: haves and routes stay as they are.
  */
