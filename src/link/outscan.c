@@ -24,6 +24,7 @@
 #include "store/owner.h"
 #include "store/query.h"
 #include "store/value.h"
+#include "store/version.h"
 
 static EntQuery state_query = {
 	"SELECT o.serial, EXISTS (SELECT 1 FROM entanglement.arrears a "
@@ -32,7 +33,7 @@ static EntQuery state_query = {
 	1, {INT4OID}, NULL
 };
 static EntQuery objects_query = {
-	"SELECT rel, key, serial, changed_at FROM entanglement.object "
+	"SELECT rel, key, serial, changed_at, ctid FROM entanglement.object "
 	"WHERE owner OPERATOR(pg_catalog.=) $1 AND serial OPERATOR(pg_catalog.>) $2 "
 	"ORDER BY serial LIMIT $3",
 	3, {INT4OID, INT8OID, INT8OID}, NULL
@@ -365,6 +366,9 @@ queue_rows(EntOutbound *ob, int32 owner, int64 since, unsigned flags,
 			break;
 		if (t == NULL || !t->known || t->idle)
 			continue;
+		/* it is read there soon */
+		if (SPI_tuptable->tupdesc->natts > 4)
+			ent_versions_note(rel, key, (ItemPointer) DatumGetPointer(ent_query_datum(row, 5, &null)));
 		ent_outbound_push(ob, t, &e);
 		n++;
 	}

@@ -342,6 +342,8 @@ has_room(const EntPace *p, int64_t now)
 	if (p->count == ENT_PACE_FLIGHTS || !p->measured ||
 		is_late(p, &p->flights[p->first], now))
 		return false;
+	if (p->count == 1 && p->probe_end == 0)
+		return true;
 	us = most(p->rtt + EXCESS_SHARE * p->excess, ENT_PACE_BATCH_US);
 	return p->in_flight <= gain(p) * usable_rate(p) * us / US_PER_S;
 }
@@ -384,7 +386,7 @@ ent_pace_wait(EntPace *p, int64_t now, size_t backlog)
 		us = p->debt / (double) p->bandwidth * US_PER_S + 1;
 		p->limited_until = p->delivered + p->in_flight;
 	}
-	if (p->count > 0 && spacing(p) > elapsed_since(p->sent_at, now))
+	if (p->count > 1 && spacing(p) > elapsed_since(p->sent_at, now))
 	{
 		hold(p, now);
 		us = most(us, spacing(p) - elapsed_since(p->sent_at, now));

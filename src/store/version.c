@@ -201,11 +201,17 @@ hash_key(int32 rel, bytea *key)
 							   (uint64) MyDatabaseId << 32 | (uint32) rel);
 }
 
+void
+ent_versions_note(int32 rel, bytea *key, const ItemPointerData *at)
+{
+	ent_place_note(hash_key(rel, key), at);
+}
+
 static void
 note_place(const EntDirect *objects, const Rows *r, int i)
 {
-	ent_place_note(hash_key(DatumGetInt32(r->rel[i]), DatumGetByteaPP(r->key[i])),
-				   ent_direct_written(objects));
+	ent_versions_note(DatumGetInt32(r->rel[i]), DatumGetByteaPP(r->key[i]),
+					  ent_direct_written(objects));
 }
 
 static bool
@@ -274,7 +280,8 @@ put(EntDirect *objects, const Rows *r, int i, TimestampTz now)
 	nulls[ENT_OBJECT_DIGESTS - 1] = r->no_digests[i];
 	if (!ItemPointerIsValid(&at))
 	{
-		TupleTableSlot *row = r->fresh[i] ? NULL :
+		/* with one snapshot for all it would be found as the caller found it: not */
+		TupleTableSlot *row = r->fresh[i] || IsolationUsesXactSnapshot() ? NULL :
 			ent_versions_find(objects, DatumGetInt32(r->rel[i]), DatumGetByteaPP(r->key[i]));
 
 		if (row == NULL)

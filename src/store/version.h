@@ -33,6 +33,8 @@ typedef struct EntHand
  * not long ago is found without the index.
  */
 extern TupleTableSlot *ent_versions_find(EntDirect *objects, int32 rel, bytea *key);
+/* It has just been seen there, and is looked for soon. */
+extern void ent_versions_note(int32 rel, bytea *key, const ItemPointerData *at);
 
 extern EntVersions *ent_versions_create(void);	/* in the current context */
 
