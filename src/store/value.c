@@ -23,6 +23,7 @@
 #include "utils/float.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/pg_locale.h"
 #include "utils/syscache.h"
 #include "utils/xml.h"
 
@@ -51,7 +52,7 @@ static const struct
 	{"transform_null_equals", "off"},
 };
 
-/* Are all of them so? Without looking for their names, which takes 10 us for all. */
+/* Are all of them so? Without looking for their names, which takes 10 us. */
 static bool
 as_pinned(void)
 {
@@ -62,9 +63,8 @@ as_pinned(void)
 		strcmp(pg_get_timezone_name(session_timezone), "UTC") == 0 &&
 		extra_float_digits == 3 && bytea_output == BYTEA_OUTPUT_HEX &&
 		xmloption == XMLOPTION_CONTENT && Array_nulls &&
-		standard_conforming_strings && !Transform_null_equals &&
-		/* its header wants those of ICU */
-		strcmp(GetConfigOption("lc_monetary", false, false), "C") == 0;
+		strcmp(locale_monetary, "C") == 0 && standard_conforming_strings &&
+		!Transform_null_equals;
 }
 
 static void
