@@ -33,7 +33,6 @@
 #include "rule/backoff.h"
 #include "store/identity.h"
 #include "store/query.h"
-#include "store/value.h"
 #include "worker/dialer.h"
 #include "worker/live.h"
 
@@ -505,7 +504,6 @@ set_up(Dialer *d, const EntDialerStart *how)
 					PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET,
 					PGC_S_OVERRIDE);
-	ent_value_settle();
 
 	d->peer_context = AllocSetContextCreate(TopMemoryContext,
 											"entanglement peer",

@@ -30,7 +30,6 @@
 #include "base/shmem.h"
 #include "base/stream.h"
 #include "rule/wire.h"
-#include "store/value.h"
 
 PG_FUNCTION_INFO_V1(ent_sql_push);
 PG_FUNCTION_INFO_V1(ent_sql_pull);
@@ -401,7 +400,6 @@ ent_sql_stream(PG_FUNCTION_ARGS)
 	message = AllocSetContextCreate(caller, "entanglement message",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(caller);
-	ent_value_settle();
 	ent_stream_begin(&io);
 	ent_shmem_expect_call(s->end, true);
 	commit(s);					/* the call's snapshot goes */

@@ -13,19 +13,10 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
-#include "miscadmin.h"
-#include "parser/parse_expr.h"
-#include "parser/parser.h"
-#include "pgtime.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/bytea.h"
-#include "utils/float.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/pg_locale.h"
 #include "utils/syscache.h"
-#include "utils/xml.h"
 
 #include "rule/wire.h"
 #include "store/value.h"
@@ -52,58 +43,27 @@ static const struct
 	{"transform_null_equals", "off"},
 };
 
-/* Are all of them so? Without looking for their names, which takes 10 us. */
-static bool
-as_pinned(void)
+int
+ent_value_enter(void)
 {
-	return pg_get_client_encoding() == PG_UTF8 &&
-		strcmp(namespace_search_path, "pg_catalog, pg_temp") == 0 &&
-		DateStyle == USE_ISO_DATES && DateOrder == DATEORDER_YMD &&
-		IntervalStyle == INTSTYLE_POSTGRES &&
-		strcmp(pg_get_timezone_name(session_timezone), "UTC") == 0 &&
-		extra_float_digits == 3 && bytea_output == BYTEA_OUTPUT_HEX &&
-		xmloption == XMLOPTION_CONTENT && Array_nulls &&
-		strcmp(locale_monetary, "C") == 0 && standard_conforming_strings &&
-		!Transform_null_equals;
-}
+	int			nestlevel = NewGUCNestLevel();
 
-static void
-pin(GucAction action, int from)
-{
-	for (int i = from; i < lengthof(pinned); i++)
+	for (int i = 0; i < lengthof(pinned); i++)
 	{
 		const char *now = GetConfigOption(pinned[i].name, false, false);
 
 		if (strcmp(now, pinned[i].value) != 0)
 			(void) set_config_option(pinned[i].name, pinned[i].value,
 									 PGC_USERSET, PGC_S_SESSION,
-									 action, true, 0, false);
+									 GUC_ACTION_SAVE, true, 0, false);
 	}
-}
-
-void
-ent_value_settle(void)
-{
-	pin(GUC_ACTION_SET, 1);
-}
-
-int
-ent_value_enter(void)
-{
-	int			nestlevel;
-
-	if (as_pinned())
-		return 0;
-	nestlevel = NewGUCNestLevel();
-	pin(GUC_ACTION_SAVE, 0);
 	return nestlevel;
 }
 
 void
 ent_value_leave(int nestlevel)
 {
-	if (nestlevel > 0)
-		AtEOXact_GUC(true, nestlevel);
+	AtEOXact_GUC(true, nestlevel);
 }
 
 /* ---- types ---- */

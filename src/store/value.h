@@ -15,11 +15,6 @@
 
 #include "store/relinfo.h"
 
-/*
- * For a process that does nothing but this: sets them, all but client_encoding, for
- * good, so that enter has nothing to do where the encoding is UTF8.
- */
-extern void ent_value_settle(void);
 extern int	ent_value_enter(void);
 extern void ent_value_leave(int nestlevel);
 
