@@ -13,6 +13,8 @@
 
 #include "base/ring.h"
 #include "base/wake.h"
+#include "rule/coalesce.h"
+#include "store/changelog.h"
 #include "store/epoch.h"
 #include "store/life.h"
 #include "store/object.h"
@@ -154,8 +156,7 @@ static EntQuery adopt_query = {
 };
 /* What was handed over to it and not confirmed yet gets a version of its own. */
 static EntQuery inherited_query = {
-	"INSERT INTO entanglement.change (rel, owner, op, key) "
-	"SELECT rel, owner, 'I', key FROM entanglement.object "
+	"SELECT rel, key FROM entanglement.object "
 	"WHERE owner OPERATOR(pg_catalog.=) $1 AND born OPERATOR(pg_catalog.=) 0",
 	1, {INT4OID}, NULL
 };
@@ -172,6 +173,27 @@ changed(int32 owner)
 	ent_owner_invalidate();
 	ent_wake_post_at_commit(&ev);
 	ent_wake_routes_at_commit();
+}
+
+static void
+give_birth(int32 owner)
+{
+	Datum		args[1] = {Int32GetDatum(owner)};
+	SPITupleTable *rows;
+	uint64		n;
+
+	ent_query_run(&inherited_query, args, NULL, SPI_OK_SELECT, NULL);
+	rows = SPI_tuptable;
+	n = SPI_processed;
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		null;
+		int32		rel = DatumGetInt32(SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &null));
+		Datum		key = SPI_getbinval(rows->vals[i], rows->tupdesc, 2, &null);
+
+		ent_changelog_write(rel, owner, ENT_CHANGE_INSERT, DatumGetByteaPP(key), NULL);
+	}
+	SPI_freetuptable(rows);
 }
 
 /* ---- graves ---- */
@@ -380,8 +402,7 @@ ent_life_adopt(const EntOwner *o, int64 *lost)
 		ent_query_run(&unfinished_queries[i], args, NULL, SPI_OK_DELETE, NULL);
 	*lost = SPI_processed;
 	ent_epoch_begin(o->no, epoch);
-	ent_query_run(&inherited_query, args, NULL, SPI_OK_INSERT, NULL);
-	ent_wake_collector_at_commit();
+	give_birth(o->no);
 	ent_request_refuse_all(o->no, &ent_request_owner_here);
 	changed(o->no);
 	return epoch;
