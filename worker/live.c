@@ -104,6 +104,7 @@ take_answer(EntLive *l, const char *answer, size_t len)
 	ent_live_begin();
 	ent_outbound_answered(l->out, answer, len);
 	ent_live_commit();
+	ent_outbound_heard(l->out);
 	ent_pace_acked(&l->pace, ent_connection_clock());
 	pg_atomic_write_u64(&l->slot->rate, (uint64) ent_pace_rate(&l->pace));
 	pg_atomic_write_u64(&l->slot->round_trip,

@@ -183,6 +183,8 @@ take_answer(EntSession *s, const char *answer, size_t len)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	ent_outbound_answered(s->out, answer, len);
 	PopActiveSnapshot();
+	commit(s);
+	ent_outbound_heard(s->out);
 	if (ent_pace_in_flight(&s->pace) == 0)
 		return;
 	ent_pace_acked(&s->pace, ent_session_clock());
@@ -308,7 +310,6 @@ ent_sql_pull(PG_FUNCTION_ARGS)
 	if (answer == NULL)
 		refuse_null("answer");
 	take_answer(s, VARDATA_ANY(answer), VARSIZE_ANY_EXHDR(answer));
-	commit(s);
 	while (batch == NULL)
 	{
 		int64		wait;
@@ -337,7 +338,6 @@ take_answers(EntSession *s, EntStream *io)
 	{
 		any = true;
 		take_answer(s, io->message.data, io->message.len);
-		commit(s);
 		ent_shmem_expect_call(s->end, ent_pace_in_flight(&s->pace) > 0);
 	}
 	return any;

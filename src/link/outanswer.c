@@ -439,9 +439,16 @@ ent_outbound_answered(EntOutbound *ob, const void *data, size_t len)
 		ob->resend_due |= ob->unreviewed;
 		ob->unreviewed = false;
 	}
+	ob->heard = asked;
+	pg_atomic_fetch_add_u64(&ob->slot->bytes_received, len);
+}
+
+void
+ent_outbound_heard(EntOutbound *ob)
+{
 	/* first what is no longer so, then that we heard */
 	ent_outbound_show(ob);
-	if (expected != 0)
-		ent_shmem_heard(ob->slot, asked);
-	pg_atomic_fetch_add_u64(&ob->slot->bytes_received, len);
+	if (ob->heard != 0)
+		ent_shmem_heard(ob->slot, ob->heard);
+	ob->heard = 0;
 }

@@ -59,5 +59,7 @@ extern XLogRecPtr ent_outbound_durable_to(const EntOutbound *ob);
  * the start of a pull before any batch. In a transaction.
  */
 extern void ent_outbound_answered(EntOutbound *ob, const void *data, size_t len);
+/* That transaction has committed: who waits for the peer (drain) is told. */
+extern void ent_outbound_heard(EntOutbound *ob);
 
 #endif							/* ENT_LINK_OUTBOUND_H */

@@ -237,6 +237,7 @@ struct EntOutbound
 	dlist_head	flights;		/* EntOutFlight, the oldest first */
 	EntOutFlight *flight;		/* of the batch being built, or to be built */
 	uint64		asked;			/* slot->asked as the last batch knew it */
+	uint64		heard;			/* asked of the batch that was answered last, if not told yet */
 	bool		answered_once;	/* the peer has told its haves */
 	size_t		row_bytes;		/* moving average of an encoded row */
 
