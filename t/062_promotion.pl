@@ -51,8 +51,7 @@ sub both
 {
 	my ($node, $sql) = @_;
 
-	$node->sql(join ';', map { $sql =~ s/\?/$_/gr } @tables);
-	return;
+	return $node->sql_each($sql, @tables);
 }
 
 sub agree

@@ -226,9 +226,9 @@ fill(Collector *c)
 }
 
 /*
- * The log is read from its start again and again, so what was consumed must
- * not pile up there until autovacuum comes by. Leaves giving pages back to
- * autovacuum, which may wait for the lock that takes.
+ * So that what is captured goes into pages that were consumed, not into ever new ones
+ * until autovacuum comes by. Leaves giving pages back to autovacuum, which may wait for
+ * the lock that takes.
  */
 static void
 vacuum_log(Collector *c)

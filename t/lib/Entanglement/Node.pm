@@ -167,6 +167,14 @@ sub sql
 	return $self->{cluster}->safe_psql($self->{db}, $sql, %o);
 }
 
+# The same statements for each table, whose name is ? in them.
+sub sql_each
+{
+	my ($self, $sql, @tables) = @_;
+
+	return $self->sql(join ';', map { $sql =~ s/\?/$_/gr } @tables);
+}
+
 # Runs statements; returns (exit code, output, error text with SQLSTATE).
 sub try
 {
