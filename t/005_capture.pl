@@ -386,7 +386,7 @@ SQL
 	$alice->wait_folded;
 	$alice->sql('ALTER SYSTEM RESET entanglement.fold_limit');
 	$cluster->reload;
-	$alice->wait_until('SHOW entanglement.fold_limit', '100000', 'the setting');
+	$alice->wait_until('SHOW entanglement.fold_limit', '10000', 'the setting');
 };
 
 # What is written while many changes wait does not wait for all of them.
