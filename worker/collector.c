@@ -51,9 +51,9 @@
 
 /*
  * A fold, and the batches that follow from it, cost about as much for one change
- * as for a hundred: the rest after it is so many times the processor's time it took,
- * within bounds. So writers keep most of the processors, and a change after a pause is
- * folded at once, however long the last fold waited for a disk or a processor.
+ * as for a hundred: from one to the next is so many times the processor's time it took,
+ * within bounds. So writers keep most of the processors. What was rested too long before
+ * counts, so of changes now and then each is folded at once.
  */
 #define REST_SHARE		15
 #define REST_MIN_US		2000
@@ -78,6 +78,8 @@ typedef struct Collector
 	bool		gone;			/* owners that are no more may have rows here */
 	bool		later;			/* ... but one of these is locked */
 	uint64		consumed;		/* changes since the log was last vacuumed */
+	int64		owed;			/* us of rest, ... */
+	TimestampTz owed_at;		/* ... then; less than none: rested too long */
 } Collector;
 
 static void
@@ -480,8 +482,13 @@ used(void)
 static void
 rest(Collector *c, int64 took, uint64 asked)
 {
-	int64		us = Min(Max(took * REST_SHARE, REST_MIN_US), REST_MAX_US);
+	TimestampTz now = GetCurrentTimestamp();
+	int64		us;
 
+	c->owed += took * REST_SHARE - (now - c->owed_at);
+	c->owed = Min(Max(c->owed, -REST_MAX_US), REST_MAX_US);
+	c->owed_at = now;
+	us = Max(c->owed, REST_MIN_US);
 	for (; us > 0 && !InterruptPending &&
 		 pg_atomic_read_u64(&c->slot->fold_asked) == asked; us -= REST_MIN_US)
 		pg_usleep(Min(us, REST_MIN_US));
