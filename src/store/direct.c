@@ -32,7 +32,8 @@ struct EntDirect
 	EntCatalog	by;				/* index to look up by; ENT_CATALOGS: none */
 	Snapshot	snapshot;
 	bool		newest;			/* it is registered here */
-	BlockNumber blocks;			/* all that the snapshot shows is in these */
+	BlockNumber blocks;			/* all that the snapshot shows is in these; invalid:
+								 * not asked yet */
 	TupleTableSlot *slot;
 	/* NULL until it is looked up by */
 	Relation	index;
@@ -121,7 +122,7 @@ ent_direct_open(EntCatalog table, EntCatalog index, LOCKMODE lock,
 									GetTransactionSnapshot() : GetLatestSnapshot());
 	}
 	d->snapshot = snapshot;
-	d->blocks = index != ENT_CATALOGS ? RelationGetNumberOfBlocks(d->heap) : 0;
+	d->blocks = InvalidBlockNumber;
 	d->slot = table_slot_create(d->heap, NULL);
 	return d;
 }
@@ -152,10 +153,18 @@ ent_direct_close(EntDirect *d)
 	pfree(d);
 }
 
+static BlockNumber
+blocks(EntDirect *d)
+{
+	if (d->blocks == InvalidBlockNumber)
+		d->blocks = RelationGetNumberOfBlocks(d->heap);
+	return d->blocks;
+}
+
 static bool
 look_up(EntDirect *d, int n, const Datum *key)
 {
-	if (d->blocks == 0)
+	if (blocks(d) == 0)
 		return false;
 	if (d->scan == NULL)
 		begin_scan(d, n);
@@ -179,7 +188,7 @@ ent_direct_at(EntDirect *d, const ItemPointerData *tid)
 	Buffer		buffer;
 	bool		found;
 
-	if (ItemPointerGetBlockNumber(&at) >= d->blocks)
+	if (ItemPointerGetBlockNumber(&at) >= blocks(d))
 		return NULL;
 	buffer = ReadBuffer(d->heap, ItemPointerGetBlockNumber(&at));
 	heap_page_prune_opt(d->heap, buffer);

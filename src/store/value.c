@@ -82,7 +82,8 @@ is_pinned(Setting which)
 		case PINNED_INTERVAL_STYLE:
 			return IntervalStyle == INTSTYLE_POSTGRES;
 		case PINNED_TIME_ZONE:
-			return strcmp(pg_get_timezone_name(session_timezone), pinned[which].value) == 0;
+			return strcmp(pg_get_timezone_name(session_timezone), "UTC") == 0 ||
+				strcmp(pg_get_timezone_name(session_timezone), "Etc/UTC") == 0;
 		case PINNED_FLOAT_DIGITS:
 			return extra_float_digits == 3;
 		case PINNED_BYTEA_OUTPUT:
