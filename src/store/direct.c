@@ -24,22 +24,38 @@
 #include "base/compat.h"
 #include "store/direct.h"
 
+#define MAX_KEYS	3			/* columns of our indexes */
+
 struct EntDirect
 {
 	Relation	heap;
-	Relation	index;			/* or NULL */
+	EntCatalog	by;				/* index to look up by; ENT_CATALOGS: none */
 	Snapshot	snapshot;
 	bool		newest;			/* it is registered here */
-	BlockNumber blocks;			/* all that the snapshot shows is in these */
-	int			nkeys;
-	ScanKeyData keys[INDEX_MAX_KEYS];
-	IndexScanDesc scan;			/* NULL: nothing was looked up yet */
+	BlockNumber blocks;			/* all that the snapshot shows is in these; invalid:
+								 * not asked yet */
 	TupleTableSlot *slot;
+	/* NULL until it is looked up by */
+	Relation	index;
+	IndexScanDesc scan;
+	int			nkeys;
+	ScanKeyData keys[MAX_KEYS];
 	/* for writing, NULL until then */
+	TupleTableSlot *row;
+	/* for writing into indexes, likewise */
 	EState	   *estate;
 	ResultRelInfo *result;
-	TupleTableSlot *row;
 };
+
+/* The conditions on an index of ours, which are the same each time. */
+typedef struct Keys
+{
+	Oid			index;			/* of which they are */
+	int			n;
+	ScanKeyData keys[MAX_KEYS];
+} Keys;
+
+static Keys known[ENT_CATALOGS];
 
 int
 ent_direct_keys(Relation index, ScanKeyData *keys)
@@ -59,11 +75,35 @@ ent_direct_keys(Relation index, ScanKeyData *keys)
 	return n;
 }
 
-static void
-open_index(EntDirect *d, EntCatalog which)
+static const Keys *
+keys_of(EntCatalog which, Relation index)
 {
-	d->index = index_open(ent_catalog_oid(which), AccessShareLock);
-	d->nkeys = ent_direct_keys(d->index, d->keys);
+	Keys	   *k = &known[which];
+	MemoryContext old;
+
+	if (k->index == RelationGetRelid(index))
+		return k;
+	if (IndexRelationGetNumberOfKeyAttributes(index) > MAX_KEYS)
+		elog(ERROR, "index \"%s\" has too many columns", RelationGetRelationName(index));
+	k->index = InvalidOid;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	k->n = ent_direct_keys(index, k->keys);
+	MemoryContextSwitchTo(old);
+	k->index = RelationGetRelid(index);
+	return k;
+}
+
+/* By the first n columns of the index; 0: by all. */
+static void
+begin_scan(EntDirect *d, int n)
+{
+	const Keys *k;
+
+	d->index = index_open(ent_catalog_oid(d->by), AccessShareLock);
+	k = keys_of(d->by, d->index);
+	d->nkeys = n > 0 ? n : k->n;
+	memcpy(d->keys, k->keys, d->nkeys * sizeof(ScanKeyData));
+	d->scan = ent_compat_index_beginscan(d->heap, d->index, d->snapshot, d->nkeys);
 }
 
 EntDirect *
@@ -73,8 +113,7 @@ ent_direct_open(EntCatalog table, EntCatalog index, LOCKMODE lock,
 	EntDirect  *d = palloc0(sizeof(EntDirect));
 
 	d->heap = ent_catalog_open(table, lock);
-	if (index != ENT_CATALOGS)
-		open_index(d, index);
+	d->by = index;
 	d->newest = snapshot == NULL;
 	if (d->newest)
 	{
@@ -83,7 +122,7 @@ ent_direct_open(EntCatalog table, EntCatalog index, LOCKMODE lock,
 									GetTransactionSnapshot() : GetLatestSnapshot());
 	}
 	d->snapshot = snapshot;
-	d->blocks = d->index != NULL ? RelationGetNumberOfBlocks(d->heap) : 0;
+	d->blocks = InvalidBlockNumber;
 	d->slot = table_slot_create(d->heap, NULL);
 	return d;
 }
@@ -91,9 +130,10 @@ ent_direct_open(EntCatalog table, EntCatalog index, LOCKMODE lock,
 static void
 end_writing(EntDirect *d)
 {
+	if (d->row != NULL)
+		ExecDropSingleTupleTableSlot(d->row);
 	if (d->estate == NULL)
 		return;
-	ExecDropSingleTupleTableSlot(d->row);
 	ExecCloseIndices(d->result);
 	FreeExecutorState(d->estate);
 }
@@ -113,23 +153,31 @@ ent_direct_close(EntDirect *d)
 	pfree(d);
 }
 
+static BlockNumber
+blocks(EntDirect *d)
+{
+	if (d->blocks == InvalidBlockNumber)
+		d->blocks = RelationGetNumberOfBlocks(d->heap);
+	return d->blocks;
+}
+
 static bool
 look_up(EntDirect *d, int n, const Datum *key)
 {
-	if (d->blocks == 0)
+	if (blocks(d) == 0)
 		return false;
-	for (int i = 0; i < n; i++)
-		d->keys[i].sk_argument = key[i];
 	if (d->scan == NULL)
-		d->scan = ent_compat_index_beginscan(d->heap, d->index, d->snapshot, n);
-	index_rescan(d->scan, d->keys, n, NULL, 0);
+		begin_scan(d, n);
+	for (int i = 0; i < d->nkeys; i++)
+		d->keys[i].sk_argument = key[i];
+	index_rescan(d->scan, d->keys, d->nkeys, NULL, 0);
 	return index_getnext_slot(d->scan, ForwardScanDirection, d->slot);
 }
 
 TupleTableSlot *
 ent_direct_find(EntDirect *d, const Datum *key)
 {
-	return look_up(d, d->nkeys, key) ? d->slot : NULL;
+	return look_up(d, 0, key) ? d->slot : NULL;
 }
 
 /* The page is tidied first, as index scans do, or there would be no room for new versions. */
@@ -140,7 +188,7 @@ ent_direct_at(EntDirect *d, const ItemPointerData *tid)
 	Buffer		buffer;
 	bool		found;
 
-	if (ItemPointerGetBlockNumber(&at) >= d->blocks)
+	if (ItemPointerGetBlockNumber(&at) >= blocks(d))
 		return NULL;
 	buffer = ReadBuffer(d->heap, ItemPointerGetBlockNumber(&at));
 	heap_page_prune_opt(d->heap, buffer);
@@ -171,8 +219,9 @@ ent_direct_scan(EntDirect *d, bool (*fn) (void *arg, TupleTableSlot *slot),
 
 /* ---- writing ---- */
 
+/* Most new versions of a row need no entries in indexes. */
 static void
-begin_writing(EntDirect *d)
+open_indexes(EntDirect *d)
 {
 	if (d->estate != NULL)
 		return;
@@ -180,7 +229,6 @@ begin_writing(EntDirect *d)
 	d->result = makeNode(ResultRelInfo);
 	InitResultRelInfo(d->result, d->heap, 0, NULL, 0);
 	ExecOpenIndices(d->result, false);
-	d->row = MakeSingleTupleTableSlot(RelationGetDescr(d->heap), &TTSOpsVirtual);
 }
 
 static void
@@ -188,6 +236,8 @@ fill_row(EntDirect *d, const Datum *values, const bool *nulls)
 {
 	int			n = RelationGetDescr(d->heap)->natts;
 
+	if (d->row == NULL)
+		d->row = MakeSingleTupleTableSlot(RelationGetDescr(d->heap), &TTSOpsVirtual);
 	ExecClearTuple(d->row);
 	memcpy(d->row->tts_values, values, n * sizeof(Datum));
 	memcpy(d->row->tts_isnull, nulls, n * sizeof(bool));
@@ -198,11 +248,28 @@ fill_row(EntDirect *d, const Datum *values, const bool *nulls)
 static bool
 index_row(EntDirect *d)
 {
-	List	   *conflicts = ent_compat_insert_index_tuples(d->result, d->row,
-														   d->estate);
+	List	   *conflicts;
 
+	open_indexes(d);
+	conflicts = ent_compat_insert_index_tuples(d->result, d->row, d->estate);
 	ResetPerTupleExprContext(d->estate);
 	return conflicts == NIL;
+}
+
+/* What the relcache has of it is planned already, which the executor would do again. */
+static bool
+belongs(EntDirect *d, IndexInfo *info, ExprContext *context)
+{
+	if (info->ii_Predicate == NIL)
+		return true;
+	if (info->ii_PredicateState == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(d->estate->es_query_cxt);
+
+		info->ii_PredicateState = ExecInitQual(info->ii_Predicate, NULL);
+		MemoryContextSwitchTo(old);
+	}
+	return ExecQual(info->ii_PredicateState, context);
 }
 
 /*
@@ -212,18 +279,18 @@ index_row(EntDirect *d)
 static void
 index_version(EntDirect *d)
 {
-	ExprContext *context = GetPerTupleExprContext(d->estate);
+	ExprContext *context;
 	Datum		values[INDEX_MAX_KEYS];
 	bool		nulls[INDEX_MAX_KEYS];
 
+	open_indexes(d);
+	context = GetPerTupleExprContext(d->estate);
 	context->ecxt_scantuple = d->row;
 	for (int i = 0; i < d->result->ri_NumIndices; i++)
 	{
 		IndexInfo  *info = d->result->ri_IndexRelationInfo[i];
 
-		if (info->ii_Predicate != NIL && info->ii_PredicateState == NULL)
-			info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, d->estate);
-		if (info->ii_Predicate != NIL && !ExecQual(info->ii_PredicateState, context))
+		if (!belongs(d, info, context))
 			continue;
 		FormIndexDatum(info, d->row, d->estate, values, nulls);
 		index_insert(d->result->ri_IndexRelationDescs[i], values, nulls,
@@ -255,7 +322,6 @@ ent_direct_update(EntDirect *d, const ItemPointerData *tid, const Datum *values,
 	TM_Result	result;
 	bool		indexes;
 
-	begin_writing(d);
 	fill_row(d, values, nulls);
 	result = ent_compat_tuple_update(d->heap, &at, d->row, d->snapshot, &failure,
 									 &indexes);
@@ -275,31 +341,29 @@ ent_direct_delete(EntDirect *d, const ItemPointerData *tid)
 										&failure, false));
 }
 
-bool
+TupleTableSlot *
 ent_direct_lock(EntDirect *d, const ItemPointerData *tid)
 {
 	ItemPointerData at = *tid;
-	TupleTableSlot *locked = table_slot_create(d->heap, NULL);
 	TM_FailureData failure;
 	TM_Result	result;
 
-	result = table_tuple_lock(d->heap, &at, d->snapshot, locked,
+	ExecClearTuple(d->slot);
+	result = table_tuple_lock(d->heap, &at, d->snapshot, d->slot,
 							  GetCurrentCommandId(true), LockTupleNoKeyExclusive,
 							  LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
 							  &failure);
-	ExecDropSingleTupleTableSlot(locked);
 	if (result != TM_Ok && result != TM_Deleted)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("could not lock a row of \"%s\" because of a concurrent change",
 						RelationGetRelationName(d->heap))));
-	return result == TM_Ok;
+	return result == TM_Ok ? d->slot : NULL;
 }
 
 void
 ent_direct_insert(EntDirect *d, const Datum *values, const bool *nulls)
 {
-	begin_writing(d);
 	fill_row(d, values, nulls);
 	table_tuple_insert(d->heap, d->row, GetCurrentCommandId(true), 0, NULL);
 	if (!index_row(d))

@@ -73,9 +73,10 @@ extern EntDirectResult ent_direct_update(EntDirect *d, const ItemPointerData *ti
 extern EntDirectResult ent_direct_delete(EntDirect *d, const ItemPointerData *tid);
 /*
  * Locks the row at tid, or its newest version, as an UPDATE of it would, until the
- * transaction ends. false: it has been deleted.
+ * transaction ends; returns that version as ent_direct_find does. NULL: it has been
+ * deleted.
  */
-extern bool ent_direct_lock(EntDirect *d, const ItemPointerData *tid);
+extern TupleTableSlot *ent_direct_lock(EntDirect *d, const ItemPointerData *tid);
 /*
  * Raises ERRCODE_UNIQUE_VIOLATION when a unique index has that key, which the
  * caller has looked for: it comes twice, or somebody has been faster.
