@@ -19,7 +19,7 @@
 #include "worker/prune.h"
 
 static EntQuery prune_query = {
-	"WITH heard AS ("
+	"WITH RECURSIVE " ENT_PEER_CREDITORS ", heard AS ("
 	"SELECT o.no, o.epoch, (SELECT pg_catalog.min(CASE WHEN h.epoch OPERATOR(pg_catalog.=) o.epoch "
 	"THEN h.have ELSE 0 END) FROM entanglement.peer p "
 	"LEFT JOIN entanglement.peer_owner h ON h.peer OPERATOR(pg_catalog.=) p.no "
@@ -33,11 +33,11 @@ static EntQuery prune_query = {
 	"WHERE (t.owner OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.=) h.no AND h.complete "
 	"AND (h.upto IS NULL OR t.serial OPERATOR(pg_catalog.<=) h.upto "
 	"OR t.epoch OPERATOR(pg_catalog.<) h.epoch) "
-	/* by its key, which begins with the peer */
-	"AND NOT EXISTS (SELECT 1 FROM entanglement.peer p JOIN entanglement.owed d "
-	"ON d.peer OPERATOR(pg_catalog.=) p.no "
-	"WHERE d.owner OPERATOR(pg_catalog.=) t.owner AND d.rel OPERATOR(pg_catalog.=) t.rel "
-	"AND d.key OPERATOR(pg_catalog.=) t.key) "
+	/* OFFSET 0: by the whole key, also in a plan made while nothing is owed */
+	"AND NOT EXISTS (SELECT 1 FROM creditor c, LATERAL (SELECT 1 FROM entanglement.owed d "
+	"WHERE d.peer OPERATOR(pg_catalog.=) c.no AND d.owner OPERATOR(pg_catalog.=) t.owner "
+	"AND d.rel OPERATOR(pg_catalog.=) t.rel AND d.key OPERATOR(pg_catalog.=) t.key "
+	"OFFSET 0) AS d) "
 	/* what is under way to an heir: a peer may come to have the table only then */
 	"AND NOT EXISTS (SELECT 1 FROM entanglement.object b WHERE t.heir IS NOT NULL "
 	"AND b.rel OPERATOR(pg_catalog.=) t.rel AND b.key OPERATOR(pg_catalog.=) t.key "

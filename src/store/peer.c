@@ -126,15 +126,10 @@ static EntQuery delete_queries[] = {
 	1, {INT4OID}, NULL},
 };
 
-/*
- * Peers that are no more, in what keeps other things from going, or is small. What
- * is owed may be much: its index is asked for the next peer.
- */
+/* Peers that are no more, in what keeps other things from going, or is small. */
 static EntQuery orphans_query = {
-	"WITH RECURSIVE owing(n) AS (SELECT pg_catalog.min(peer) FROM entanglement.owed "
-	"UNION ALL SELECT (SELECT pg_catalog.min(d.peer) FROM entanglement.owed d "
-	"WHERE d.peer OPERATOR(pg_catalog.>) w.n) FROM owing w WHERE w.n IS NOT NULL) "
-	"SELECT n FROM (SELECT n FROM owing "
+	"WITH RECURSIVE " ENT_PEER_CREDITORS
+	"SELECT n FROM (SELECT no FROM creditor "
 	"UNION SELECT peer FROM entanglement.owner "
 	"UNION SELECT peer FROM entanglement.peer_owner "
 	"UNION SELECT peer FROM entanglement.resend "

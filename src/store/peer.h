@@ -49,6 +49,15 @@ extern void ent_peer_update(const EntPeer *peer);
  */
 extern void ent_peer_delete(int32 no);
 /*
+ * To whom something is owed, as a table "creditor" of a query WITH RECURSIVE, with a NULL
+ * at the end. Much may be owed: the index tells the next peer.
+ */
+#define ENT_PEER_CREDITORS \
+	"creditor(no) AS (SELECT pg_catalog.min(peer) FROM entanglement.owed " \
+	"UNION ALL SELECT (SELECT pg_catalog.min(d.peer) FROM entanglement.owed d " \
+	"WHERE d.peer OPERATOR(pg_catalog.>) c.no) FROM creditor c WHERE c.no IS NOT NULL) "
+
+/*
  * The same for peers that are no more: what transactions that ran when they were
  * dropped wrote down for them.
  */
