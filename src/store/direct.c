@@ -1,10 +1,11 @@
 /*
  * store/direct.c
- *	  Our own tables by key, without a plan.
+ *	  Tables by key, without a plan.
  *
  * Writes go through the table access method and leave entries in all indexes, as
  * the executor would. Our tables have no triggers that these writes would have to
- * fire, no constraints but NOT NULL and unique ones, and no generated columns.
+ * fire, no constraints but NOT NULL and unique ones, and no generated columns; of
+ * others the caller knows.
  */
 #include "postgres.h"
 
@@ -38,7 +39,9 @@ struct EntDirect
 	/* for writing, NULL until then */
 	EState	   *estate;
 	ResultRelInfo *result;
-	TupleTableSlot *row;
+	TupleTableSlot *rows[ENT_DIRECT_MANY];	/* as many as were needed so far */
+	int			nrows;
+	MemoryContext formed;		/* of many rows, as they are stored */
 };
 
 int
@@ -59,22 +62,17 @@ ent_direct_keys(Relation index, ScanKeyData *keys)
 	return n;
 }
 
-static void
-open_index(EntDirect *d, EntCatalog which)
-{
-	d->index = index_open(ent_catalog_oid(which), AccessShareLock);
-	d->nkeys = ent_direct_keys(d->index, d->keys);
-}
-
-EntDirect *
-ent_direct_open(EntCatalog table, EntCatalog index, LOCKMODE lock,
-				Snapshot snapshot)
+static EntDirect *
+open_as(Relation heap, Oid index, Snapshot snapshot)
 {
 	EntDirect  *d = palloc0(sizeof(EntDirect));
 
-	d->heap = ent_catalog_open(table, lock);
-	if (index != ENT_CATALOGS)
-		open_index(d, index);
+	d->heap = heap;
+	if (OidIsValid(index))
+	{
+		d->index = index_open(index, AccessShareLock);
+		d->nkeys = ent_direct_keys(d->index, d->keys);
+	}
 	d->newest = snapshot == NULL;
 	if (d->newest)
 	{
@@ -88,13 +86,35 @@ ent_direct_open(EntCatalog table, EntCatalog index, LOCKMODE lock,
 	return d;
 }
 
+EntDirect *
+ent_direct_open(EntCatalog table, EntCatalog index, LOCKMODE lock,
+				Snapshot snapshot)
+{
+	return open_as(ent_catalog_open(table, lock),
+				   index == ENT_CATALOGS ? InvalidOid : ent_catalog_oid(index), snapshot);
+}
+
+EntDirect *
+ent_direct_open_table(Oid table, Oid index, LOCKMODE lock, Snapshot snapshot)
+{
+	return open_as(table_open(table, lock), index, snapshot);
+}
+
+Relation
+ent_direct_heap(const EntDirect *d)
+{
+	return d->heap;
+}
+
 static void
 end_writing(EntDirect *d)
 {
 	if (d->estate == NULL)
 		return;
-	ExecDropSingleTupleTableSlot(d->row);
+	for (int i = 0; i < d->nrows; i++)
+		ExecDropSingleTupleTableSlot(d->rows[i]);
 	ExecCloseIndices(d->result);
+	MemoryContextDelete(d->formed);
 	FreeExecutorState(d->estate);
 }
 
@@ -155,6 +175,23 @@ ent_direct_any(EntDirect *d, int n, const Datum *key)
 	return look_up(d, n, key);
 }
 
+bool
+ent_direct_any_entry(EntDirect *d, int n, ScanKeyData *keys)
+{
+	IndexScanDesc scan;
+	bool		found;
+
+	if (d->blocks == 0)
+		return false;
+	scan = ent_compat_index_beginscan(d->heap, d->index, d->snapshot, n);
+	/* else it would go over any number of dead ones */
+	scan->ignore_killed_tuples = false;
+	index_rescan(scan, keys, n, NULL, 0);
+	found = index_getnext_tid(scan, ForwardScanDirection) != NULL;
+	index_endscan(scan);
+	return found;
+}
+
 void
 ent_direct_scan(EntDirect *d, bool (*fn) (void *arg, TupleTableSlot *slot),
 				void *arg)
@@ -180,55 +217,65 @@ begin_writing(EntDirect *d)
 	d->result = makeNode(ResultRelInfo);
 	InitResultRelInfo(d->result, d->heap, 0, NULL, 0);
 	ExecOpenIndices(d->result, false);
-	d->row = MakeSingleTupleTableSlot(RelationGetDescr(d->heap), &TTSOpsVirtual);
+	d->formed = AllocSetContextCreate(CurrentMemoryContext, "entanglement rows",
+									  ALLOCSET_DEFAULT_SIZES);
 }
 
+/* The i-th of those that are written together. */
 static void
-fill_row(EntDirect *d, const Datum *values, const bool *nulls)
+fill_row(EntDirect *d, int i, const Datum *values, const bool *nulls)
 {
 	int			n = RelationGetDescr(d->heap)->natts;
 
-	ExecClearTuple(d->row);
-	memcpy(d->row->tts_values, values, n * sizeof(Datum));
-	memcpy(d->row->tts_isnull, nulls, n * sizeof(bool));
-	ExecStoreVirtualTuple(d->row);
+	begin_writing(d);
+	if (i == d->nrows)
+		d->rows[d->nrows++] = MakeSingleTupleTableSlot(RelationGetDescr(d->heap),
+													   &TTSOpsVirtual);
+	ExecClearTuple(d->rows[i]);
+	memcpy(d->rows[i]->tts_values, values, n * sizeof(Datum));
+	memcpy(d->rows[i]->tts_isnull, nulls, n * sizeof(bool));
+	ExecStoreVirtualTuple(d->rows[i]);
 }
 
-/* Entries in the indexes; false: there is such a key in a unique one. */
+/* Entries of the first n rows in one index; false: it is unique and has such a key. */
 static bool
-index_row(EntDirect *d)
-{
-	List	   *conflicts = ent_compat_insert_index_tuples(d->result, d->row,
-														   d->estate);
-
-	ResetPerTupleExprContext(d->estate);
-	return conflicts == NIL;
-}
-
-/*
- * The same for a new version of a row, whose key in unique indexes is what it was: so
- * nobody else can have it, and the executor would look for that in vain.
- */
-static void
-index_version(EntDirect *d)
+index_rows_in(EntDirect *d, Relation index, IndexInfo *info, int n, bool fresh)
 {
 	ExprContext *context = GetPerTupleExprContext(d->estate);
+	bool		looks = fresh && index->rd_index->indisunique;
 	Datum		values[INDEX_MAX_KEYS];
 	bool		nulls[INDEX_MAX_KEYS];
 
-	context->ecxt_scantuple = d->row;
-	for (int i = 0; i < d->result->ri_NumIndices; i++)
+	if (info->ii_Predicate != NIL && info->ii_PredicateState == NULL)
+		info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, d->estate);
+	for (int i = 0; i < n; i++)
 	{
-		IndexInfo  *info = d->result->ri_IndexRelationInfo[i];
-
-		if (info->ii_Predicate != NIL && info->ii_PredicateState == NULL)
-			info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, d->estate);
+		context->ecxt_scantuple = d->rows[i];
 		if (info->ii_Predicate != NIL && !ExecQual(info->ii_PredicateState, context))
 			continue;
-		FormIndexDatum(info, d->row, d->estate, values, nulls);
-		index_insert(d->result->ri_IndexRelationDescs[i], values, nulls,
-					 &d->row->tts_tid, d->heap, UNIQUE_CHECK_NO, true, info);
+		FormIndexDatum(info, d->rows[i], d->estate, values, nulls);
+		if (!index_insert(index, values, nulls, &d->rows[i]->tts_tid, d->heap,
+						  looks ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_NO, !fresh,
+						  info) && looks)
+			return false;
 	}
+	return true;
+}
+
+/*
+ * fresh: not new versions of rows, whose keys in unique indexes are what they were, so that
+ * nobody else can have them.
+ */
+static void
+index_rows(EntDirect *d, int n, bool fresh)
+{
+	for (int i = 0; i < d->result->ri_NumIndices; i++)
+		if (!index_rows_in(d, d->result->ri_IndexRelationDescs[i],
+						   d->result->ri_IndexRelationInfo[i], n, fresh))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNIQUE_VIOLATION),
+					 errmsg("a row of \"%s\" was added meanwhile, or twice",
+							RelationGetRelationName(d->heap))));
 	ResetPerTupleExprContext(d->estate);
 }
 
@@ -255,12 +302,11 @@ ent_direct_update(EntDirect *d, const ItemPointerData *tid, const Datum *values,
 	TM_Result	result;
 	bool		indexes;
 
-	begin_writing(d);
-	fill_row(d, values, nulls);
-	result = ent_compat_tuple_update(d->heap, &at, d->row, d->snapshot, &failure,
+	fill_row(d, 0, values, nulls);
+	result = ent_compat_tuple_update(d->heap, &at, d->rows[0], d->snapshot, &failure,
 									 &indexes);
 	if (result == TM_Ok && indexes)
-		index_version(d);
+		index_rows(d, 1, false);
 	return result_of(result);
 }
 
@@ -299,20 +345,47 @@ ent_direct_lock(EntDirect *d, const ItemPointerData *tid)
 void
 ent_direct_insert(EntDirect *d, const Datum *values, const bool *nulls)
 {
+	fill_row(d, 0, values, nulls);
+	table_tuple_insert(d->heap, d->rows[0], GetCurrentCommandId(true), 0, NULL);
+	index_rows(d, 1, true);
+}
+
+bool
+ent_direct_indexes_plain(EntDirect *d)
+{
 	begin_writing(d);
-	fill_row(d, values, nulls);
-	table_tuple_insert(d->heap, d->row, GetCurrentCommandId(true), 0, NULL);
-	if (!index_row(d))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNIQUE_VIOLATION),
-				 errmsg("a row of \"%s\" was added meanwhile, or twice",
-						RelationGetRelationName(d->heap))));
+	for (int i = 0; i < d->result->ri_NumIndices; i++)
+		if (!d->result->ri_IndexRelationDescs[i]->rd_index->indimmediate ||
+			d->result->ri_IndexRelationInfo[i]->ii_ExclusionOps != NULL ||
+			!d->result->ri_IndexRelationInfo[i]->ii_ReadyForInserts)
+			return false;
+	return true;
+}
+
+/* Page by page, then index by index. */
+void
+ent_direct_insert_many(EntDirect *d, int n, const Datum *values, const bool *nulls)
+{
+	int			natts = RelationGetDescr(d->heap)->natts;
+	MemoryContext old;
+
+	for (int i = 0; i < n; i++)
+	{
+		fill_row(d, i, values + i * natts, nulls + i * natts);
+		if (RelationGetDescr(d->heap)->constr != NULL)
+			ExecConstraints(d->result, d->rows[i], d->estate);
+	}
+	old = MemoryContextSwitchTo(d->formed);
+	table_multi_insert(d->heap, d->rows, n, GetCurrentCommandId(true), 0, NULL);
+	MemoryContextSwitchTo(old);
+	index_rows(d, n, true);
+	MemoryContextReset(d->formed);
 }
 
 const ItemPointerData *
-ent_direct_written(const EntDirect *d)
+ent_direct_written(const EntDirect *d, int i)
 {
-	return &d->row->tts_tid;
+	return &d->rows[i]->tts_tid;
 }
 
 /* ---- columns ---- */
