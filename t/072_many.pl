@@ -150,6 +150,19 @@ is($bob->sql($parked), '22001 1', 'the one that is too long is waited for');
 
 # ---- reading ----
 
+# Changed rows lie among others, and among what has been deleted.
+$_->define('CREATE TABLE mixed (id int PRIMARY KEY, v int) WITH (autovacuum_enabled = off)', 'mixed') foreach $alice, $bob;
+$alice->sql("INSERT INTO mixed SELECT i, i FROM generate_series(-$rows, 2 * $rows) i");
+foreach my $change ('DELETE FROM mixed WHERE id % 3 = 0', 'UPDATE mixed SET v = v + 1 WHERE id % 2 = 0',
+	'UPDATE mixed SET v = v + 1 WHERE id % 7 = 0', "DELETE FROM mixed WHERE id BETWEEN 20 AND $rows",
+	'UPDATE mixed SET v = v + 1 WHERE id < 30 OR id % 20 = 0',
+	'UPDATE mixed SET v = v + 1; DELETE FROM mixed WHERE id % 5 = 0; INSERT INTO mixed SELECT i, i FROM generate_series(21, 90) i')
+{
+	$alice->sql($change);
+	is($alice->sql($mine), 't', "$change: all has been sent");
+	is($bob->digest('mixed'), $alice->digest('mixed'), $change);
+}
+
 # Who may not read all of a table is asked nothing else.
 $_->define('CREATE TABLE part (id int PRIMARY KEY, v int, secret text)', 'part') foreach $alice, $bob;
 $alice->sql(<<"SQL");

@@ -11,6 +11,7 @@
 
 #include "access/genam.h"
 #include "access/heapam.h"
+#include "access/nbtree.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -25,6 +26,8 @@
 #include "base/compat.h"
 #include "store/direct.h"
 
+#define FORMED_BLOCK	(64 * 1024)	/* many rows mostly fit in */
+
 struct EntDirect
 {
 	Relation	heap;
@@ -35,14 +38,27 @@ struct EntDirect
 	int			nkeys;
 	ScanKeyData keys[INDEX_MAX_KEYS];
 	IndexScanDesc scan;			/* NULL: nothing was looked up yet */
+	bool		range;			/* it goes through a range */
 	TupleTableSlot *slot;
+	MemoryContext context;		/* holds all of this */
 	/* for writing, NULL until then */
 	EState	   *estate;
 	ResultRelInfo *result;
+	TupleDesc	shape;			/* a copy, which nobody counts references to */
 	TupleTableSlot *rows[ENT_DIRECT_MANY];	/* as many as were needed so far */
 	int			nrows;
 	MemoryContext formed;		/* of many rows, as they are stored */
 };
+
+static void
+init_key(Relation index, int i, StrategyNumber strategy, ScanKeyData *key)
+{
+	Oid			type = index->rd_opcintype[i];
+	Oid			op = get_opfamily_member(index->rd_opfamily[i], type, type, strategy);
+
+	ScanKeyEntryInitialize(key, 0, i + 1, strategy, type, index->rd_indcollation[i],
+						   get_opcode(op), (Datum) 0);
+}
 
 int
 ent_direct_keys(Relation index, ScanKeyData *keys)
@@ -50,15 +66,7 @@ ent_direct_keys(Relation index, ScanKeyData *keys)
 	int			n = IndexRelationGetNumberOfKeyAttributes(index);
 
 	for (int i = 0; i < n; i++)
-	{
-		Oid			type = index->rd_opcintype[i];
-		Oid			op = get_opfamily_member(index->rd_opfamily[i], type, type,
-											 BTEqualStrategyNumber);
-
-		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber,
-							   type, index->rd_indcollation[i], get_opcode(op),
-							   (Datum) 0);
-	}
+		init_key(index, i, BTEqualStrategyNumber, &keys[i]);
 	return n;
 }
 
@@ -67,6 +75,7 @@ open_as(Relation heap, Oid index, Snapshot snapshot)
 {
 	EntDirect  *d = palloc0(sizeof(EntDirect));
 
+	d->context = CurrentMemoryContext;
 	d->heap = heap;
 	if (OidIsValid(index))
 	{
@@ -114,16 +123,26 @@ end_writing(EntDirect *d)
 	for (int i = 0; i < d->nrows; i++)
 		ExecDropSingleTupleTableSlot(d->rows[i]);
 	ExecCloseIndices(d->result);
+	FreeTupleDesc(d->shape);
 	MemoryContextDelete(d->formed);
 	FreeExecutorState(d->estate);
+}
+
+/* The next search begins anew. */
+static void
+end_scan(EntDirect *d)
+{
+	if (d->scan != NULL)
+		index_endscan(d->scan);
+	d->scan = NULL;
+	d->range = false;
 }
 
 void
 ent_direct_close(EntDirect *d)
 {
 	end_writing(d);
-	if (d->scan != NULL)
-		index_endscan(d->scan);
+	end_scan(d);
 	ExecDropSingleTupleTableSlot(d->slot);
 	if (d->newest)
 		UnregisterSnapshot(d->snapshot);
@@ -138,6 +157,8 @@ look_up(EntDirect *d, int n, const Datum *key)
 {
 	if (d->blocks == 0)
 		return false;
+	if (d->range)
+		end_scan(d);
 	for (int i = 0; i < n; i++)
 		d->keys[i].sk_argument = key[i];
 	if (d->scan == NULL)
@@ -150,6 +171,47 @@ TupleTableSlot *
 ent_direct_find(EntDirect *d, const Datum *key)
 {
 	return look_up(d, d->nkeys, key) ? d->slot : NULL;
+}
+
+bool
+ent_direct_is_simple(const EntDirect *d)
+{
+	return d->nkeys == 1 && (d->index->rd_indoption[0] & INDOPTION_DESC) == 0;
+}
+
+void
+ent_direct_begin_range(EntDirect *d, Datum lo, Datum hi)
+{
+	ScanKeyData keys[2];
+
+	init_key(d->index, 0, BTGreaterEqualStrategyNumber, &keys[0]);
+	init_key(d->index, 0, BTLessEqualStrategyNumber, &keys[1]);
+	keys[0].sk_argument = lo;
+	keys[1].sk_argument = hi;
+	end_scan(d);
+	d->scan = ent_compat_index_beginscan(d->heap, d->index, d->snapshot, 2);
+	d->scan->ignore_killed_tuples = false;
+	index_rescan(d->scan, keys, 2, NULL, 0);
+	d->range = true;
+}
+
+TupleTableSlot *
+ent_direct_next(EntDirect *d, int *left)
+{
+	while (*left > 0 && index_getnext_tid(d->scan, ForwardScanDirection) != NULL)
+	{
+		(*left)--;
+		if (index_fetch_heap(d->scan, d->slot))
+			return d->slot;
+	}
+	return NULL;
+}
+
+int
+ent_direct_compare(EntDirect *d, Datum a, Datum b)
+{
+	return DatumGetInt32(FunctionCall2Coll(index_getprocinfo(d->index, 1, BTORDER_PROC),
+										   d->index->rd_indcollation[0], a, b));
 }
 
 /* The page is tidied first, as index scans do, or there would be no room for new versions. */
@@ -211,14 +273,19 @@ ent_direct_scan(EntDirect *d, bool (*fn) (void *arg, TupleTableSlot *slot),
 static void
 begin_writing(EntDirect *d)
 {
+	MemoryContext old;
+
 	if (d->estate != NULL)
 		return;
+	old = MemoryContextSwitchTo(d->context);
 	d->estate = CreateExecutorState();
 	d->result = makeNode(ResultRelInfo);
 	InitResultRelInfo(d->result, d->heap, 0, NULL, 0);
 	ExecOpenIndices(d->result, false);
+	d->shape = CreateTupleDescCopy(RelationGetDescr(d->heap));
 	d->formed = AllocSetContextCreate(CurrentMemoryContext, "entanglement rows",
-									  ALLOCSET_DEFAULT_SIZES);
+									  0, FORMED_BLOCK, ALLOCSET_DEFAULT_MAXSIZE);
+	MemoryContextSwitchTo(old);
 }
 
 /* The i-th of those that are written together. */
@@ -229,8 +296,12 @@ fill_row(EntDirect *d, int i, const Datum *values, const bool *nulls)
 
 	begin_writing(d);
 	if (i == d->nrows)
-		d->rows[d->nrows++] = MakeSingleTupleTableSlot(RelationGetDescr(d->heap),
-													   &TTSOpsVirtual);
+	{
+		MemoryContext old = MemoryContextSwitchTo(d->context);
+
+		d->rows[d->nrows++] = MakeSingleTupleTableSlot(d->shape, &TTSOpsVirtual);
+		MemoryContextSwitchTo(old);
+	}
 	ExecClearTuple(d->rows[i]);
 	memcpy(d->rows[i]->tts_values, values, n * sizeof(Datum));
 	memcpy(d->rows[i]->tts_isnull, nulls, n * sizeof(bool));

@@ -56,6 +56,16 @@ extern Relation ent_direct_heap(const EntDirect *d);
 /* The row with that key, valid until the next call; NULL: there is none. */
 extern TupleTableSlot *ent_direct_find(EntDirect *d, const Datum *key);
 /*
+ * Of an index with one column (ent_direct_is_simple): rows with keys from lo to hi, one by
+ * one in their order there, as ent_direct_find; and how two keys are to each other. No more
+ * than *left entries of the index are looked at, also of rows that the snapshot does not show.
+ */
+extern bool ent_direct_is_simple(const EntDirect *d);
+extern void ent_direct_begin_range(EntDirect *d, Datum lo, Datum hi);
+extern TupleTableSlot *ent_direct_next(EntDirect *d, int *left);
+extern int	ent_direct_compare(EntDirect *d, Datum a, Datum b);
+
+/*
  * The version at tid of whatever row, likewise; NULL: none that the snapshot shows. tid may
  * be wrong, or of another time.
  */

@@ -40,6 +40,8 @@ is_plain(Relation heap, AclMode mode)
 
 /* ---- reading ---- */
 
+#define FEW_ROWS	16			/* are looked up one by one */
+
 static void
 take_row(EntRelation *rel, const bool *may, TupleTableSlot *slot, EntRowsetRow *row)
 {
@@ -57,6 +59,47 @@ take_row(EntRelation *rel, const bool *may, TupleTableSlot *slot, EntRowsetRow *
 	}
 }
 
+/* Do the keys rise, in an index with one column? */
+static bool
+keys_rise(EntDirect *d, const EntRowsetRow *rows, int n)
+{
+	if (n < FEW_ROWS || !ent_direct_is_simple(d))
+		return false;
+	for (int i = 1; i < n; i++)
+		if (ent_direct_compare(d, rows[i - 1].key[0], rows[i].key[0]) >= 0)
+			return false;
+	return true;
+}
+
+/*
+ * Rows whose keys rise, by one walk through the index, which is given up when it leads by
+ * more than are asked for. How many are done.
+ */
+static int
+read_in_order(EntDirect *d, EntRelation *rel, const bool *may, EntRowsetRow *rows, int n)
+{
+	AttrNumber	key = rel->columns[rel->keys[0]].attnum;
+	TupleTableSlot *slot;
+	int			left = 2 * n,
+				i = 0;
+
+	ent_direct_begin_range(d, rows[0].key[0], rows[n - 1].key[0]);
+	while ((slot = ent_direct_next(d, &left)) != NULL)
+	{
+		bool		null;
+		Datum		value = slot_getattr(slot, key, &null);
+		int			order = -1;
+
+		while (i < n && (order = ent_direct_compare(d, rows[i].key[0], value)) < 0)
+			rows[i++].found = false;
+		if (i < n && order == 0)
+			take_row(rel, may, slot, &rows[i++]);
+	}
+	while (left > 0 && i < n)
+		rows[i++].found = false;
+	return i;
+}
+
 bool
 ent_rowheap_read(EntRelation *rel, const bool *may, EntRowsetRow *rows, int n,
 				 Snapshot snapshot)
@@ -64,8 +107,11 @@ ent_rowheap_read(EntRelation *rel, const bool *may, EntRowsetRow *rows, int n,
 	EntDirect  *d = ent_direct_open_table(rel->relid, rel->key_index, AccessShareLock,
 										  snapshot);
 	bool		plain = is_plain(ent_direct_heap(d), ACL_SELECT);
+	int			done = 0;
 
-	for (int i = 0; i < n && plain; i++)
+	if (plain && keys_rise(d, rows, n))
+		done = read_in_order(d, rel, may, rows, n);
+	for (int i = done; i < n && plain; i++)
 	{
 		TupleTableSlot *slot = ent_direct_find(d, rows[i].key);
 
