@@ -434,7 +434,7 @@ search(const Search *s, const uint32 *hashes, int n)
 				return;
 		return;
 	}
-	if (memory.maxnotes == 0 || !search_chain(s, memory.any, NULL))
+	if (memory.used == 0 || !search_chain(s, memory.any, NULL))
 		return;
 	for (int i = 0; i < n; i++)
 		if (!search_chain(s, memory.heads[hashes[i] & (memory.maxnotes - 1)], &hashes[i]))
