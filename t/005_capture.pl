@@ -376,9 +376,42 @@ SQL
 	$alice->sql("BEGIN; INSERT INTO item VALUES (68, 'brief', 0); TRUNCATE item; $turn COMMIT");
 	$alice->drain('bob');
 	is($alice->sql($objects), 0, 'nor in one of a table that was empty');
+
+	# what is known of an object's birth is not left in the log
+	$alice->sql("SELECT entanglement.create_owner('turned')");
+	$alice->sql("BEGIN; SET LOCAL entanglement.owner = 'turned'; INSERT INTO item VALUES (69, 'his', 0); UPDATE item SET n = 1; $turn COMMIT");
+	$alice->drain('bob');
+	is($alice->sql("SELECT entanglement.owner_of(i) FROM item i WHERE id = 69"), 'turned', 'nor one of another owner than it was born for');
+	$alice->sql('DELETE FROM item');
+	$alice->wait_folded;
 	$alice->sql('ALTER SYSTEM RESET entanglement.fold_limit');
 	$cluster->reload;
-	$alice->wait_until('SHOW entanglement.fold_limit', '100000', 'the setting');
+	$alice->wait_until('SHOW entanglement.fold_limit', '10000', 'the setting');
+};
+
+# What is written while many changes wait does not wait for all of them.
+subtest 'a long log and a change' => sub {
+	my $serials = q(SELECT o.serial FROM entanglement.object o
+		JOIN entanglement.relation r ON r.no = o.rel WHERE r.relid = 'item'::regclass ORDER BY 1 DESC LIMIT 1);
+	my $many = 10000;
+
+	$alice->sql('CREATE TABLE many (id int PRIMARY KEY)');
+	$alice->sql("SELECT entanglement.synchronize('many')");
+	$alice->sql('ALTER SYSTEM SET entanglement.fold_limit = 1');
+	$cluster->reload;
+	$alice->wait_until('SHOW entanglement.fold_limit', '1', 'the setting');
+	$alice->sql("INSERT INTO many SELECT generate_series(1, $many)");
+	$alice->sql("INSERT INTO item VALUES (70, 'meanwhile', 0)");
+	$alice->wait_until("SELECT count(*) > 0 FROM ($serials) o", 't', 'the change');
+	my $left = $alice->sql('SELECT count(*) FROM entanglement.change');
+	cmp_ok($left, '>', 0, "it was taken while $left of $many waited");
+	$alice->sql('ALTER SYSTEM RESET entanglement.fold_limit');
+	$cluster->reload;
+	$alice->wait_folded;
+	is($alice->sql(q(SELECT count(*) FROM entanglement.object o
+		JOIN entanglement.relation r ON r.no = o.rel WHERE r.relid = 'many'::regclass)), $many, 'which were taken as well');
+	$alice->sql(q(SELECT entanglement.desynchronize('many')));
+	$alice->sql('DROP TABLE many; DELETE FROM item');
 };
 
 subtest 'rights' => sub {

@@ -40,7 +40,7 @@ sub once_in { return rand($_[0]) < 1; }
 
 # small limits make the rare paths common
 my %limits = (
-	fold_limit => any(1, 3, 20, 100000),
+	fold_limit => any(1, 3, 20, 10000),
 	scan_chunk => any(1, 3, 7, 5000),
 	max_batch => any('4kB', '1MB'),
 	compression_level => any(0, 1, 9),

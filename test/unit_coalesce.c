@@ -12,26 +12,22 @@
 static const struct
 {
 	const char *ops;
-	bool		complete;
 	EntVerdict	verdict;
 }			verdicts[] = {
-	{"", true, ENT_VERDICT_TOUCH},
-	{"U", true, ENT_VERDICT_TOUCH},
-	{"UUU", false, ENT_VERDICT_TOUCH},
-	{"I", true, ENT_VERDICT_BIRTH},
-	{"I", false, ENT_VERDICT_BIRTH},
-	{"IU", true, ENT_VERDICT_BIRTH},
-	{"UI", false, ENT_VERDICT_BIRTH},
-	{"D", true, ENT_VERDICT_DEATH},
-	{"UD", true, ENT_VERDICT_DEATH},
-	{"DU", true, ENT_VERDICT_DEATH},
-	{"T", true, ENT_VERDICT_DEATH},
-	{"D", false, ENT_VERDICT_LOOK},
-	{"UD", false, ENT_VERDICT_LOOK},
-	{"ID", true, ENT_VERDICT_LOOK},
-	{"DI", true, ENT_VERDICT_LOOK},
-	{"IUDI", false, ENT_VERDICT_LOOK},
-	{"?", true, ENT_VERDICT_TOUCH},
+	{"", ENT_VERDICT_TOUCH},
+	{"U", ENT_VERDICT_TOUCH},
+	{"UUU", ENT_VERDICT_TOUCH},
+	{"I", ENT_VERDICT_BIRTH},
+	{"IU", ENT_VERDICT_BIRTH},
+	{"UI", ENT_VERDICT_BIRTH},
+	{"D", ENT_VERDICT_DEATH},
+	{"UD", ENT_VERDICT_DEATH},
+	{"DU", ENT_VERDICT_DEATH},
+	{"T", ENT_VERDICT_DEATH},
+	{"ID", ENT_VERDICT_LOOK},
+	{"DI", ENT_VERDICT_LOOK},
+	{"IUDI", ENT_VERDICT_LOOK},
+	{"?", ENT_VERDICT_TOUCH},
 };
 
 static void
@@ -46,8 +42,8 @@ check_verdicts(void)
 		ent_coalesce_init(&f);
 		for (const char *op = verdicts[i].ops; *op != '\0'; op++)
 			ent_coalesce_add(&f, *op, 1, 100, NULL, 0);
-		CHECK_CASE(ent_coalesce_verdict(&f, verdicts[i].complete) ==
-				   verdicts[i].verdict, verdicts[i].ops);
+		CHECK_CASE(ent_coalesce_verdict(&f) == verdicts[i].verdict,
+				   verdicts[i].ops);
 		CHECK_CASE(f.changes == strlen(verdicts[i].ops), verdicts[i].ops);
 	}
 }

@@ -92,7 +92,7 @@ static const NumberSetting numbers[] = {
 		PGC_SIGHUP, GUC_UNIT_KB,
 		"Sets how much of what a link has sent is context for what it sends next.",
 	"Rounded down to a power of two. It counts for links that are made from then on."},
-	{ENT_NAME ".fold_limit", &ent_fold_limit, 100000, 1, 10000000,
+	{ENT_NAME ".fold_limit", &ent_fold_limit, 10000, 1, 10000000,
 		PGC_SIGHUP, 0,
 		"Sets how many captured changes are folded in one transaction.",
 	NULL},

@@ -80,11 +80,9 @@ ent_coalesce_column(EntFolded *f, int bit)
 }
 
 EntVerdict
-ent_coalesce_verdict(const EntFolded *f, bool complete)
+ent_coalesce_verdict(const EntFolded *f)
 {
 	if (!f->died)
 		return f->born ? ENT_VERDICT_BIRTH : ENT_VERDICT_TOUCH;
-	if (f->born || !complete)
-		return ENT_VERDICT_LOOK;
-	return ENT_VERDICT_DEATH;
+	return f->born ? ENT_VERDICT_LOOK : ENT_VERDICT_DEATH;
 }

@@ -58,10 +58,7 @@ typedef enum EntVerdict
 								 * then BIRTH or DEATH */
 } EntVerdict;
 
-/*
- * complete: all committed changes of the object up to the snapshot are in
- * f. When they are not, a deletion is not believed without a look.
- */
-extern EntVerdict ent_coalesce_verdict(const EntFolded *f, bool complete);
+/* All committed changes of the object up to the snapshot are in f. */
+extern EntVerdict ent_coalesce_verdict(const EntFolded *f);
 
 #endif							/* ENT_RULE_COALESCE_H */

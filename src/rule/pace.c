@@ -6,34 +6,47 @@
  * acknowledged while a batch was in flight, divided by that time or by the time it
  * took to send the same, whichever is longer: acknowledgements that come
  * together make no rate that was never sent. Samples of a time when there was too
- * little to send count only if they are greater. The round trip creeps up with
- * what we queue ourselves: when it was not seen as small for long, one batch
- * goes alone.
+ * little to send count only if they are greater. Once the path is full, means of whole
+ * rounds count in their place. The round trip creeps up with what we queue ourselves:
+ * when it was not seen as small for long, less is sent for a while. Batches leave at the
+ * rate, not when there is room; what is in flight is bounded besides, by rate and round
+ * trip, and by what round trips differ from their own mean: not by what they are more
+ * than the least, since a queue of our own would so make itself grow.
  */
 #include "rule/pace.h"
 
+#include <math.h>
 #include <string.h>
 
 #define US_PER_S		1000000.0
 #define START_GAIN		2.9		/* of the window, until the path is full: the
 								 * rate can double in each round */
-#define PROBE_GAIN		1.25	/* of the window, in one round of eight: is there
+#define FLIGHT_US		8000.0	/* of the round trip for each batch more in flight */
+#define BATCHES			8		/* on a path that is longer than they need; */
+#define MANY_BATCHES	16		/* ... if all there is to send takes no longer than */
+#define SHORT_US		1000000.0	/* ... this: it grows old in a batch */
+#define MEAN_ROUNDS		2		/* over which rates are taken */
+#define PROBE_ROUNDS	16		/* in the first of them a batch more is in flight: is there
 								 * more? and */
-#define DRAIN_GAIN		0.9		/* ... in the next one */
-#define PROBE_ROUNDS	8
+#define DRAIN_GAIN		0.9		/* ... in the next one less */
+#define MORE			1.04	/* of the rate: there is, so the next one asks again */
 #define PROBE_RTT_GAIN	0.5		/* while the round trip is looked for */
 #define LESS			0.9		/* of the round trip: it was not one */
+#define SAME			1.05	/* times the round trip are as small */
 #define OWN_SHARE		0.5		/* of what a batch takes itself: the rest is lost
 								 * if the rate is twice what we think */
-#define EXCESS_SHARE	0.8		/* of the noise, let into the window; with 1 our
-								 * own queue would make itself grow */
-#define EXCESS_OVER		16		/* batches that its mean is taken over */
-#define SPACING			1.1	/* of the rate, at which batches leave */
+#define NOISE_SHARE		1.8		/* of the noise, let into the window; */
+#define PROBE_NOISE		4.0		/* ... while more is tried */
+#define NOISE_OVER		16		/* batches that its mean is taken over */
+#define SPACING			1.03	/* of the rate, at which batches leave, */
+#define PROBE_SPACING	1.25	/* ... while more is tried */
+#define TIMER_US		2000.0	/* they may be later than they should */
 #define GROWTH			1.25	/* of the rate, less is none */
 #define LATE			1.5		/* times later than estimated */
-#define LATE_IN_A_ROW	4
 #define CROWDED			1.75	/* times longer than alone */
-#define CROWDED_IN_A_ROW	4
+#define IN_A_ROW		4		/* of such batches mean something, */
+#define ROW_SHARE		0.6		/* ... if they came in more than this share of a round
+								 * trip: what delays one delays those behind it */
 #define FULL_ROUNDS		3		/* without growth: the path is full */
 
 void
@@ -92,11 +105,17 @@ elapsed_since(int64_t then, int64_t now)
 	return now > then ? (double) (now - then) : 1;
 }
 
-/* The rate is known now, and with it what the batch took that showed the round trip. */
+/*
+ * The rate is known now, and with it what the batch took that showed the round trip. It
+ * is that of the best batches, and is believed until there are means of rounds.
+ */
 static void
 fill(EntPace *p)
 {
-	p->filled = true;
+	p->filled = p->probe_due = true;
+	p->phase = MEAN_ROUNDS;
+	memset(p->rates, 0, sizeof(p->rates));
+	p->rates[(p->round + 2 * MEAN_ROUNDS) % ENT_PACE_ROUNDS] = p->rate;
 	/* with a budget the path may be much faster than what was seen */
 	if (p->bandwidth == 0)
 		p->rtt -= least(p->rtt_bytes / p->rate * US_PER_S, p->rtt / 2);
@@ -104,12 +123,17 @@ fill(EntPace *p)
 
 /* Do batches take so much longer that they must be waiting for each other? */
 static void
-look_for_queue(EntPace *p, const EntPaceFlight *f, double elapsed)
+look_for_queue(EntPace *p, const EntPaceFlight *f, double elapsed, int64_t now)
 {
 	if (p->rate == 0 || f->alone ||
 		elapsed < CROWDED * (p->rtt + f->bytes / p->rate * US_PER_S + ENT_PACE_BATCH_US))
+	{
 		p->crowded = 0;
-	else if (++p->crowded == CROWDED_IN_A_ROW)
+		return;
+	}
+	if (p->crowded++ == 0)
+		p->crowded_since = now;
+	if (p->crowded >= IN_A_ROW && elapsed_since(p->crowded_since, now) >= ROW_SHARE * p->rtt)
 		fill(p);
 }
 
@@ -141,18 +165,23 @@ next_round(EntPace *p)
 }
 
 /*
- * A round is over. Its mean tells the rate of a full path better than the best of its
- * batches, whose acknowledgements come early or late.
+ * A round is over. The mean of the last two tells the rate of a full path better than the
+ * best of their batches, whose acknowledgements come early or late: what is late in one
+ * round makes the next one look fast.
  */
 static void
 take_round(EntPace *p, int64_t now)
 {
-	double		mean = (p->delivered - p->round_began) /
-		elapsed_since(p->round_began_at, now) * US_PER_S;
+	double		mean = (p->delivered - p->before_began) /
+		elapsed_since(p->before_began_at, now) * US_PER_S;
+	bool		more = p->filled && mean > MORE * p->rate;
 
 	if (p->filled && (p->round_full || mean > p->rate))
 		p->rates[p->round % ENT_PACE_ROUNDS] = mean;
+	p->phase = more ? 0 : (p->phase + 1) % PROBE_ROUNDS;
 	next_round(p);
+	p->before_began = p->round_began;
+	p->before_began_at = p->round_began_at;
 	p->round_began = p->delivered;
 	p->round_began_at = now;
 }
@@ -182,28 +211,46 @@ learn_rate(EntPace *p, const EntPaceFlight *f, int64_t now)
 
 /*
  * A round trip that was not seen as small for long may have become longer, or never
- * have been without our own queue: for two of them less is sent, and the least that is
- * seen then is the round trip. Much less than before, and it is done once more.
+ * have been without our own queue: for two of them, and until what was in flight has
+ * come, less is sent; the least that is seen then is the round trip. Much less than
+ * before, and it is done once more.
  */
 static void
-probe_rtt(EntPace *p, double rtt, int64_t now)
+probe_rtt(EntPace *p, const EntPaceFlight *f, double rtt, int64_t now)
 {
 	bool		less;
 
 	if (p->probe_end == 0)
 	{
-		if (!p->filled || now - p->rtt_at < ENT_PACE_MEMORY_US)
+		if (!p->filled || (!p->probe_due && now - p->rtt_at < ENT_PACE_MEMORY_US))
 			return;
-		p->probe_end = now + (int64_t) (2 * (p->rtt + p->excess) + ENT_PACE_BATCH_US);
+		p->probe_end = now + (int64_t) (2 * most(p->rtt, p->usual) + ENT_PACE_BATCH_US);
+		p->probe_mark = p->delivered + p->in_flight;
 		p->probed = rtt;
 	}
 	p->probed = least(p->probed, rtt);
-	if (now < p->probe_end)
+	if (now < p->probe_end || f->delivered < p->probe_mark)
 		return;
 	less = p->probed < LESS * p->rtt;
 	p->rtt = p->probed;
+	p->probe_due = false;
+	if (p->usual == 0)
+		p->usual = p->rtt;
 	p->rtt_at = less ? now - ENT_PACE_MEMORY_US : now;
 	p->probe_end = 0;
+}
+
+/*
+ * What they differ from their mean is the noise; what the mean is more than the least may
+ * be our own queue.
+ */
+static void
+learn_noise(EntPace *p, double rtt)
+{
+	if (p->usual == 0)
+		return;
+	p->usual += (rtt - p->usual) / NOISE_OVER;
+	p->noise += (fabs(rtt - p->usual) - p->noise) / NOISE_OVER;
 }
 
 /* Without what the batch itself took, as far as that is known. */
@@ -215,11 +262,13 @@ learn_rtt(EntPace *p, const EntPaceFlight *f, int64_t now)
 	double		rtt = elapsed - least(own, elapsed / 2);
 
 	if (!p->filled && p->measured)
-		look_for_queue(p, f, elapsed);
-	if (p->filled)
-		p->excess += (most(rtt - p->rtt, 0) - p->excess) / EXCESS_OVER;
+		look_for_queue(p, f, elapsed, now);
+	if (p->filled && p->probe_end == 0)
+		learn_noise(p, rtt);
 	if (p->measured)
-		probe_rtt(p, rtt, now);
+		probe_rtt(p, f, rtt, now);
+	if (p->measured && rtt <= SAME * p->rtt)
+		p->rtt_at = now;
 	if (p->measured ? rtt > p->rtt : !f->alone)
 		return;
 	p->rtt = rtt;
@@ -234,7 +283,7 @@ is_late(const EntPace *p, const EntPaceFlight *f, int64_t now)
 {
 	return p->rate > 0 && p->measured &&
 		elapsed_since(f->sent_at, now) > LATE *
-		(p->rtt + p->excess + ENT_PACE_BATCH_US + f->ahead / p->rate * US_PER_S);
+		(most(p->rtt, p->usual) + ENT_PACE_BATCH_US + f->ahead / p->rate * US_PER_S);
 }
 
 /*
@@ -257,11 +306,17 @@ static void
 look_for_change(EntPace *p, const EntPaceFlight *f, int64_t now)
 {
 	if (!is_late(p, f, may_have_come(p, now)))
+	{
 		p->late = 0;
-	else if ((p->late += f->alone ? 2 : 1) >= LATE_IN_A_ROW)
+		return;
+	}
+	if (p->late == 0)
+		p->late_since = now;
+	p->late += f->alone ? 2 : 1;
+	if (p->late >= IN_A_ROW && elapsed_since(p->late_since, now) >= ROW_SHARE * p->rtt)
 	{
 		memset(p->rates, 0, sizeof(p->rates));
-		p->rate = p->full_rate = p->excess = 0;
+		p->rate = p->full_rate = p->usual = p->noise = 0;
 		p->late = p->full_rounds = p->crowded = 0;
 		p->filled = p->measured = p->round_full = false;
 		p->probe_end = 0;
@@ -301,15 +356,30 @@ usable_rate(const EntPace *p)
 		(double) p->bandwidth;
 }
 
+/* What a batch takes on its way, about. */
+static double
+batch_us(const EntPace *p)
+{
+	if (p->backlog < usable_rate(p) * SHORT_US / US_PER_S)
+		return most(p->rtt / MANY_BATCHES, ENT_PACE_SHORT_US);
+	return most(p->rtt / BATCHES, ENT_PACE_BATCH_US);
+}
+
 size_t
 ent_pace_batch_size(const EntPace *p, size_t max_batch)
 {
-	double		us = most(p->rtt / 5, ENT_PACE_BATCH_US);
-	double		bytes = least(usable_rate(p) * us / US_PER_S, (double) max_batch);
+	double		bytes = least(usable_rate(p) * batch_us(p) / US_PER_S, (double) max_batch);
 
 	if (bytes < ENT_PACE_MIN_BATCH)
 		bytes = ENT_PACE_MIN_BATCH;
 	return bytes < (double) max_batch ? (size_t) bytes : max_batch;
+}
+
+/* Is it a round in which more is tried? */
+static bool
+probes(const EntPace *p)
+{
+	return p->filled && p->phase < MEAN_ROUNDS && p->probe_end == 0;
 }
 
 static double
@@ -319,47 +389,48 @@ gain(const EntPace *p)
 		return START_GAIN;
 	if (p->probe_end != 0)
 		return PROBE_RTT_GAIN;
-	switch (p->round % PROBE_ROUNDS)
-	{
-		case 0:
-			return PROBE_GAIN;
-		case 1:
-			return DRAIN_GAIN;
-		default:
-			return 1;
-	}
+	return p->phase == MEAN_ROUNDS ? DRAIN_GAIN : 1;
+}
+
+/* us that may be in flight, before one more batch goes */
+static double
+window(const EntPace *p)
+{
+	double		noise = (probes(p) ? PROBE_NOISE : NOISE_SHARE) * p->noise;
+	double		us = p->rtt + least(noise, p->rtt + ENT_PACE_BATCH_US);
+
+	return gain(p) * most(us, ENT_PACE_BATCH_US) + (probes(p) ? batch_us(p) : 0);
 }
 
 /* Is there room for one more batch? */
 static bool
 has_room(const EntPace *p, int64_t now)
 {
-	double		us;
-
 	if (p->count == 0)
 		return true;
 	/* while the oldest is late nobody knows how slow the path has become */
-	if (p->count == ENT_PACE_FLIGHTS || !p->measured ||
+	if (p->count >= least(ENT_PACE_FLIGHTS, ENT_PACE_SHORT_FLIGHTS + (int) (p->rtt / FLIGHT_US)) ||
+		!p->measured ||
 		is_late(p, &p->flights[p->first], now))
 		return false;
 	if (p->count == 1 && p->probe_end == 0)
 		return true;
-	us = most(p->rtt + EXCESS_SHARE * p->excess, ENT_PACE_BATCH_US);
-	return p->in_flight <= gain(p) * usable_rate(p) * us / US_PER_S;
+	return p->in_flight <= usable_rate(p) * window(p) / US_PER_S;
 }
 
 /*
  * Acknowledgements come in bunches; batches that left so would wait for each other on
- * the way, and grow old. us between the last one and the next.
+ * the way, and grow old. When may the one after this be made? Who comes a little late,
+ * for timers are coarse, makes up for it.
  */
 static double
-spacing(const EntPace *p)
+next_due(const EntPace *p, double bytes)
 {
-	const EntPaceFlight *last = &p->flights[(p->first + p->count - 1) % ENT_PACE_FLIGHTS];
+	double		rate = usable_rate(p) * (probes(p) ? PROBE_SPACING : SPACING * gain(p));
 
 	if (!p->filled)
 		return 0;
-	return last->bytes / (SPACING * gain(p) * usable_rate(p)) * US_PER_S;
+	return most(p->due_at, (double) p->began_at - TIMER_US) + bytes / rate * US_PER_S;
 }
 
 static void
@@ -375,6 +446,7 @@ ent_pace_wait(EntPace *p, int64_t now, size_t backlog)
 	double		us = 0;
 
 	repay(p, now);
+	p->backlog = backlog;
 	if (!has_room(p, now))
 	{
 		hold(p, now);
@@ -386,10 +458,10 @@ ent_pace_wait(EntPace *p, int64_t now, size_t backlog)
 		us = p->debt / (double) p->bandwidth * US_PER_S + 1;
 		p->limited_until = p->delivered + p->in_flight;
 	}
-	if (p->count > 1 && spacing(p) > elapsed_since(p->sent_at, now))
+	if (p->count > 1 && p->due_at > (double) now)
 	{
 		hold(p, now);
-		us = most(us, spacing(p) - elapsed_since(p->sent_at, now));
+		us = most(us, p->due_at - (double) now);
 	}
 	if (p->count > 0 && backlog < ent_pace_batch_size(p, SIZE_MAX))
 		us = most(us, (double) (p->sent_at - now) +
@@ -411,6 +483,7 @@ ent_pace_sent(EntPace *p, size_t bytes, size_t backlog, int64_t now)
 	f->payload = bytes;
 	if (p->bandwidth > 0)
 		p->debt += f->bytes;
+	p->due_at = next_due(p, f->bytes);
 	f->alone = p->count == 0;
 	if (f->alone)
 		p->delivered_at = p->first_sent_at = now;

@@ -21,11 +21,14 @@
 #include <stdint.h>
 
 #define ENT_PACE_MIN_BATCH	256		/* bytes; never asks for less */
-#define ENT_PACE_FLIGHTS	16		/* batches in flight, at most */
-#define ENT_PACE_ROUNDS		10		/* that the rate is the greatest of */
+#define ENT_PACE_FLIGHTS	32		/* batches in flight, at most; */
+#define ENT_PACE_SHORT_FLIGHTS 8	/* ... on a path of no length */
+#define ENT_PACE_ROUNDS		18		/* that the rate is the greatest of */
 #define ENT_PACE_MEMORY_US	10000000	/* for which a round trip is believed */
-#define ENT_PACE_BATCH_US	20000	/* a batch takes so long on the way, or a
-									 * fifth of the round trip if that is more */
+#define ENT_PACE_BATCH_US	20000	/* a batch takes so long on the way, or an
+									 * eighth of the round trip if that is more; */
+#define ENT_PACE_SHORT_US	10000	/* ... or so long, and a sixteenth, while all there
+									 * is to send takes less than a second */
 #define ENT_PACE_GATHER_US	2000	/* less than a batch waits so long for more, or
 									 * for all to be acknowledged; or a sixteenth
 									 * of the round trip if that is more */
@@ -55,8 +58,10 @@ typedef struct EntPace
 	unsigned	count;
 	double		in_flight;		/* bytes on the wire */
 	size_t		payload;		/* of that, what was handed in */
+	size_t		backlog;		/* bytes there were to send when last asked */
 	int64_t		began_at;		/* us; when it said last that one may be sent */
 	int64_t		sent_at;		/* us; of the last batch */
+	double		due_at;			/* us; when the next one may be made */
 
 	double		delivered;		/* bytes acknowledged since the beginning */
 	int64_t		delivered_at;	/* us */
@@ -71,20 +76,28 @@ typedef struct EntPace
 	double		round_end;		/* delivered, at which it ends */
 	double		round_began;	/* delivered, at which it began */
 	int64_t		round_began_at; /* us */
+	double		before_began;	/* the same of the round before */
+	int64_t		before_began_at;
 	bool		round_full;		/* in it there was always enough to send */
+	int			phase;			/* rounds since more was tried */
 	double		rate;			/* greatest of all, 0: no sample yet */
 	double		rtt;			/* us */
 	int64_t		rtt_at;			/* us; when it was last as small */
 	bool		measured;		/* rtt is one */
+	bool		probe_due;		/* it is to be looked for, however long ago that was */
 	int64_t		probe_end;		/* us; it is looked for until then; 0: it is not */
+	double		probe_mark;		/* delivered, until which it is, too */
 	double		probed;			/* us; the least seen meanwhile */
-	double		excess;			/* us; mean of what it took longer */
+	double		usual;			/* us; its mean, our own queue included */
+	double		noise;			/* us; mean difference from that */
 	double		rtt_bytes;		/* of the batch that rtt is with, until filled */
 	int			crowded;		/* batches in a row that took much longer, until
 								 * filled */
+	int64_t		crowded_since;	/* us; the first of them was acknowledged */
 
 	bool		filled;			/* the path is: the beginning is over */
 	int			late;			/* batches in a row, later than estimated */
+	int64_t		late_since;		/* us; the first of them was acknowledged */
 	double		full_rate;		/* greatest before the last rounds */
 	int			full_rounds;	/* in which it hardly grew */
 } EntPace;

@@ -146,7 +146,7 @@ default_owner(EntFold *f)
 static void
 judge(EntFold *f, EntFoldEntry *e)
 {
-	EntVerdict	v = ent_coalesce_verdict(&e->folded, f->complete);
+	EntVerdict	v = ent_coalesce_verdict(&e->folded);
 
 	if (e->verdict == ENT_VERDICT_LOOK)
 		v = ENT_VERDICT_LOOK;
@@ -161,7 +161,6 @@ judge(EntFold *f, EntFoldEntry *e)
 		v = e->folded.changes == 0 ? ENT_VERDICT_LOOK : ENT_VERDICT_BIRTH;
 	if (v == ENT_VERDICT_LOOK || (v == ENT_VERDICT_BIRTH && f->doubt))
 		v = row_exists(e) ? ENT_VERDICT_BIRTH : ENT_VERDICT_DEATH;
-	f->gone |= v == ENT_VERDICT_DEATH;
 	if (e->exists && !e->local)
 	{
 		Datum		args[5] = {Int32GetDatum(e->k.rel), PointerGetDatum(e->image),
@@ -478,7 +477,7 @@ ent_fold(int limit, bool told, bool *more, bool *doubt)
 	if (f->complete && ent_request_any_applied())
 		ent_request_settle();
 	*more = !f->complete;
-	if (*doubt != (*more && (f->doubt || f->gone)))
+	if (*doubt != (*more && (f->doubt || f->truncated)))
 		ent_doubt_set(*doubt = !*doubt);
 	return taken;
 }

@@ -13,13 +13,12 @@
 #include "postgres.h"
 
 /*
- * Folds up to limit changes. The caller has started a transaction in READ
+ * Folds up to limit changes, and what else there is of their objects. The caller has started a transaction in READ
  * COMMITTED with SPI connected and commits it. Returns the number of changes
  * consumed; *more is set when some may be left.
  *
- * The log is in no order. When a fold that leaves some has taken a death or a
- * TRUNCATE, what came before may be among those left, and a later fold must
- * not take it for a birth. *doubt carries this from each fold to the next, and is
+ * The log is in no order. When a fold that leaves some has taken a TRUNCATE, what
+ * came before may be among those left, and a later fold must not take it for a birth. *doubt carries this from each fold to the next, and is
  * kept (store/doubt.h): as it was there for the first one, and after one that
  * failed. told: the log tells of tables, later than others do.
  */

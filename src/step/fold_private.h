@@ -69,11 +69,10 @@ typedef struct EntFold
 	List	   *entries;		/* of EntFoldEntry *, in order of arrival */
 	HTAB	   *owners;
 	bool		complete;		/* the log was read to its end */
-	bool		doubt;			/* an earlier fold may have taken a death */
+	bool		doubt;			/* an earlier fold may have taken a TRUNCATE */
 	bool		integrity;		/* an object is of a table that keeps its foreign
 								 * keys */
-	bool		gone;			/* this one has: an object was found gone,
-								 * or a table truncated */
+	bool		truncated;		/* this one has */
 	int			handed;			/* how many were handed over */
 	int			stated;			/* entries with states */
 	bool		keeps;			/* ... which somebody may lack */
@@ -117,10 +116,7 @@ extern bytea *ent_fold_digests(EntFoldEntry *e);
 /* In the current context, which is to last as long as it is used. */
 extern EntFold *ent_fold_create(void);
 
-/*
- * Takes changes from the log; returns how many. Of what is handed over all,
- * since it is all the old owner's.
- */
+/* Takes changes from the log; returns how many. Of an object all there are. */
 extern uint64 ent_fold_take(EntFold *f, int limit);
 
 /* Fills in what the object table says of the entries. */

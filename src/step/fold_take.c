@@ -25,12 +25,6 @@
 
 #define RUN		1000			/* entries looked for together */
 
-static EntQuery take_rest_query = {
-	"DELETE FROM entanglement.change c USING unnest($1, $2) AS u(rel, key) "
-	"WHERE c.rel OPERATOR(pg_catalog.=) u.rel AND c.key OPERATOR(pg_catalog.=) u.key "
-	"RETURNING c.rel, c.owner, c.op, c.key, c.columns, c.place, c.xid, c.image, c.digests, c.xmin",
-	2, {INT4ARRAYOID, BYTEAARRAYOID}, NULL
-};
 static EntQuery truncated_query = {
 	"SELECT o.key FROM entanglement.object o JOIN entanglement.owner w "
 	"ON w.no OPERATOR(pg_catalog.=) o.owner AND w.local "
@@ -227,15 +221,12 @@ typedef struct Taking
 	List	   *truncated;
 } Taking;
 
-static bool
-take_change(void *arg, TupleTableSlot *slot)
+static void
+take_change(Taking *t, TupleTableSlot *slot)
 {
-	Taking	   *t = arg;
 	bool		null;
 	Change		c;
 
-	if (t->taken == t->limit)
-		return false;
 	slot_getallattrs(slot);
 	c.values = slot->tts_values;
 	c.nulls = slot->tts_isnull;
@@ -247,39 +238,69 @@ take_change(void *arg, TupleTableSlot *slot)
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("somebody else has taken a change out of the log")));
 	t->taken++;
+}
+
+static bool
+take_any(void *arg, TupleTableSlot *slot)
+{
+	Taking	   *t = arg;
+
+	if (t->taken == t->limit)
+		return false;
+	take_change(t, slot);
 	return true;
 }
 
-/* What a query has taken. */
-static void
-take_returned(Taking *t)
+/* Of an object of which something has been taken. */
+static bool
+take_more(void *arg, TupleTableSlot *slot)
 {
-	SPITupleTable *rows = SPI_tuptable;
-	Datum		values[ENT_CHANGE_ATTRIBUTES + 1];
-	bool		nulls[ENT_CHANGE_ATTRIBUTES + 1];
-	Change		c = {values, nulls, InvalidTransactionId};
+	Taking	   *t = arg;
+	bytea	   *key = ent_direct_bytea(slot, ENT_CHANGE_KEY);
+	EntFoldKey	k;
 
-	t->taken += SPI_processed;
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		heap_deform_tuple(rows->vals[i], rows->tupdesc, values, nulls);
-		c.xmin = DatumGetTransactionId(values[ENT_CHANGE_ATTRIBUTES]);
-		add_change(t->f, &c, &t->truncated);
-	}
-	SPI_freetuptable(rows);
+	if (key == NULL)
+		return true;
+	k.rel = ent_direct_int4(slot, ENT_CHANGE_REL);
+	k.len = VARSIZE_ANY_EXHDR(key);
+	k.key = (uint8 *) VARDATA_ANY(key);
+	if (hash_search(t->f->objects, &k, HASH_FIND, NULL) != NULL)
+		take_change(t, slot);
+	return true;
 }
 
 /*
- * The entries that were handed over, and if stated those with states, and their
- * keys as arrays.
+ * The log is in no order, so of an object all is taken that is there: whose it is, the
+ * row at its birth alone says, and of what was told the newest counts.
  */
-static int
-gather_handed(EntFold *f, bool stated, EntFoldEntry **entries, Datum *rels,
-			  Datum *keys)
+static void
+take_rest(Taking *t)
 {
-	int			max = f->handed + (stated ? f->stated : 0) + 1;
-	Datum	   *r = palloc(max * sizeof(Datum));
-	Datum	   *k = palloc(max * sizeof(Datum));
+	uint32	   *hashes = palloc(list_length(t->f->entries) * sizeof(uint32));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, t->f->entries)
+	{
+		const EntFoldEntry *e = lfirst(lc);
+
+		hashes[n++] = ent_unfolded_hash(e->k.key, e->k.len);
+	}
+	/* what has been taken is not to be seen any more */
+	CommandCounterIncrement();
+	PushCopiedSnapshot(GetActiveSnapshot());
+	UpdateActiveSnapshotCommandId();
+	ent_unfolded_find(GetActiveSnapshot(), hashes, n, take_more, t);
+	PopActiveSnapshot();
+	pfree(hashes);
+}
+
+/* The entries that were handed over, and their keys as arrays. */
+static int
+gather_handed(EntFold *f, EntFoldEntry **entries, Datum *rels, Datum *keys)
+{
+	Datum	   *r = palloc(f->handed * sizeof(Datum));
+	Datum	   *k = palloc(f->handed * sizeof(Datum));
 	int			n = 0;
 	ListCell   *lc;
 
@@ -287,7 +308,7 @@ gather_handed(EntFold *f, bool stated, EntFoldEntry **entries, Datum *rels,
 	{
 		EntFoldEntry  *e = lfirst(lc);
 
-		if (!e->handed && !(stated && e->states != NULL))
+		if (!e->handed)
 			continue;
 		entries[n] = e;
 		r[n] = Int32GetDatum(e->k.rel);
@@ -306,20 +327,13 @@ ent_fold_take(EntFold *f, int limit)
 
 	t.log = ent_direct_open(ENT_CATALOG_CHANGE, ENT_CATALOGS, RowExclusiveLock,
 							GetActiveSnapshot());
-	ent_unfolded_find(GetActiveSnapshot(), NULL, 0, take_change, &t);
+	ent_unfolded_find(GetActiveSnapshot(), NULL, 0, take_any, &t);
+	f->complete = t.taken < t.limit;
+	if (!f->complete && f->entries != NIL)
+		take_rest(&t);
 	ent_direct_close(t.log);
 	CommandCounterIncrement();
-	f->complete = t.taken < t.limit;
-	if (!f->complete && f->handed + f->stated > 0)
-	{
-		EntFoldEntry **entries = palloc((f->handed + f->stated) * sizeof(EntFoldEntry *));
-		Datum		args[2];
-
-		(void) gather_handed(f, true, entries, &args[0], &args[1]);
-		ent_query_run(&take_rest_query, args, NULL, SPI_OK_DELETE_RETURNING, NULL);
-		take_returned(&t);
-	}
-	f->gone = t.truncated != NIL;
+	f->truncated = t.truncated != NIL;
 	foreach(lc, t.truncated)
 		add_truncated(f, lfirst_int(lc));
 	return t.taken;
@@ -423,7 +437,7 @@ ent_fold_find_heirs(EntFold *f)
 
 	if (f->handed == 0)
 		return;
-	(void) gather_handed(f, false, entries, &rels, &keys);
+	(void) gather_handed(f, entries, &rels, &keys);
 	n = ent_handover_take(rels, keys, &found);
 	for (int i = 0; i < n; i++)
 	{

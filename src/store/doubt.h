@@ -1,9 +1,8 @@
 /*
  * store/doubt.h
- *	  entanglement.doubt: has a fold taken a death, and left changes in the log?
+ *	  entanglement.doubt: has a fold taken a TRUNCATE, and left changes in the log?
  *
- * The log is in no order, so what came before that death may be among them, and is
- * no birth. Kept with what the fold did, for whoever folds after a crash. Transaction
+ * The log is in no order, so what came before it may be among them, and is no birth. Kept with what the fold did, for whoever folds after a crash. Transaction
  * and SPI.
  */
 #ifndef ENT_STORE_DOUBT_H

@@ -49,6 +49,7 @@ typedef struct PageNotes
 {
 	XLogRecPtr	lsn;			/* invalid: to be read */
 	int32		first;
+	TransactionId youngest;		/* that has written a row of it; may be frozen */
 } PageNotes;
 
 /* What this process remembers of the log. */
@@ -70,6 +71,7 @@ static struct
 	TransactionId xmax;			/* of the newest snapshot it was used with, */
 	uint32		running;		/* ... and how many transactions ran then */
 	TimestampTz since;			/* it began anew then */
+	bool		newest_first;	/* at the last search for all */
 }			memory;
 
 uint32
@@ -124,7 +126,7 @@ make_room(Oid file, BlockNumber n, Snapshot snapshot)
 			MemoryContextAllocHuge(memory.context, size) :
 			repalloc_huge(memory.pages, size);
 		for (BlockNumber i = memory.room; i < room; i++)
-			memory.pages[i] = (PageNotes) {InvalidXLogRecPtr, NONE};
+			memory.pages[i] = (PageNotes) {InvalidXLogRecPtr, NONE, InvalidTransactionId};
 		memory.room = room;
 	}
 	memory.n = n;
@@ -266,15 +268,24 @@ row_at(Relation log, Buffer buffer, OffsetNumber at, HeapTuple tuple)
 }
 
 static int
-read_page(Relation log, Buffer buffer, Note *notes)
+read_page(Relation log, Buffer buffer, Note *notes, TransactionId *youngest)
 {
 	OffsetNumber last = PageGetMaxOffsetNumber(BufferGetPage(buffer));
 	int			n = 0;
 	HeapTupleData tuple;
 
+	*youngest = FrozenTransactionId;
 	for (OffsetNumber at = FirstOffsetNumber; at <= last; at++)
-		if (row_at(log, buffer, at, &tuple))
-			notes[n++] = note_of(&tuple, RelationGetDescr(log));
+	{
+		TransactionId writer;
+
+		if (!row_at(log, buffer, at, &tuple))
+			continue;
+		notes[n++] = note_of(&tuple, RelationGetDescr(log));
+		writer = HeapTupleHeaderGetXmin(tuple.t_data);
+		if (TransactionIdFollows(writer, *youngest))
+			*youngest = writer;
+	}
 	return n;
 }
 
@@ -311,7 +322,7 @@ look_into(Relation log, BlockNumber block)
 	}
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	lsn = PageGetLSN(BufferGetPage(buffer));
-	n = read_page(log, buffer, notes);
+	n = read_page(log, buffer, notes, &p->youngest);
 	UnlockReleaseBuffer(buffer);
 	set_notes(p, notes, n);
 	p->lsn = lsn;
@@ -424,16 +435,37 @@ search_chain(const Search *s, int32 first, const uint32 *hash)
 	return more;
 }
 
+static int
+by_age(const void *a, const void *b)
+{
+	TransactionId x = memory.pages[*(const BlockNumber *) a].youngest,
+				y = memory.pages[*(const BlockNumber *) b].youngest;
+
+	return x == y ? 0 : TransactionIdFollows(x, y) ? -1 : 1;
+}
+
+/* Every other time, pages that were written to last come first. */
+static void
+search_all(const Search *s)
+{
+	BlockNumber *blocks = palloc_extended((memory.n + 1) * sizeof(BlockNumber), MCXT_ALLOC_HUGE);
+	BlockNumber n = 0;
+	bool		more = true;
+
+	for (BlockNumber block = 0; block < memory.n; block++)
+		if (memory.pages[block].first != NONE)
+			blocks[n++] = block;
+	memory.newest_first = !memory.newest_first;
+	if (memory.newest_first)
+		qsort(blocks, n, sizeof(BlockNumber), by_age);
+	for (BlockNumber i = 0; i < n && more; i++)
+		more = search_page(s, blocks[i]);
+	pfree(blocks);
+}
+
 static void
 search(const Search *s, const uint32 *hashes, int n)
 {
-	if (hashes == NULL)
-	{
-		for (BlockNumber block = 0; block < memory.n; block++)
-			if (memory.pages[block].first != NONE && !search_page(s, block))
-				return;
-		return;
-	}
 	if (memory.used == 0 || !search_chain(s, memory.any, NULL))
 		return;
 	for (int i = 0; i < n; i++)
@@ -453,7 +485,10 @@ ent_unfolded_find(Snapshot snapshot, const uint32 *hashes, int n,
 	s.slot = table_slot_create(s.log, NULL);
 	make_room(s.log->rd_rel->relfilenode, RelationGetNumberOfBlocks(s.log), snapshot);
 	refresh(s.log);
-	search(&s, hashes, n);
+	if (hashes == NULL)
+		search_all(&s);
+	else
+		search(&s, hashes, n);
 	ExecDropSingleTupleTableSlot(s.slot);
 	table_close(s.log, NoLock);
 }

@@ -21,8 +21,9 @@ extern uint32 ent_unfolded_hash(const uint8 *key, size_t keylen);
 /*
  * Calls fn with each change (a row of entanglement.change) that the snapshot sees
  * and whose key has one of these hashes (NULL: any), and with some others, some of
- * them without a key, until it returns false. In no order. fn may delete the row, and
- * not call this.
+ * them without a key, until it returns false. In no order; but of all those come first,
+ * every other time, that were written last, so that they need not wait until all others
+ * have been taken. fn may delete the row, and not call this.
  */
 extern void ent_unfolded_find(Snapshot snapshot, const uint32 *hashes, int n,
 							  bool (*fn) (void *arg, TupleTableSlot *slot),
