@@ -9,6 +9,8 @@
  */
 #include "postgres.h"
 
+#include <sys/resource.h>
+
 #include "access/xact.h"
 #include "commands/vacuum.h"
 #include "executor/spi.h"
@@ -49,11 +51,11 @@
 
 /*
  * A fold, and the batches that follow from it, cost about as much for one change
- * as for a hundred: the rest after it is so many times what it took, within
- * bounds. So writers keep most of the processors, and a change after a pause is
- * folded at once.
+ * as for a hundred: from one to the next is so many times the processor's time it took,
+ * within bounds. So writers keep most of the processors. What was rested too long before
+ * counts, so of changes now and then each is folded at once.
  */
-#define REST_SHARE		10
+#define REST_SHARE		15
 #define REST_MIN_US		2000
 #define REST_MAX_US		40000
 #define RETRY_MS	1000		/* pause after a failed round */
@@ -76,18 +78,24 @@ typedef struct Collector
 	bool		gone;			/* owners that are no more may have rows here */
 	bool		later;			/* ... but one of these is locked */
 	uint64		consumed;		/* changes since the log was last vacuumed */
+	int64		owed;			/* us of rest, ... */
+	TimestampTz owed_at;		/* ... then; less than none: rested too long */
 } Collector;
 
 static void
-begin(bool repeatable)
+look(void)
 {
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	if (repeatable)
-		XactIsoLevel = XACT_REPEATABLE_READ;
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	look();
 }
 
 static void
@@ -148,6 +156,23 @@ decode(Collector *c, bool *more)
 	return ok;
 }
 
+/* Who may see what is added is known before it is. */
+static void
+begin_fold(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	if (!ent_show_is_settled())
+	{
+		look();
+		ent_show_settle_if_changed();
+		finish();
+		StartTransactionCommand();
+	}
+	XactIsoLevel = XACT_REPEATABLE_READ;
+	look();
+}
+
 /*
  * Folds until nothing is left. Tickets taken before the last snapshot are
  * then done.
@@ -166,14 +191,10 @@ fold_all(Collector *c)
 					more_log = false;
 		uint64		n;
 
-		/* who may see what is added is known before it is */
-		begin(false);
-		ent_show_settle_if_changed();
-		finish();
 		/* the ticket is read before the snapshot is taken */
 		pg_memory_barrier();
 		decoded = decode(c, &more_log);
-		begin(true);
+		begin_fold();
 		n = ent_fold(ent_fold_limit, c->wal, &more, &c->doubt);
 		more |= more_log;
 		wanted = !more && ent_cut_wanted(c->slot);
@@ -207,7 +228,7 @@ fill(Collector *c)
 
 	if (!c->wal)
 		return;
-	begin(false);
+	begin();
 	c->fill.context = c->tick;
 	wanted = ent_fill_wanted(&c->fill);
 	if (wanted)
@@ -218,7 +239,7 @@ fill(Collector *c)
 	fold_all(c);
 	if (!c->undecoded)
 	{
-		begin(false);
+		begin();
 		ent_fill_write(&c->fill);
 		finish();
 	}
@@ -255,7 +276,7 @@ installed(void)
 {
 	bool		result;
 
-	begin(false);
+	begin();
 	result = ent_query_installed();
 	finish();
 	return result;
@@ -272,7 +293,7 @@ look_who_we_are(Collector *c)
 	EntIdentity *id;
 	bool		was = c->undecided;
 
-	begin(false);
+	begin();
 	id = ent_identity_get();
 	c->ready = id->used && id->here;
 	c->undecided = ent_identity_undecided(id);
@@ -310,7 +331,7 @@ clear(Collector *c)
 {
 	EntClearResult result;
 
-	begin(false);
+	begin();
 	result = ent_clear();
 	finish();
 	c->gone = result != ENT_CLEAR_DONE;
@@ -333,7 +354,7 @@ end_silent_links(void)
 	{
 		EntPeer    *peer;
 
-		begin(false);
+		begin();
 		peer = ent_peer_get(no);
 		ent_shmem_set_error(ent_shmem_peer(no, false), "08006",
 							"nothing was heard from the peer for too long");
@@ -375,7 +396,7 @@ work(Collector *c)
 	fill(c);
 	if (ent_journal_is_full())
 	{
-		begin(false);
+		begin();
 		ent_journal_trim();
 		finish();
 	}
@@ -390,7 +411,7 @@ work(Collector *c)
 	if (TimestampDifferenceExceeds(c->pruned_at, now, ent_prune_interval))
 	{
 		c->pruned_at = now;
-		begin(false);
+		begin();
 		ent_prune();
 		finish();
 		ent_dialer_start_missing();
@@ -446,12 +467,28 @@ set_up(Collector *c, Oid database)
 	c->routes = PG_UINT64_MAX;
 }
 
-/* After a fold that took so long; cut short when somebody waits for the next. */
+/* Microseconds of a processor's time that this process has used. */
+static int64
+used(void)
+{
+	struct rusage r;
+
+	(void) getrusage(RUSAGE_SELF, &r);
+	return (int64) (r.ru_utime.tv_sec + r.ru_stime.tv_sec) * USECS_PER_SEC +
+		r.ru_utime.tv_usec + r.ru_stime.tv_usec;
+}
+
+/* After a fold that took so much; cut short when somebody waits for the next. */
 static void
 rest(Collector *c, int64 took, uint64 asked)
 {
-	int64		us = Min(Max(took * REST_SHARE, REST_MIN_US), REST_MAX_US);
+	TimestampTz now = GetCurrentTimestamp();
+	int64		us;
 
+	c->owed += took * REST_SHARE - (now - c->owed_at);
+	c->owed = Min(Max(c->owed, -REST_MAX_US), REST_MAX_US);
+	c->owed_at = now;
+	us = Max(c->owed, REST_MIN_US);
 	for (; us > 0 && !InterruptPending &&
 		 pg_atomic_read_u64(&c->slot->fold_asked) == asked; us -= REST_MIN_US)
 		pg_usleep(Min(us, REST_MIN_US));
@@ -480,7 +517,7 @@ ent_collector_main(Datum arg)
 		bool		ok;
 		uint64		folded,
 					asked;
-		TimestampTz began;
+		int64		began;
 
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
@@ -491,10 +528,10 @@ ent_collector_main(Datum arg)
 		}
 		folded = pg_atomic_read_u64(&c.slot->folded);
 		asked = pg_atomic_read_u64(&c.slot->fold_asked);
-		began = GetCurrentTimestamp();
+		began = used();
 		ok = try_work(&c);
 		if (pg_atomic_read_u64(&c.slot->folded) != folded)
-			rest(&c, GetCurrentTimestamp() - began, asked);
+			rest(&c, used() - began, asked);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 ok && !c.later && !c.undecoded ? idle_ms() : RETRY_MS,

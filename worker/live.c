@@ -29,6 +29,8 @@
  */
 #define SLOWEST_RATE	8000.0
 
+#define MEANWHILE		8		/* batches that may be applied before we push again */
+
 void
 ent_live_begin(void)
 {
@@ -126,17 +128,21 @@ take_batch(EntLive *l, const char *batch, size_t len)
 	keep_answer(l, answer);
 }
 
-/* All batches that are here by now. */
+/*
+ * All batches that are here by now, and some that come meanwhile: not all, since there is
+ * something to push, too.
+ */
 static void
 take_batches(EntLive *l)
 {
 	const char *message;
 	size_t		len;
 
-	while ((message = ent_connection_receive(l->pull, &len)) != NULL)
+	for (int n = 0; (message = ent_connection_receive(l->pull, &len)) != NULL; n++)
 	{
 		take_batch(l, message, len);
-		(void) ent_connection_advance(l->pull, WL_SOCKET_READABLE);
+		if (n < MEANWHILE)
+			(void) ent_connection_advance(l->pull, WL_SOCKET_READABLE);
 	}
 	send_answer(l, true);
 }

@@ -149,10 +149,17 @@ ent_show_settle(void)
 	}
 }
 
+static uint64 settled = 0;		/* version */
+
+bool
+ent_show_is_settled(void)
+{
+	return ent_show_version() == settled;
+}
+
 void
 ent_show_settle_if_changed(void)
 {
-	static uint64 settled = 0;
 	uint64		now = ent_show_version();
 
 	if (now == settled)

@@ -45,6 +45,8 @@ extern uint64 ent_show_version(void);
  */
 extern void ent_show_settle(void);
 extern void ent_show_settle_if_changed(void);
+/* Has that nothing to do? Needs a transaction only. */
+extern bool ent_show_is_settled(void);
 
 extern void ent_show_init(void);	/* registers callbacks, from _PG_init */
 

@@ -111,12 +111,8 @@ ent_inbound_violation(EntRefusal kind, EntInOwner *in, int32 rel)
  * more is told so by the answer.
  */
 static void
-hold_owner(EntInbound *ib, EntInOwner *in)
+hold_owner(EntInbound *ib, EntInOwner *in, const EntOwner *o)
 {
-	EntOwner   *o = in->no != 0 ? ent_owner_get(in->no) : NULL;
-
-	if (in->no == 0)
-		return;
 	if (o == NULL || o->gone)
 	{
 		ent_inbound_ignore(in);
@@ -159,6 +155,21 @@ owner_spoken_of(EntInbound *ib, unsigned type, EntReader body)
 	return in ? in->no : 0;
 }
 
+static EntOwner *
+held_as(List *held, int32 no)
+{
+	ListCell   *lc;
+
+	foreach(lc, held)
+	{
+		EntOwner   *o = lfirst(lc);
+
+		if (o->no == no)
+			return o;
+	}
+	return NULL;
+}
+
 /*
  * Locks the owners that the batch speaks of, or all if routes may change, before
  * anything else and in one order: sessions of several peers never wait for
@@ -172,6 +183,7 @@ hold_owners(EntInbound *ib, EntReader r, bool all)
 	EntReader	body;
 	unsigned	type;
 	Bitmapset  *nos = NULL;
+	List	   *held = NIL;
 	int			no;
 
 	while (ent_wire_read_section(&r, &type, &body))
@@ -182,12 +194,14 @@ hold_owners(EntInbound *ib, EntReader r, bool all)
 		if (no != 0)
 			nos = bms_add_member(nos, no);
 	}
-	if (all || nos != NULL)
-		ent_owner_hold(all ? NULL : nos);
+	if (all)
+		ent_owner_hold_all();
+	else if (nos != NULL)
+		held = ent_owner_hold(nos);
 	hash_seq_init(&seq, ib->owners);
 	while ((in = hash_seq_search(&seq)) != NULL)
-		if (all || bms_is_member(in->no, nos))
-			hold_owner(ib, in);
+		if (in->no != 0 && (all || bms_is_member(in->no, nos)))
+			hold_owner(ib, in, all ? ent_owner_get(in->no) : held_as(held, in->no));
 }
 
 /*
@@ -261,7 +275,6 @@ take_claim(EntInbound *ib, EntReader *body, bool gaps)
 {
 	EntWireClaim c;
 	EntInOwner *in;
-	EntOwner   *o;
 	EntEvent	ev = {.kind = ENT_EVENT_OWNER};
 
 	ent_wire_read_claim(body, &c);
@@ -287,8 +300,7 @@ take_claim(EntInbound *ib, EntReader *body, bool gaps)
 	in->epoch = c.epoch;
 	in->have = c.serial;
 	ib->arrears_due |= in->behind;
-	o = ent_owner_get(in->no);
-	if (o == NULL || o->arrears)
+	if (ent_owner_in_arrears(in->no))
 		return;
 	ev.serial = c.serial;
 	ent_wake_post_at_commit(&ev);
@@ -630,6 +642,6 @@ ent_inbound_answer(EntInbound *ib)
 	ent_relinfo_refresh();
 	version = ent_relinfo_version();
 	if (routes != ib->routes || version != ib->tables_version)
-		ent_owner_hold(NULL);
+		ent_owner_hold_all();
 	return build_answer(ib, ib->number, routes, version);
 }

@@ -62,7 +62,7 @@ ent_fold_create(void)
 	ctl.hash = hash_fold_key;
 	ctl.match = match_fold_key;
 	ctl.hcxt = CurrentMemoryContext;
-	f->objects = hash_create("entanglement fold", 1024, &ctl,
+	f->objects = hash_create("entanglement fold", 64, &ctl,
 							 HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
 							 HASH_CONTEXT);
 	ctl.keysize = sizeof(int32);

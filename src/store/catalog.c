@@ -8,8 +8,10 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
+#include "storage/bufmgr.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 
@@ -106,6 +108,28 @@ ent_catalog_open(EntCatalog which, LOCKMODE lock)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("extension \"%s\" is not installed in this database", ENT_NAME)));
 	return table_open(relid, lock);
+}
+
+bool
+ent_catalog_any(EntCatalog table, EntCatalog index)
+{
+	Relation	rel;
+	bool		found;
+
+	if (!OidIsValid(ent_catalog_oid(table)))
+		return false;
+	rel = ent_catalog_open(table, AccessShareLock);
+	found = RelationGetNumberOfBlocks(rel) > 0;
+	if (found)
+	{
+		SysScanDesc scan = systable_beginscan(rel, ent_catalog_oid(index), true,
+											  NULL, 0, NULL);
+
+		found = HeapTupleIsValid(systable_getnext(scan));
+		systable_endscan(scan);
+	}
+	table_close(rel, AccessShareLock);
+	return found;
 }
 
 bool

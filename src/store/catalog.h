@@ -159,6 +159,9 @@ extern Oid	ent_catalog_oid(EntCatalog which);
  */
 extern Relation ent_catalog_open(EntCatalog which, LOCKMODE lock);
 
+/* Is any row of the table in that index of it? Not without the extension. */
+extern bool ent_catalog_any(EntCatalog table, EntCatalog index);
+
 /*
  * Has watch called with the oid of every table whose relcache entry is
  * invalidated, InvalidOid for all of them; before ent_catalog_oid forgets that

@@ -26,29 +26,46 @@
 #include "base/compat.h"
 #include "store/direct.h"
 
+#define MAX_KEYS	3			/* columns of our indexes */
 #define FORMED_BLOCK	(64 * 1024)	/* many rows mostly fit in */
 
 struct EntDirect
 {
 	Relation	heap;
-	Relation	index;			/* or NULL */
+	EntCatalog	by;				/* index of ours to look up by, or ENT_CATALOGS: */
+	Oid			by_oid;			/* ... another one, or invalid: none */
 	Snapshot	snapshot;
 	bool		newest;			/* it is registered here */
-	BlockNumber blocks;			/* all that the snapshot shows is in these */
-	int			nkeys;
-	ScanKeyData keys[INDEX_MAX_KEYS];
-	IndexScanDesc scan;			/* NULL: nothing was looked up yet */
-	bool		range;			/* it goes through a range */
+	BlockNumber blocks;			/* all that the snapshot shows is in these; invalid:
+								 * not asked yet */
 	TupleTableSlot *slot;
 	MemoryContext context;		/* holds all of this */
+	/* NULL until something is looked up */
+	Relation	index;
+	ScanKeyData *keys;			/* on all of its columns */
+	int			nkeys;
+	IndexScanDesc scan;
+	int			nscan;			/* by the first so many of them */
+	bool		range;			/* it goes through a range */
 	/* for writing, NULL until then */
-	EState	   *estate;
-	ResultRelInfo *result;
 	TupleDesc	shape;			/* a copy, which nobody counts references to */
 	TupleTableSlot *rows[ENT_DIRECT_MANY];	/* as many as were needed so far */
 	int			nrows;
 	MemoryContext formed;		/* of many rows, as they are stored */
+	/* for entries in indexes, likewise */
+	EState	   *estate;
+	ResultRelInfo *result;
 };
+
+/* The conditions on an index of ours, which are the same each time. */
+typedef struct Keys
+{
+	Oid			index;			/* of which they are */
+	int			n;
+	ScanKeyData keys[MAX_KEYS];
+} Keys;
+
+static Keys known[ENT_CATALOGS];
 
 static void
 init_key(Relation index, int i, StrategyNumber strategy, ScanKeyData *key)
@@ -70,18 +87,53 @@ ent_direct_keys(Relation index, ScanKeyData *keys)
 	return n;
 }
 
+static const Keys *
+keys_of(EntCatalog which, Relation index)
+{
+	Keys	   *k = &known[which];
+	MemoryContext old;
+
+	if (k->index == RelationGetRelid(index))
+		return k;
+	if (IndexRelationGetNumberOfKeyAttributes(index) > MAX_KEYS)
+		elog(ERROR, "index \"%s\" has too many columns", RelationGetRelationName(index));
+	k->index = InvalidOid;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	k->n = ent_direct_keys(index, k->keys);
+	MemoryContextSwitchTo(old);
+	k->index = RelationGetRelid(index);
+	return k;
+}
+
+static void
+open_index(EntDirect *d)
+{
+	const Keys *k;
+
+	if (d->index != NULL)
+		return;
+	d->index = index_open(d->by != ENT_CATALOGS ? ent_catalog_oid(d->by) : d->by_oid,
+						  AccessShareLock);
+	d->keys = MemoryContextAlloc(d->context, INDEX_MAX_KEYS * sizeof(ScanKeyData));
+	if (d->by == ENT_CATALOGS)
+	{
+		d->nkeys = ent_direct_keys(d->index, d->keys);
+		return;
+	}
+	k = keys_of(d->by, d->index);
+	d->nkeys = k->n;
+	memcpy(d->keys, k->keys, k->n * sizeof(ScanKeyData));
+}
+
 static EntDirect *
-open_as(Relation heap, Oid index, Snapshot snapshot)
+open_as(Relation heap, EntCatalog by, Oid by_oid, Snapshot snapshot)
 {
 	EntDirect  *d = palloc0(sizeof(EntDirect));
 
 	d->context = CurrentMemoryContext;
 	d->heap = heap;
-	if (OidIsValid(index))
-	{
-		d->index = index_open(index, AccessShareLock);
-		d->nkeys = ent_direct_keys(d->index, d->keys);
-	}
+	d->by = by;
+	d->by_oid = by_oid;
 	d->newest = snapshot == NULL;
 	if (d->newest)
 	{
@@ -90,7 +142,7 @@ open_as(Relation heap, Oid index, Snapshot snapshot)
 									GetTransactionSnapshot() : GetLatestSnapshot());
 	}
 	d->snapshot = snapshot;
-	d->blocks = d->index != NULL ? RelationGetNumberOfBlocks(d->heap) : 0;
+	d->blocks = InvalidBlockNumber;
 	d->slot = table_slot_create(d->heap, NULL);
 	return d;
 }
@@ -99,14 +151,13 @@ EntDirect *
 ent_direct_open(EntCatalog table, EntCatalog index, LOCKMODE lock,
 				Snapshot snapshot)
 {
-	return open_as(ent_catalog_open(table, lock),
-				   index == ENT_CATALOGS ? InvalidOid : ent_catalog_oid(index), snapshot);
+	return open_as(ent_catalog_open(table, lock), index, InvalidOid, snapshot);
 }
 
 EntDirect *
 ent_direct_open_table(Oid table, Oid index, LOCKMODE lock, Snapshot snapshot)
 {
-	return open_as(table_open(table, lock), index, snapshot);
+	return open_as(table_open(table, lock), ENT_CATALOGS, index, snapshot);
 }
 
 Relation
@@ -118,13 +169,15 @@ ent_direct_heap(const EntDirect *d)
 static void
 end_writing(EntDirect *d)
 {
-	if (d->estate == NULL)
-		return;
 	for (int i = 0; i < d->nrows; i++)
 		ExecDropSingleTupleTableSlot(d->rows[i]);
+	if (d->shape != NULL)
+		FreeTupleDesc(d->shape);
+	if (d->formed != NULL)
+		MemoryContextDelete(d->formed);
+	if (d->estate == NULL)
+		return;
 	ExecCloseIndices(d->result);
-	FreeTupleDesc(d->shape);
-	MemoryContextDelete(d->formed);
 	FreeExecutorState(d->estate);
 }
 
@@ -152,30 +205,44 @@ ent_direct_close(EntDirect *d)
 	pfree(d);
 }
 
+static BlockNumber
+blocks(EntDirect *d)
+{
+	if (d->blocks == InvalidBlockNumber)
+		d->blocks = RelationGetNumberOfBlocks(d->heap);
+	return d->blocks;
+}
+
+/* By the first n columns of the index; 0: by all. */
 static bool
 look_up(EntDirect *d, int n, const Datum *key)
 {
-	if (d->blocks == 0)
+	if (blocks(d) == 0)
 		return false;
 	if (d->range)
 		end_scan(d);
-	for (int i = 0; i < n; i++)
-		d->keys[i].sk_argument = key[i];
 	if (d->scan == NULL)
-		d->scan = ent_compat_index_beginscan(d->heap, d->index, d->snapshot, n);
-	index_rescan(d->scan, d->keys, n, NULL, 0);
+	{
+		open_index(d);
+		d->nscan = n > 0 ? n : d->nkeys;
+		d->scan = ent_compat_index_beginscan(d->heap, d->index, d->snapshot, d->nscan);
+	}
+	for (int i = 0; i < d->nscan; i++)
+		d->keys[i].sk_argument = key[i];
+	index_rescan(d->scan, d->keys, d->nscan, NULL, 0);
 	return index_getnext_slot(d->scan, ForwardScanDirection, d->slot);
 }
 
 TupleTableSlot *
 ent_direct_find(EntDirect *d, const Datum *key)
 {
-	return look_up(d, d->nkeys, key) ? d->slot : NULL;
+	return look_up(d, 0, key) ? d->slot : NULL;
 }
 
 bool
-ent_direct_is_simple(const EntDirect *d)
+ent_direct_is_simple(EntDirect *d)
 {
+	open_index(d);
 	return d->nkeys == 1 && (d->index->rd_indoption[0] & INDOPTION_DESC) == 0;
 }
 
@@ -184,6 +251,7 @@ ent_direct_begin_range(EntDirect *d, Datum lo, Datum hi)
 {
 	ScanKeyData keys[2];
 
+	open_index(d);
 	init_key(d->index, 0, BTGreaterEqualStrategyNumber, &keys[0]);
 	init_key(d->index, 0, BTLessEqualStrategyNumber, &keys[1]);
 	keys[0].sk_argument = lo;
@@ -210,6 +278,7 @@ ent_direct_next(EntDirect *d, int *left)
 int
 ent_direct_compare(EntDirect *d, Datum a, Datum b)
 {
+	open_index(d);
 	return DatumGetInt32(FunctionCall2Coll(index_getprocinfo(d->index, 1, BTORDER_PROC),
 										   d->index->rd_indcollation[0], a, b));
 }
@@ -222,7 +291,7 @@ ent_direct_at(EntDirect *d, const ItemPointerData *tid)
 	Buffer		buffer;
 	bool		found;
 
-	if (ItemPointerGetBlockNumber(&at) >= d->blocks)
+	if (ItemPointerGetBlockNumber(&at) >= blocks(d))
 		return NULL;
 	buffer = ReadBuffer(d->heap, ItemPointerGetBlockNumber(&at));
 	heap_page_prune_opt(d->heap, buffer);
@@ -243,8 +312,9 @@ ent_direct_any_entry(EntDirect *d, int n, ScanKeyData *keys)
 	IndexScanDesc scan;
 	bool		found;
 
-	if (d->blocks == 0)
+	if (blocks(d) == 0)
 		return false;
+	open_index(d);
 	scan = ent_compat_index_beginscan(d->heap, d->index, d->snapshot, n);
 	/* else it would go over any number of dead ones */
 	scan->ignore_killed_tuples = false;
@@ -270,8 +340,9 @@ ent_direct_scan(EntDirect *d, bool (*fn) (void *arg, TupleTableSlot *slot),
 
 /* ---- writing ---- */
 
+/* Most new versions of a row need no entries in indexes. */
 static void
-begin_writing(EntDirect *d)
+open_indexes(EntDirect *d)
 {
 	MemoryContext old;
 
@@ -282,9 +353,6 @@ begin_writing(EntDirect *d)
 	d->result = makeNode(ResultRelInfo);
 	InitResultRelInfo(d->result, d->heap, 0, NULL, 0);
 	ExecOpenIndices(d->result, false);
-	d->shape = CreateTupleDescCopy(RelationGetDescr(d->heap));
-	d->formed = AllocSetContextCreate(CurrentMemoryContext, "entanglement rows",
-									  0, FORMED_BLOCK, ALLOCSET_DEFAULT_MAXSIZE);
 	MemoryContextSwitchTo(old);
 }
 
@@ -294,11 +362,12 @@ fill_row(EntDirect *d, int i, const Datum *values, const bool *nulls)
 {
 	int			n = RelationGetDescr(d->heap)->natts;
 
-	begin_writing(d);
 	if (i == d->nrows)
 	{
 		MemoryContext old = MemoryContextSwitchTo(d->context);
 
+		if (d->shape == NULL)
+			d->shape = CreateTupleDescCopy(RelationGetDescr(d->heap));
 		d->rows[d->nrows++] = MakeSingleTupleTableSlot(d->shape, &TTSOpsVirtual);
 		MemoryContextSwitchTo(old);
 	}
@@ -306,6 +375,22 @@ fill_row(EntDirect *d, int i, const Datum *values, const bool *nulls)
 	memcpy(d->rows[i]->tts_values, values, n * sizeof(Datum));
 	memcpy(d->rows[i]->tts_isnull, nulls, n * sizeof(bool));
 	ExecStoreVirtualTuple(d->rows[i]);
+}
+
+/* What the relcache has of it is planned already, which the executor would do again. */
+static bool
+belongs(EntDirect *d, IndexInfo *info, ExprContext *context)
+{
+	if (info->ii_Predicate == NIL)
+		return true;
+	if (info->ii_PredicateState == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(d->estate->es_query_cxt);
+
+		info->ii_PredicateState = ExecInitQual(info->ii_Predicate, NULL);
+		MemoryContextSwitchTo(old);
+	}
+	return ExecQual(info->ii_PredicateState, context);
 }
 
 /* Entries of the first n rows in one index; false: it is unique and has such a key. */
@@ -317,12 +402,10 @@ index_rows_in(EntDirect *d, Relation index, IndexInfo *info, int n, bool fresh)
 	Datum		values[INDEX_MAX_KEYS];
 	bool		nulls[INDEX_MAX_KEYS];
 
-	if (info->ii_Predicate != NIL && info->ii_PredicateState == NULL)
-		info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, d->estate);
 	for (int i = 0; i < n; i++)
 	{
 		context->ecxt_scantuple = d->rows[i];
-		if (info->ii_Predicate != NIL && !ExecQual(info->ii_PredicateState, context))
+		if (!belongs(d, info, context))
 			continue;
 		FormIndexDatum(info, d->rows[i], d->estate, values, nulls);
 		if (!index_insert(index, values, nulls, &d->rows[i]->tts_tid, d->heap,
@@ -340,6 +423,7 @@ index_rows_in(EntDirect *d, Relation index, IndexInfo *info, int n, bool fresh)
 static void
 index_rows(EntDirect *d, int n, bool fresh)
 {
+	open_indexes(d);
 	for (int i = 0; i < d->result->ri_NumIndices; i++)
 		if (!index_rows_in(d, d->result->ri_IndexRelationDescs[i],
 						   d->result->ri_IndexRelationInfo[i], n, fresh))
@@ -392,25 +476,24 @@ ent_direct_delete(EntDirect *d, const ItemPointerData *tid)
 										&failure, false));
 }
 
-bool
+TupleTableSlot *
 ent_direct_lock(EntDirect *d, const ItemPointerData *tid)
 {
 	ItemPointerData at = *tid;
-	TupleTableSlot *locked = table_slot_create(d->heap, NULL);
 	TM_FailureData failure;
 	TM_Result	result;
 
-	result = table_tuple_lock(d->heap, &at, d->snapshot, locked,
+	ExecClearTuple(d->slot);
+	result = table_tuple_lock(d->heap, &at, d->snapshot, d->slot,
 							  GetCurrentCommandId(true), LockTupleNoKeyExclusive,
 							  LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
 							  &failure);
-	ExecDropSingleTupleTableSlot(locked);
 	if (result != TM_Ok && result != TM_Deleted)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("could not lock a row of \"%s\" because of a concurrent change",
 						RelationGetRelationName(d->heap))));
-	return result == TM_Ok;
+	return result == TM_Ok ? d->slot : NULL;
 }
 
 void
@@ -424,7 +507,7 @@ ent_direct_insert(EntDirect *d, const Datum *values, const bool *nulls)
 bool
 ent_direct_indexes_plain(EntDirect *d)
 {
-	begin_writing(d);
+	open_indexes(d);
 	for (int i = 0; i < d->result->ri_NumIndices; i++)
 		if (!d->result->ri_IndexRelationDescs[i]->rd_index->indimmediate ||
 			d->result->ri_IndexRelationInfo[i]->ii_ExclusionOps != NULL ||
@@ -440,6 +523,10 @@ ent_direct_insert_many(EntDirect *d, int n, const Datum *values, const bool *nul
 	int			natts = RelationGetDescr(d->heap)->natts;
 	MemoryContext old;
 
+	open_indexes(d);
+	if (d->formed == NULL)
+		d->formed = AllocSetContextCreate(d->context, "entanglement rows",
+										  0, FORMED_BLOCK, ALLOCSET_DEFAULT_MAXSIZE);
 	for (int i = 0; i < n; i++)
 	{
 		fill_row(d, i, values + i * natts, nulls + i * natts);

@@ -60,7 +60,7 @@ extern TupleTableSlot *ent_direct_find(EntDirect *d, const Datum *key);
  * one in their order there, as ent_direct_find; and how two keys are to each other. No more
  * than *left entries of the index are looked at, also of rows that the snapshot does not show.
  */
-extern bool ent_direct_is_simple(const EntDirect *d);
+extern bool ent_direct_is_simple(EntDirect *d);
 extern void ent_direct_begin_range(EntDirect *d, Datum lo, Datum hi);
 extern TupleTableSlot *ent_direct_next(EntDirect *d, int *left);
 extern int	ent_direct_compare(EntDirect *d, Datum a, Datum b);
@@ -96,9 +96,10 @@ extern EntDirectResult ent_direct_update(EntDirect *d, const ItemPointerData *ti
 extern EntDirectResult ent_direct_delete(EntDirect *d, const ItemPointerData *tid);
 /*
  * Locks the row at tid, or its newest version, as an UPDATE of it would, until the
- * transaction ends. false: it has been deleted.
+ * transaction ends; returns that version as ent_direct_find does. NULL: it has been
+ * deleted.
  */
-extern bool ent_direct_lock(EntDirect *d, const ItemPointerData *tid);
+extern TupleTableSlot *ent_direct_lock(EntDirect *d, const ItemPointerData *tid);
 /*
  * Raises ERRCODE_UNIQUE_VIOLATION when a unique index has that key, which the
  * caller has looked for: it comes twice, or somebody has been faster.

@@ -198,13 +198,23 @@ owner_of(TupleTableSlot *row)
 	return o;
 }
 
+bool
+ent_owner_in_arrears(int32 no)
+{
+	Datum		key[1] = {Int32GetDatum(no)};
+	EntDirect  *arrears = ent_direct_open(ENT_CATALOG_ARREARS, ENT_CATALOG_ARREARS_KEY,
+										  AccessShareLock, NULL);
+	bool		any = ent_direct_any(arrears, 1, key);
+
+	ent_direct_close(arrears);
+	return any;
+}
+
 /* What other tables say of it. */
 static void
 look_around(EntOwner *o)
 {
 	Datum		key[1] = {Int32GetDatum(o->no)};
-	EntDirect  *arrears = ent_direct_open(ENT_CATALOG_ARREARS, ENT_CATALOG_ARREARS_KEY,
-										  AccessShareLock, NULL);
 	EntDirect  *speakers = ent_direct_open(ENT_CATALOG_SPEAKER,
 										   ENT_CATALOG_SPEAKER_OWNER,
 										   AccessShareLock, NULL);
@@ -213,9 +223,8 @@ look_around(EntOwner *o)
 	Datum		peers = row ? slot_getattr(row, ENT_SPEAKER_PEERS, &null) : (Datum) 0;
 
 	read_speakers(o, peers, null, CurrentMemoryContext);
-	o->arrears = ent_direct_any(arrears, 1, key);
 	ent_direct_close(speakers);
-	ent_direct_close(arrears);
+	o->arrears = ent_owner_in_arrears(o->no);
 }
 
 EntOwner *
@@ -341,28 +350,32 @@ ent_owner_lose(int32 peer, pg_uuid_t *ids, int n)
 }
 
 void
+ent_owner_hold_all(void)
+{
+	ent_query_run(&hold_all_query, NULL, NULL, SPI_OK_SELECT, NULL);
+	SPI_freetuptable(SPI_tuptable);
+}
+
+List *
 ent_owner_hold(const Bitmapset *nos)
 {
-	EntDirect  *owners;
+	EntDirect  *owners = ent_direct_open(ENT_CATALOG_OWNER, ENT_CATALOG_OWNER_NO,
+										 RowShareLock, NULL);
+	List	   *held = NIL;
 	int			no = -1;
 
-	if (nos == NULL)
-	{
-		ent_query_run(&hold_all_query, NULL, NULL, SPI_OK_SELECT, NULL);
-		SPI_freetuptable(SPI_tuptable);
-		return;
-	}
-	owners = ent_direct_open(ENT_CATALOG_OWNER, ENT_CATALOG_OWNER_NO,
-							 RowShareLock, NULL);
 	while ((no = bms_next_member(nos, no)) >= 0)
 	{
 		Datum		key[1] = {Int32GetDatum(no)};
 		TupleTableSlot *row = ent_direct_find(owners, key);
 
 		if (row != NULL && !ent_direct_bool(row, ENT_OWNER_LOCAL))
-			(void) ent_direct_lock(owners, &row->tts_tid);
+			row = ent_direct_lock(owners, &row->tts_tid);
+		if (row != NULL)
+			held = lappend(held, owner_of(row));
 	}
 	ent_direct_close(owners);
+	return held;
 }
 
 /* The have that the row is to say; false: no other one. */

@@ -53,6 +53,8 @@ extern bool ent_owner_may_speak(const EntOwner *o, int32 peer);
 /* All need a transaction and SPI; results in the caller's memory context. */
 extern List *ent_owner_all(void);	/* of EntOwner * */
 extern EntOwner *ent_owner_get(int32 no);	/* NULL when gone */
+/* Is some table of it incomplete here? */
+extern bool ent_owner_in_arrears(int32 no);
 extern EntOwner *ent_owner_by_id(const pg_uuid_t *id);
 /* A remote owner heard of for the first time; returns its number. */
 extern int32 ent_owner_learn(const pg_uuid_t *id, const pg_uuid_t *home,
@@ -77,10 +79,12 @@ extern void ent_owner_set_route(int32 no, int32 peer, int32 distance,
  */
 extern void ent_owner_lose(int32 peer, pg_uuid_t *ids, int n);
 /*
- * Locks remote owners until commit, those of a set or (NULL) all, in the order of
- * their numbers: haves and routes stay as they are.
+ * Locks remote owners until commit, all or those of a set, in the order of their
+ * numbers: haves and routes stay as they are. Of a set it tells what their rows say,
+ * but not of arrears and speakers; those that are no more are left out.
  */
-extern void ent_owner_hold(const Bitmapset *nos);
+extern void ent_owner_hold_all(void);
+extern List *ent_owner_hold(const Bitmapset *nos);
 /*
  * Gives out n serials of a local owner, of which this is the last; false when it is
  * not local. Raises ERRCODE_T_R_SERIALIZATION_FAILURE when somebody else has

@@ -4,8 +4,6 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
@@ -446,20 +444,7 @@ refuse_stranded(void)
 bool
 ent_request_any_applied(void)
 {
-	Relation	rel;
-	SysScanDesc scan;
-	Oid			relid = ent_catalog_oid(ENT_CATALOG_REQUEST);
-	bool		found;
-
-	if (!OidIsValid(relid))
-		return false;
-	rel = table_open(relid, AccessShareLock);
-	scan = systable_beginscan(rel, ent_catalog_oid(ENT_CATALOG_REQUEST_APPLIED),
-							  true, NULL, 0, NULL);
-	found = HeapTupleIsValid(systable_getnext(scan));
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return found;
+	return ent_catalog_any(ENT_CATALOG_REQUEST, ENT_CATALOG_REQUEST_APPLIED);
 }
 
 void

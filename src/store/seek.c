@@ -7,8 +7,6 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
@@ -84,20 +82,7 @@ ent_seek_through(int32 peer)
 bool
 ent_seek_any_local(void)
 {
-	Relation	rel;
-	SysScanDesc scan;
-	Oid			relid = ent_catalog_oid(ENT_CATALOG_SEEK);
-	bool		found;
-
-	if (!OidIsValid(relid))
-		return false;
-	rel = table_open(relid, AccessShareLock);
-	scan = systable_beginscan(rel, ent_catalog_oid(ENT_CATALOG_SEEK_LOCAL),
-							  true, NULL, 0, NULL);
-	found = HeapTupleIsValid(systable_getnext(scan));
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return found;
+	return ent_catalog_any(ENT_CATALOG_SEEK, ENT_CATALOG_SEEK_LOCAL);
 }
 
 List *

@@ -13,35 +13,95 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "parser/parse_expr.h"
+#include "parser/parser.h"
+#include "pgtime.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/bytea.h"
+#include "utils/float.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
+#include "utils/xml.h"
 
 #include "rule/wire.h"
 #include "store/value.h"
 
 /* Settings that input and output functions listen to. */
+typedef enum Setting
+{
+	PINNED_CLIENT_ENCODING = 0,
+	PINNED_SEARCH_PATH,
+	PINNED_DATE_STYLE,
+	PINNED_INTERVAL_STYLE,
+	PINNED_TIME_ZONE,
+	PINNED_FLOAT_DIGITS,
+	PINNED_BYTEA_OUTPUT,
+	PINNED_XML_OPTION,
+	PINNED_ARRAY_NULLS,
+	PINNED_LC_MONETARY,
+	/* ... and what the parser listens to */
+	PINNED_CONFORMING_STRINGS,
+	PINNED_NULL_EQUALS
+} Setting;
+
 static const struct
 {
 	const char *name;
 	const char *value;
 }			pinned[] =
 {
-	{"client_encoding", "UTF8"},
-	{"search_path", "pg_catalog, pg_temp"},
-	{"DateStyle", "ISO, YMD"},
-	{"IntervalStyle", "postgres"},
-	{"TimeZone", "UTC"},
-	{"extra_float_digits", "3"},
-	{"bytea_output", "hex"},
-	{"xmloption", "content"},
-	{"array_nulls", "on"},
-	{"lc_monetary", "C"},
-	/* ... and what the parser listens to */
-	{"standard_conforming_strings", "on"},
-	{"transform_null_equals", "off"},
+	[PINNED_CLIENT_ENCODING] = {"client_encoding", "UTF8"},
+	[PINNED_SEARCH_PATH] = {"search_path", "pg_catalog, pg_temp"},
+	[PINNED_DATE_STYLE] = {"DateStyle", "ISO, YMD"},
+	[PINNED_INTERVAL_STYLE] = {"IntervalStyle", "postgres"},
+	[PINNED_TIME_ZONE] = {"TimeZone", "UTC"},
+	[PINNED_FLOAT_DIGITS] = {"extra_float_digits", "3"},
+	[PINNED_BYTEA_OUTPUT] = {"bytea_output", "hex"},
+	[PINNED_XML_OPTION] = {"xmloption", "content"},
+	[PINNED_ARRAY_NULLS] = {"array_nulls", "on"},
+	[PINNED_LC_MONETARY] = {"lc_monetary", "C"},
+	[PINNED_CONFORMING_STRINGS] = {"standard_conforming_strings", "on"},
+	[PINNED_NULL_EQUALS] = {"transform_null_equals", "off"},
 };
+
+/* Is it as above? Its variable is asked: to look it up by name takes 2 us. */
+static bool
+is_pinned(Setting which)
+{
+	switch (which)
+	{
+		case PINNED_CLIENT_ENCODING:
+			return pg_get_client_encoding() == PG_UTF8;
+		case PINNED_SEARCH_PATH:
+			return strcmp(namespace_search_path, pinned[which].value) == 0;
+		case PINNED_DATE_STYLE:
+			return DateStyle == USE_ISO_DATES && DateOrder == DATEORDER_YMD;
+		case PINNED_INTERVAL_STYLE:
+			return IntervalStyle == INTSTYLE_POSTGRES;
+		case PINNED_TIME_ZONE:
+			return strcmp(pg_get_timezone_name(session_timezone), "UTC") == 0 ||
+				strcmp(pg_get_timezone_name(session_timezone), "Etc/UTC") == 0;
+		case PINNED_FLOAT_DIGITS:
+			return extra_float_digits == 3;
+		case PINNED_BYTEA_OUTPUT:
+			return bytea_output == BYTEA_OUTPUT_HEX;
+		case PINNED_XML_OPTION:
+			return xmloption == XMLOPTION_CONTENT;
+		case PINNED_ARRAY_NULLS:
+			return Array_nulls;
+		case PINNED_LC_MONETARY:		/* its header wants those of ICU */
+			return strcmp(GetConfigOption(pinned[which].name, false, false),
+						  pinned[which].value) == 0;
+		case PINNED_CONFORMING_STRINGS:
+			return standard_conforming_strings;
+		case PINNED_NULL_EQUALS:
+			return !Transform_null_equals;
+	}
+	return false;
+}
 
 int
 ent_value_enter(void)
@@ -49,14 +109,10 @@ ent_value_enter(void)
 	int			nestlevel = NewGUCNestLevel();
 
 	for (int i = 0; i < lengthof(pinned); i++)
-	{
-		const char *now = GetConfigOption(pinned[i].name, false, false);
-
-		if (strcmp(now, pinned[i].value) != 0)
+		if (!is_pinned((Setting) i))
 			(void) set_config_option(pinned[i].name, pinned[i].value,
 									 PGC_USERSET, PGC_S_SESSION,
 									 GUC_ACTION_SAVE, true, 0, false);
-	}
 	return nestlevel;
 }
 
