@@ -72,23 +72,23 @@ cmp_ok($alice->sql($log) - $before, '<', 3 * $many, 'what is not folded yet is n
 is($bob->sql('SELECT md5(string_agg(item::text, \',\' ORDER BY id)) FROM item'),
 	$alice->sql('SELECT md5(string_agg(item::text, \',\' ORDER BY id)) FROM item'), 'and all arrived');
 
-# ---- a copy of what is being folded ----
+# ---- a copy while rows are made ----
 
-# What comes to be while a peer catches up is told of by events and found by the scan.
-my $sent = q(SELECT objects_sent FROM entanglement.peers WHERE name = 'bob');
-my $copied = 20000;
-$alice->sql(q(ALTER SYSTEM SET entanglement.fold_limit = 500));
+# What comes to be while a peer catches up is told of by events, and found by the scan.
+my $carol = Entanglement::Node->database($cluster, 'carol');
+my $made = 2000;
+my $all = $rows + $made + 1;
+$alice->sql(q(ALTER SYSTEM RESET entanglement.fold_limit));
 $alice->sql(q(ALTER SYSTEM SET entanglement.scan_chunk = 500));
 $alice->sql(q(SELECT pg_reload_conf()));
-$_->define('CREATE TABLE copied (id int PRIMARY KEY, v int)', 'copied') foreach $alice, $bob;
-$alice->drain('bob');
-$alice->sql(q(SELECT entanglement.pause_peer('bob')));
-$alice->wait_state('bob', 'paused');
-$alice->sql("INSERT INTO copied SELECT i, i FROM generate_series(1, $copied) i");
-$before = $alice->sql($sent);
-$alice->sql(q(SELECT entanglement.resume_peer('bob')));
-$alice->drain('bob');
-is($bob->digest('copied'), $alice->digest('copied'), 'a copy of what is being folded');
-cmp_ok($alice->sql($sent) - $before, '<', 1.1 * $copied, 'each row has been sent once');
+$carol->define('CREATE TABLE item (id int PRIMARY KEY, v int)', 'item');
+link_nodes($alice, $carol, nowait => 1);
+$alice->sql(q(SELECT entanglement.alter_peer('carol', bandwidth => 20000)));
+$carol->wait_until('SELECT count(*) > 500 FROM item', 't', 'the copy has begun');
+$alice->sql("INSERT INTO item SELECT i, 0 FROM generate_series($rows + 1, $rows + $made) i");
+$alice->drain('carol');
+is($carol->digest('item'), $alice->digest('item'), 'what was made meanwhile is there, too');
+my $sent = $alice->peer('carol')->{objects_sent};
+cmp_ok($sent, '<', 1.1 * $all, "it has been sent once: $sent for $all objects");
 
 done_testing();
