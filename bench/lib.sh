@@ -84,7 +84,8 @@ END
     # the certificate names peer; workloads with more than one call them peer_N
     { echo "peers peer peer"; printf 'peers peer peer_%d\n' {1..60}; } |
         ent_as_user tee "$data/pg_ident.conf" >/dev/null
-    ent_as_user "$ENT_BINDIR/pg_ctl" start -s -w -D "$data" \
+    ent_as_user env ${FLUSH_US:+"FLUSH_US=$FLUSH_US" "LD_PRELOAD=$ENT_WORK/tool/flush.so"} \
+        "$ENT_BINDIR/pg_ctl" start -s -w -D "$data" \
         -l "$ENT_WORK/$side/server.log" </dev/null >/dev/null 2>&1 ||
         { cat "$ENT_WORK/$side/server.log"; ent_die "$side does not start"; }
     BENCH_DB=postgres on "$side" -c "CREATE ROLE peer LOGIN"
@@ -141,6 +142,8 @@ build_tools() {
             -I"$("$PG_CONFIG" --includedir)" "$BENCH/tool/$tool.c" \
             -L"$("$PG_CONFIG" --libdir)" -lpq
     done
+    gcc -O2 -Wall -Wextra -D_GNU_SOURCE -shared -fPIC -o "$ENT_WORK/tool/flush.so" \
+        "$BENCH/tool/flush.c"
     chmod -R go+rX "$ENT_WORK/tool"
 }
 

@@ -149,7 +149,8 @@ SELECT id, entanglement.owner_of(t) FROM taken t ORDER BY id;
 -- index may be built anew
 SELECT pg_temp.attempt('ALTER TABLE pair DROP CONSTRAINT pair_pkey');
 SELECT pg_temp.attempt('ALTER TABLE pair DROP CONSTRAINT pair_pkey CASCADE');
-SELECT pg_temp.attempt('ALTER TABLE pair ALTER b TYPE bigint');
+-- (what PostgreSQL says of it differs between versions)
+SELECT left(pg_temp.attempt('ALTER TABLE pair ALTER b TYPE bigint'), 5);
 SELECT pg_temp.attempt('ALTER TABLE pair DROP a');
 SELECT pg_temp.attempt('DROP INDEX named_code');
 SELECT pg_temp.attempt('DROP TRIGGER entanglement_capture ON pair');
