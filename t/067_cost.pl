@@ -72,4 +72,23 @@ cmp_ok($alice->sql($log) - $before, '<', 3 * $many, 'what is not folded yet is n
 is($bob->sql('SELECT md5(string_agg(item::text, \',\' ORDER BY id)) FROM item'),
 	$alice->sql('SELECT md5(string_agg(item::text, \',\' ORDER BY id)) FROM item'), 'and all arrived');
 
+# ---- a copy of what is being folded ----
+
+# What comes to be while a peer catches up is told of by events and found by the scan.
+my $sent = q(SELECT objects_sent FROM entanglement.peers WHERE name = 'bob');
+my $copied = 20000;
+$alice->sql(q(ALTER SYSTEM SET entanglement.fold_limit = 500));
+$alice->sql(q(ALTER SYSTEM SET entanglement.scan_chunk = 500));
+$alice->sql(q(SELECT pg_reload_conf()));
+$_->define('CREATE TABLE copied (id int PRIMARY KEY, v int)', 'copied') foreach $alice, $bob;
+$alice->drain('bob');
+$alice->sql(q(SELECT entanglement.pause_peer('bob')));
+$alice->wait_state('bob', 'paused');
+$alice->sql("INSERT INTO copied SELECT i, i FROM generate_series(1, $copied) i");
+$before = $alice->sql($sent);
+$alice->sql(q(SELECT entanglement.resume_peer('bob')));
+$alice->drain('bob');
+is($bob->digest('copied'), $alice->digest('copied'), 'a copy of what is being folded');
+cmp_ok($alice->sql($sent) - $before, '<', 1.1 * $copied, 'each row has been sent once');
+
 done_testing();

@@ -58,6 +58,13 @@ ent_durable_flush(void)
 	ent_durable_flush_to(InvalidXLogRecPtr);
 }
 
+bool
+ent_durable_already(XLogRecPtr end)
+{
+	return GetFlushRecPtr(NULL) >= end &&
+		(SyncRepStandbyNames == NULL || SyncRepStandbyNames[0] == '\0');
+}
+
 void
 ent_durable_flush_to(XLogRecPtr end)
 {

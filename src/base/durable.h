@@ -29,6 +29,8 @@ extern XLogRecPtr ent_durable_end(void);
  * lock that others wait for, or has only read (below). Not in recovery.
  */
 extern void ent_durable_flush(void);
+/* Would the same return at once, and nobody be waited for, with that end of the log? */
+extern bool ent_durable_already(XLogRecPtr end);
 /* The same for what was before that end of the log (InvalidXLogRecPtr: this one). */
 extern void ent_durable_flush_to(XLogRecPtr end);
 
