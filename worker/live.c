@@ -166,10 +166,13 @@ static void
 push(EntLive *l, size_t max_bytes, bool heartbeat)
 {
 	bytea	   *batch;
+	bool		read_only;
 
 	ent_live_begin();
 	batch = ent_outbound_build(l->out, max_bytes, heartbeat);
-	ent_live_commit();
+	read_only = batch != NULL && ent_durable_has_only_read();
+	if (!read_only)
+		ent_live_commit();
 	if (batch == NULL)
 		return;
 	batch = ent_pack(l->packer, batch);
@@ -179,6 +182,8 @@ push(EntLive *l, size_t max_bytes, bool heartbeat)
 	ent_pace_sent(&l->pace, VARSIZE(batch) - VARHDRSZ,
 				  ent_outbound_backlog(l->out), l->pushed_at);
 	ent_connection_send(l->push, batch);
+	if (read_only)
+		ent_live_commit();
 	l->more = true;
 }
 

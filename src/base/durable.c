@@ -29,6 +29,13 @@ ent_durable_commit_later(void (*fn) (void *arg), void *arg)
 	PG_END_TRY();
 }
 
+bool
+ent_durable_has_only_read(void)
+{
+	return !TransactionIdIsValid(GetTopTransactionIdIfAny()) &&
+		(SyncRepStandbyNames == NULL || SyncRepStandbyNames[0] == '\0');
+}
+
 /*
  * Where the last record ends. The next one will begin behind the header of the page,
  * if that page is not begun yet: nobody can flush up to there.
