@@ -33,7 +33,9 @@ static EntQuery prune_query = {
 	"WHERE (t.owner OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.=) h.no AND h.complete "
 	"AND (h.upto IS NULL OR t.serial OPERATOR(pg_catalog.<=) h.upto "
 	"OR t.epoch OPERATOR(pg_catalog.<) h.epoch) "
-	"AND NOT EXISTS (SELECT 1 FROM entanglement.owed d "
+	/* by its key, which begins with the peer */
+	"AND NOT EXISTS (SELECT 1 FROM entanglement.peer p JOIN entanglement.owed d "
+	"ON d.peer OPERATOR(pg_catalog.=) p.no "
 	"WHERE d.owner OPERATOR(pg_catalog.=) t.owner AND d.rel OPERATOR(pg_catalog.=) t.rel "
 	"AND d.key OPERATOR(pg_catalog.=) t.key) "
 	/* what is under way to an heir: a peer may come to have the table only then */

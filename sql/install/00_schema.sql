@@ -303,7 +303,7 @@ CREATE TABLE entanglement.owed (
     owner integer NOT NULL,
     key bytea NOT NULL,
     serial bigint NOT NULL,
-    PRIMARY KEY (owner, rel, key, peer)
+    PRIMARY KEY (peer, owner, rel, key)
 );
 COMMENT ON TABLE entanglement.owed IS 'Objects to be sent in full, or as deleted, to a peer whatever it has, because they came late to us; serial is the version that is owed.';
 

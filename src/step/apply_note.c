@@ -45,7 +45,7 @@ static EntQuery owe_query = {
 	"INSERT INTO entanglement.owed AS d (peer, rel, owner, key, serial) "
 	"SELECT p.no, $2, $3, $4, $5 FROM entanglement.peer p "
 	"WHERE p.no OPERATOR(pg_catalog.<>) $1 "
-	"ON CONFLICT (owner, rel, key, peer) DO UPDATE SET serial = EXCLUDED.serial "
+	"ON CONFLICT (peer, owner, rel, key) DO UPDATE SET serial = EXCLUDED.serial "
 	"WHERE d.serial OPERATOR(pg_catalog.<) EXCLUDED.serial",
 	5, {INT4OID, INT4OID, INT4OID, BYTEAOID, INT8OID}, NULL
 };

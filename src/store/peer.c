@@ -126,9 +126,15 @@ static EntQuery delete_queries[] = {
 	1, {INT4OID}, NULL},
 };
 
-/* Peers that are no more, in what keeps other things from going, or is small. */
+/*
+ * Peers that are no more, in what keeps other things from going, or is small. What
+ * is owed may be much: its index is asked for the next peer.
+ */
 static EntQuery orphans_query = {
-	"SELECT n FROM (SELECT peer FROM entanglement.owed "
+	"WITH RECURSIVE owing(n) AS (SELECT pg_catalog.min(peer) FROM entanglement.owed "
+	"UNION ALL SELECT (SELECT pg_catalog.min(d.peer) FROM entanglement.owed d "
+	"WHERE d.peer OPERATOR(pg_catalog.>) w.n) FROM owing w WHERE w.n IS NOT NULL) "
+	"SELECT n FROM (SELECT n FROM owing "
 	"UNION SELECT peer FROM entanglement.owner "
 	"UNION SELECT peer FROM entanglement.peer_owner "
 	"UNION SELECT peer FROM entanglement.resend "
