@@ -29,11 +29,17 @@ ent_durable_commit_later(void (*fn) (void *arg), void *arg)
 	PG_END_TRY();
 }
 
+/* Is no standby waited for? */
+static bool
+disk_only(void)
+{
+	return SyncRepStandbyNames == NULL || SyncRepStandbyNames[0] == '\0';
+}
+
 bool
 ent_durable_has_only_read(void)
 {
-	return !TransactionIdIsValid(GetTopTransactionIdIfAny()) &&
-		(SyncRepStandbyNames == NULL || SyncRepStandbyNames[0] == '\0');
+	return !TransactionIdIsValid(GetTopTransactionIdIfAny()) && disk_only();
 }
 
 /*
@@ -61,8 +67,7 @@ ent_durable_flush(void)
 bool
 ent_durable_already(XLogRecPtr end)
 {
-	return GetFlushRecPtr(NULL) >= end &&
-		(SyncRepStandbyNames == NULL || SyncRepStandbyNames[0] == '\0');
+	return GetFlushRecPtr(NULL) >= end && disk_only();
 }
 
 void
