@@ -2,7 +2,8 @@
 #
 # Promise: a row that came again under the version that it had, with what its owner
 # changed since and has not folded, is passed on as a whole, never only the
-# columns that this version had changed.
+# columns that this version had changed. What is here of it does not go back to the
+# version as another node has it, which heard of no more; damaged, it is mended with the next one.
 
 use strict;
 use warnings;
@@ -57,5 +58,47 @@ foreach my $forget (0, 1)
 	kill 'CONT', $collector;
 	converge(\@all, ['item'], "$id: all agree");
 }
+
+# ---- compared with who has not heard of it ----
+
+# alice - hub - carol and alice - west - carol
+my ($west, $carol) =
+  map { Entanglement::Node->database($cluster, $_) } qw(west carol);
+my @more = (@all, $west, $carol);
+my $route = q(SELECT peer FROM entanglement.owners WHERE name = 'alice');
+
+link_nodes($alice, $west);
+$_->define('CREATE TABLE item (id int PRIMARY KEY, a text, b text)', 'item') foreach $west, $carol;
+link_nodes($carol, $hub);
+converge(\@more, ['item'], 'carol has all from hub');
+is($carol->sql($route), 'hub', 'carol takes alice by hub');
+link_nodes($carol, $west);
+$carol->sql("SELECT entanglement.pause_peer('west')");
+$alice->sql("UPDATE item SET a = 'first', b = 'first'");
+converge(\@more, ['item'], 'a version');
+$alice->drain;
+$carol->audit('item');
+kill 'STOP', $collector or BAIL_OUT('the collector has gone');
+$alice->sql("UPDATE item SET a = 'second'");
+$hub->sql("SELECT entanglement.resync('alice')");
+$carol->wait_until("SELECT count(*) FROM item WHERE a = 'second'", 2, 'more than that comes by hub');
+# west offers what it has when the link begins
+$carol->sql("SELECT entanglement.resume_peer('west')");
+$carol->wait_connected('west');
+$carol->sql("SELECT entanglement.pause_peer('hub')");
+$carol->wait_until($route, 'west', 'carol takes alice by west');
+is($west->versions('item'), $carol->versions('item'), 'where there is the same version');
+is($west->sql('SELECT DISTINCT a FROM item'), 'first', '... as it was at first');
+$carol->sql("SET session_replication_role = replica; UPDATE item SET b = 'damaged' WHERE id = 2");
+$carol->sql("SELECT entanglement.resync('west')");
+$carol->wait_until('SELECT count(*) FROM entanglement.arrears', 0, 'compared with west');
+is($carol->sql('SELECT string_agg(a, \',\') FROM item'), 'second,second', 'what carol has does not go back');
+$alice->sql("UPDATE item SET a = 'third'");
+$hub->sql("SELECT entanglement.resync('alice')");
+$hub->wait_until("SELECT count(*) FROM item WHERE a = 'third'", 2, 'from home the newest comes, whatever is there');
+kill 'CONT', $collector;
+converge(\@more, ['item'], 'what was damaged is mended in the end');
+is($carol->sql("SELECT count(*) FROM audit_item WHERE body->>'a' = 'first'"), 0, 'it never went back');
+$carol->wait_until('SELECT count(*) FROM entanglement.parked', 0, 'nothing is missed any more');
 
 done_testing();

@@ -45,6 +45,7 @@ find_copy(EntApply *a, Tables *t, Copy *c, bool any)
 		c->epoch = ent_direct_int4(row, ENT_OBJECT_EPOCH);
 		c->serial = ent_direct_int8(row, ENT_OBJECT_SERIAL);
 		c->born = ent_direct_int8(row, ENT_OBJECT_BORN);
+		c->ahead = ent_object_is_ahead(row);
 		c->columns = ent_direct_bytea(row, ENT_OBJECT_COLUMN_SERIALS);
 	}
 	c->parked = ent_direct_find(t->parked, parked) != NULL;
@@ -263,14 +264,21 @@ ent_apply_may_compare(EntApply *a)
 
 /*
  * What comes again although this very version is here mostly is as it should
- * be: then nothing is written, and nothing is passed on.
+ * be: then nothing is written, and nothing is passed on. If it is not, which is the
+ * newer one is not known when the copy is ahead: who sends it may have got it earlier,
+ * unless he is at home.
  */
-static bool
-worth_comparing(EntApply *a, EntApplyCopy *c, EntApplyRow *r)
+static void
+look_at_version(EntApplyWrite *w)
 {
-	return r->op == ENT_ROW_FULL && c->exists && c->owner == a->owner &&
-		c->epoch == a->epoch && c->serial == r->serial && c->born != 0 &&
-		ent_apply_may_compare(a);
+	EntApply   *a = w->a;
+	Copy	   *c = w->c;
+
+	if (w->r->op != ENT_ROW_FULL || !c->exists || c->owner != a->owner ||
+		c->epoch != a->epoch || c->serial != w->r->serial || c->born == 0)
+		return;
+	w->compare = ent_apply_may_compare(a);
+	w->keep = c->ahead && !a->home;
 }
 
 static bool
@@ -283,7 +291,7 @@ is_birth(const EntApplyWrite *w)
 static bool
 is_update(const EntApplyWrite *w)
 {
-	return w->r->op != ENT_ROW_DELETE && w->c->exists && !w->compare &&
+	return w->r->op != ENT_ROW_DELETE && w->c->exists && !w->compare && !w->keep &&
 		w->a->integrity == NULL && ent_rowset_updates(w->a->rel, w->r->set);
 }
 
@@ -318,6 +326,11 @@ note_outcome(const EntApplyWrite *w, EntVersions *versions)
 			return false;
 		case ENT_APPLY_SAME:
 			ent_apply_unpark(w->a, w->c, w->r);
+			return false;
+		case ENT_APPLY_OLDER:
+			/* not asked for at once: it would come as it is until there is a newer version */
+			ent_apply_note_parked(w->a, w->c, w->r, "55000", "the object is here in this version, perhaps with newer values",
+						NULL);
 			return false;
 		case ENT_APPLY_STORED:
 			break;
@@ -390,7 +403,7 @@ ent_apply_row(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions,
 	}
 	if (!to_be_stored(&w, writes))
 		return;
-	w.compare = worth_comparing(a, c, r);
+	look_at_version(&w);
 	if (!is_plain(together, &w) || !goes_with(together, &w))
 		ent_apply_together(together, versions);
 	if (is_plain(together, &w))

@@ -48,6 +48,7 @@ typedef struct EntApply
 	int64		have;			/* ours of this owner, in this epoch; durable,
 								 * and locked against claims of other peers */
 	int64		base;			/* have from which on the peer sends */
+	bool		home;			/* the peer is the owner's home: what it sends is the newest */
 	/* by local column: how the sender encodes */
 	const EntWireFormat *formats;
 	const Oid  *sender_types;

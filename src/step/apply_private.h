@@ -23,6 +23,7 @@ typedef struct EntApplyCopy
 	int32		epoch;
 	int64		serial;
 	int64		born;
+	bool		ahead;			/* the row may be newer than that */
 	bytea	   *columns;
 	bool		parked;
 	bool		buried;			/* tombstone of this owner: */
@@ -40,6 +41,7 @@ typedef enum EntApplyOutcome
 	ENT_APPLY_MISSING,			/* delta on a row that is not there */
 	ENT_APPLY_INVISIBLE,		/* the row exists, but not for this role */
 	ENT_APPLY_SAME,				/* nothing to do: the row has these values */
+	ENT_APPLY_OLDER,			/* nothing was done: the row may have newer ones */
 } EntApplyOutcome;
 
 typedef struct EntApplyWrite
@@ -50,6 +52,7 @@ typedef struct EntApplyWrite
 	bool		careful;		/* an INSERT failed before: look first */
 	bool		compare;		/* the version is here already: look first
 								 * whether the row is as it should be */
+	bool		keep;			/* leave it if it is not */
 	Datum	   *values;			/* by column, once decoded */
 	bool	   *nulls;
 	EntApplyOutcome outcome;

@@ -114,6 +114,8 @@ write_row(EntApplyWrite *w)
 	}
 	if (w->compare && has_values(w))
 		return ENT_APPLY_SAME;
+	if (w->keep)
+		return ENT_APPLY_OLDER;
 	if ((w->c->exists || w->careful) &&
 		ent_rowquery_update(a->rel, r->set, w->c->values, w->values, w->nulls) > 0)
 		return ENT_APPLY_STORED;
