@@ -10,7 +10,7 @@
 #
 #   A system (system/NAME.sh) is three functions:
 #     NAME_attach   table item is on both sides: replicate it from A to B
-#     NAME_ready    whether it does: status 0
+#     NAME_ready    whether it does, and B has what was there: status 0; costs little
 #     NAME_detach   ends it; must work whatever happened before
 #   B reaches A by the conninfo that the function to_a prints.
 
@@ -204,7 +204,7 @@ checkpoint() {
 attach() {
     [ "$1" != none ] || return 0
     "$1_attach"
-    until_true 120 "$1_ready"
+    until_true "${2:-120}" "$1_ready"
     settled "${2:-300}"
 }
 

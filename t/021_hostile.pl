@@ -17,7 +17,7 @@ use Test::More;
 use Entanglement::Node;
 use Entanglement::Wire;
 
-my $cluster = Entanglement::Node->cluster('hostile');
+my $cluster = Entanglement::Node->cluster('hostile', conf => "entanglement.dead_after = '60 s'\n");
 my ($alice, $hub) =
   map { Entanglement::Node->database($cluster, $_) } qw(alice hub);
 my $me = '66600000-0000-4000-8000-000000000001';

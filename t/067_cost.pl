@@ -72,6 +72,25 @@ cmp_ok($alice->sql($log) - $before, '<', 3 * $many, 'what is not folded yet is n
 is($bob->sql('SELECT md5(string_agg(item::text, \',\' ORDER BY id)) FROM item'),
 	$alice->sql('SELECT md5(string_agg(item::text, \',\' ORDER BY id)) FROM item'), 'and all arrived');
 
+# ---- a copy while rows are made ----
+
+# What comes to be while a peer catches up is told of by events, and found by the scan.
+my $carol = Entanglement::Node->database($cluster, 'carol');
+my $made = 2000;
+my $all = $rows + $made + 1;
+$alice->sql(q(ALTER SYSTEM RESET entanglement.fold_limit));
+$alice->sql(q(ALTER SYSTEM SET entanglement.scan_chunk = 500));
+$alice->sql(q(SELECT pg_reload_conf()));
+$carol->define('CREATE TABLE item (id int PRIMARY KEY, v int)', 'item');
+link_nodes($alice, $carol, nowait => 1);
+$alice->sql(q(SELECT entanglement.alter_peer('carol', bandwidth => 20000)));
+$carol->wait_until('SELECT count(*) > 500 FROM item', 't', 'the copy has begun');
+$alice->sql("INSERT INTO item SELECT i, 0 FROM generate_series($rows + 1, $rows + $made) i");
+$alice->drain('carol');
+is($carol->digest('item'), $alice->digest('item'), 'what was made meanwhile is there, too');
+my $sent = $alice->peer('carol')->{objects_sent};
+cmp_ok($sent, '<', 1.1 * $all, "it has been sent once: $sent for $all objects");
+
 # ---- what is owed ----
 
 # As when the objects came late, and what is owed is not told yet.

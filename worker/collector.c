@@ -55,7 +55,7 @@
  * within bounds. So writers keep most of the processors. What was rested too long before
  * counts, so of changes now and then each is folded at once.
  */
-#define REST_SHARE		15
+#define REST_SHARE		25
 #define REST_MIN_US		2000
 #define REST_MAX_US		40000
 #define RETRY_MS	1000		/* pause after a failed round */

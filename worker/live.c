@@ -29,6 +29,8 @@
  */
 #define SLOWEST_RATE	8000.0
 
+#define MEANWHILE		8		/* batches that may be applied before we push again */
+
 void
 ent_live_begin(void)
 {
@@ -70,6 +72,37 @@ commit_and_flush(void)
 
 /* ---- pull ---- */
 
+/*
+ * The answer to the last batch leaves once what it speaks of is on disk. While the next
+ * one is applied others may see to that: it is not waited for unless there is none.
+ */
+static void
+send_answer(EntLive *l, bool wait)
+{
+	if (l->answer == NULL || (!wait && !ent_durable_already(l->answer_end)))
+		return;
+	ent_durable_flush_to(l->answer_end);
+	ent_connection_send(l->pull, l->answer);
+	pfree(l->answer);
+	l->answer = NULL;
+	l->asked = false;
+}
+
+static void
+look_at_answer(void *l)
+{
+	send_answer(l, false);
+}
+
+static void
+keep_answer(EntLive *l, const bytea *answer)
+{
+	send_answer(l, true);
+	l->answer = MemoryContextAlloc(l->context, VARSIZE(answer));
+	memcpy(l->answer, answer, VARSIZE(answer));
+	l->answer_end = ent_durable_end();
+}
+
 static void
 begin_pull(EntLive *l)
 {
@@ -91,9 +124,27 @@ take_batch(EntLive *l, const char *batch, size_t len)
 	pg_atomic_fetch_add_u64(&l->slot->bytes_received, len);
 	ent_unpack(l->unpacker, &batch, &len);
 	answer = ent_inbound_apply(l->in, batch, len);
-	commit_and_flush();
-	ent_connection_send(l->pull, answer);
-	l->asked = false;
+	ent_durable_commit_later(commit, NULL);
+	keep_answer(l, answer);
+}
+
+/*
+ * All batches that are here by now, and some that come meanwhile: not all, since there is
+ * something to push, too.
+ */
+static void
+take_batches(EntLive *l)
+{
+	const char *message;
+	size_t		len;
+
+	for (int n = 0; (message = ent_connection_receive(l->pull, &len)) != NULL; n++)
+	{
+		take_batch(l, message, len);
+		if (n < MEANWHILE)
+			(void) ent_connection_advance(l->pull, WL_SOCKET_READABLE);
+	}
+	send_answer(l, true);
 }
 
 /* ---- push ---- */
@@ -115,10 +166,13 @@ static void
 push(EntLive *l, size_t max_bytes, bool heartbeat)
 {
 	bytea	   *batch;
+	bool		read_only;
 
 	ent_live_begin();
 	batch = ent_outbound_build(l->out, max_bytes, heartbeat);
-	ent_live_commit();
+	read_only = batch != NULL && ent_durable_has_only_read();
+	if (!read_only)
+		ent_live_commit();
 	if (batch == NULL)
 		return;
 	batch = ent_pack(l->packer, batch);
@@ -128,6 +182,8 @@ push(EntLive *l, size_t max_bytes, bool heartbeat)
 	ent_pace_sent(&l->pace, VARSIZE(batch) - VARHDRSZ,
 				  ent_outbound_backlog(l->out), l->pushed_at);
 	ent_connection_send(l->push, batch);
+	if (read_only)
+		ent_live_commit();
 	l->more = true;
 }
 
@@ -188,6 +244,7 @@ ent_live_start(EntLive *l, const EntPeer *peer, EntPeerSlot *slot,
 	l->receiver = ent_shmem_take(&slot->receiver);
 	l->out = ent_outbound_create(peer->no, peer->role, slot);
 	l->in = ent_inbound_create(peer->no, peer->role, slot);
+	ent_inbound_meanwhile(l->in, look_at_answer, l);
 	ent_shmem_set_state(slot, ENT_LINK_CONNECTED, "", "");
 	ent_shmem_routes_changed();
 	begin_pull(l);
@@ -229,8 +286,7 @@ ent_live_advance(EntLive *l, uint32 push_events, uint32 pull_events)
 	while ((message = ent_connection_receive(l->push, &len)) != NULL)
 		take_answer(l, message, len);
 	(void) ent_connection_advance(l->pull, pull_events);
-	while ((message = ent_connection_receive(l->pull, &len)) != NULL)
-		take_batch(l, message, len);
+	take_batches(l);
 	consider_push(l);
 	if (ent_connection_clock() > dead_at(l))
 		ereport(ERROR,

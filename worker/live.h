@@ -10,6 +10,8 @@
 
 #include "postgres.h"
 
+#include "access/xlogdefs.h"
+
 #include "base/pack.h"
 #include "base/shmem.h"
 #include "link/inbound.h"
@@ -34,6 +36,8 @@ typedef struct EntLive
 	uint32		receiver;
 	int64		pushed_at;		/* us, when the last push began */
 	int64		since;			/* us, when the link came up */
+	bytea	   *answer;			/* to the last batch, not sent yet, or NULL */
+	XLogRecPtr	answer_end;		/* when the log is on disk up to there it may be */
 	bool		asked;			/* the other side was asked to send */
 	bool		more;			/* there may be more to push at once */
 } EntLive;

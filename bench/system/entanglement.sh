@@ -15,8 +15,10 @@ entanglement_attach() {
         -c "SELECT FROM entanglement.add_peer('a', '$(to_a)', 'peer')"
 }
 
+# with all that was there, as the others' subscriptions are when they say so
 entanglement_ready() {
-    [ "$(on b -c 'SELECT state FROM entanglement.peers')" = connected ]
+    [ "$(on b -c 'SELECT state FROM entanglement.peers')" = connected ] &&
+        [ "$(on a -c "SELECT entanglement.drain('b', '1 s')")" = t ]
 }
 
 entanglement_detach() {

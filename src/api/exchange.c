@@ -37,6 +37,8 @@ PG_FUNCTION_INFO_V1(ent_sql_stream);
 
 /* Claims and parked rows fall due by themselves; looked at this often. */
 #define LOOK_US		1000000
+#define MAX_FIRST	4096		/* bytes of a batch that leaves before its transaction
+								 * has ended */
 
 static void
 refuse_null(const char *argument)
@@ -193,8 +195,19 @@ take_answer(EntSession *s, const char *answer, size_t len)
 }
 
 /*
+ * Can it leave before the transaction has ended? It must not be held up on its way then:
+ * what was sent before has arrived, so it fits into any socket's buffer.
+ */
+static bool
+leaves_first(EntSession *s, const bytea *batch)
+{
+	return batch != NULL && VARSIZE(batch) <= MAX_FIRST &&
+		ent_pace_in_flight(&s->pace) == 0 && ent_durable_has_only_read();
+}
+
+/*
  * A batch in the given context, durable knowledge of ours, as it is to be sent; or
- * NULL.
+ * NULL. The transaction may have ended, and another one begun.
  */
 static bytea *
 build(EntSession *s, bool heartbeat, bool may_send, MemoryContext context, bool pack)
@@ -212,7 +225,8 @@ build(EntSession *s, bool heartbeat, bool may_send, MemoryContext context, bool 
 	if (batch != NULL && pack)
 		batch = ent_pack(s->packer, batch);
 	MemoryContextSwitchTo(old);
-	commit(s);
+	if (!leaves_first(s, batch))
+		commit(s);
 	if (batch != NULL)
 	{
 		ent_durable_flush_to(ent_outbound_durable_to(s->out));
@@ -370,6 +384,7 @@ send_batches(EntSession *s, EntStream *io, MemoryContext message)
 				ent_shmem_expect_call(s->end, true);
 			due = ent_session_clock() + (int64) ent_heartbeat * 1000;
 			ent_stream_write(VARDATA(batch), VARSIZE(batch) - VARHDRSZ);
+			commit(s);
 		}
 		else if (!io->ended)
 		{

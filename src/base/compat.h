@@ -159,22 +159,6 @@ ent_compat_tuple_update(Relation heap, ItemPointer tid, TupleTableSlot *slot,
 	return result;
 }
 
-/* Of a new row; those that hold the key already are returned, and nothing is raised */
-static inline List *
-ent_compat_insert_index_tuples(ResultRelInfo *result, TupleTableSlot *slot,
-							   EState *estate)
-{
-	bool		conflict = false;
-
-#if PG_VERSION_NUM >= 160000
-	return ExecInsertIndexTuples(result, slot, estate, false, true, &conflict,
-								 NIL, false);
-#else
-	return ExecInsertIndexTuples(result, slot, estate, false, true, &conflict,
-								 NIL);
-#endif
-}
-
 /* Which of the server's processes this is; since 17 told by a variable. */
 static inline int
 ent_compat_proc_number(void)

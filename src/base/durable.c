@@ -29,6 +29,19 @@ ent_durable_commit_later(void (*fn) (void *arg), void *arg)
 	PG_END_TRY();
 }
 
+/* Is no standby waited for? */
+static bool
+disk_only(void)
+{
+	return SyncRepStandbyNames == NULL || SyncRepStandbyNames[0] == '\0';
+}
+
+bool
+ent_durable_has_only_read(void)
+{
+	return !TransactionIdIsValid(GetTopTransactionIdIfAny()) && disk_only();
+}
+
 /*
  * Where the last record ends. The next one will begin behind the header of the page,
  * if that page is not begun yet: nobody can flush up to there.
@@ -49,6 +62,12 @@ void
 ent_durable_flush(void)
 {
 	ent_durable_flush_to(InvalidXLogRecPtr);
+}
+
+bool
+ent_durable_already(XLogRecPtr end)
+{
+	return GetFlushRecPtr(NULL) >= end && disk_only();
 }
 
 void

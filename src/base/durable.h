@@ -26,10 +26,19 @@ extern XLogRecPtr ent_durable_end(void);
  * All that anybody has committed, or written to the log, before this call is on
  * disk when it returns, and with synchronous_standby_names at the standbys, as the
  * process's synchronous_commit says. Outside of transactions, or in one that holds no
- * lock that others wait for. Not in recovery.
+ * lock that others wait for, or has only read (below). Not in recovery.
  */
 extern void ent_durable_flush(void);
+/* Would the same return at once, and nobody be waited for, with that end of the log? */
+extern bool ent_durable_already(XLogRecPtr end);
 /* The same for what was before that end of the log (InvalidXLogRecPtr: this one). */
 extern void ent_durable_flush_to(XLogRecPtr end);
+
+/*
+ * Has the transaction written nothing that must be there before anybody hears of it, and
+ * does a flush wait for the disk only? Then it can as well end when what it has read has
+ * left.
+ */
+extern bool ent_durable_has_only_read(void);
 
 #endif							/* ENT_BASE_DURABLE_H */

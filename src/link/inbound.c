@@ -73,6 +73,13 @@ ent_inbound_create(int32 peer, Oid role, EntPeerSlot *slot)
 }
 
 void
+ent_inbound_meanwhile(EntInbound *ib, void (*fn) (void *arg), void *arg)
+{
+	ib->meanwhile = fn;
+	ib->meanwhile_arg = arg;
+}
+
+void
 ent_inbound_destroy(EntInbound *ib)
 {
 	MemoryContextDelete(ib->context);

@@ -20,6 +20,12 @@ extern EntInbound *ent_inbound_create(int32 peer, Oid role, EntPeerSlot *slot);
 extern void ent_inbound_destroy(EntInbound *ib);
 
 /*
+ * fn is called now and then while a batch is applied, in its transaction: it must not
+ * wait, nor touch the database.
+ */
+extern void ent_inbound_meanwhile(EntInbound *ib, void (*fn) (void *arg), void *arg);
+
+/*
  * Before the peer can have said anything, in a transaction: owners known by now
  * are those that it may say it has no longer.
  */

@@ -118,6 +118,8 @@ struct EntInbound
 	int32		peer;
 	Oid			role;
 	EntPeerSlot *slot;
+	void		(*meanwhile) (void *arg);	/* NULL: nothing is to be done */
+	void	   *meanwhile_arg;
 	HTAB	   *owners;			/* EntInOwner by number */
 	HTAB	   *tables;			/* EntInTable by number */
 	uint64		routes;			/* counter when adverts were last looked at */

@@ -158,6 +158,8 @@ take_rows(EntInbound *ib, EntReader *body, EntInTable *t, EntInOwner *in,
 				level;
 
 	CHECK_FOR_INTERRUPTS();
+	if (ib->meanwhile != NULL)
+		ib->meanwhile(ib->meanwhile_arg);
 	while (n < MAX_ROWS && !ent_wire_at_end(body))
 		read_row(body, t, a ? a->rel : NULL, &rows[n++], last);
 	if (a == NULL)

@@ -174,6 +174,8 @@ take_object(EntOutbound *ob, const EntEvent *ev)
 		ob->owed_due |= (ev->flags & ENT_ROW_LATE) != 0;
 		return;
 	}
+	if (ev->flags == 0 && ent_outbound_was_sent(o, ev->serial))
+		return;
 	/* what the scan has not reached is only complete up to the scan's start */
 	if (o->scanning && e.since > o->floor)
 		e.since = o->floor;

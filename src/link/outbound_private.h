@@ -65,6 +65,8 @@ typedef struct EntOutClaim
 	uint64		position;
 } EntOutClaim;
 
+typedef struct EntOutRange EntOutRange;
+
 /* An owner advertised to the peer; number on the wire: owner.no. */
 typedef struct EntOutOwner
 {
@@ -88,6 +90,9 @@ typedef struct EntOutOwner
 	int64		counted_to;		/* ... up to here, until the peer has all; a scan
 								 * that begins anew counts those behind it */
 	uint64		position;		/* scanning: ring position noted at its start */
+	EntOutRange *sent;	/* versions sent since the last scan began, by */
+	int			nsent;			/* ... rising serial */
+	int			maxsent;
 	int64		claimed;		/* the peer has it up to here (acknowledged) */
 	int64		claiming_serial;	/* greatest in flight, 0: none */
 	bool		unsaved;		/* claimed is newer than peer_owner says */
@@ -394,6 +399,12 @@ extern void ent_outbound_scan(EntOutbound *ob);
  */
 extern int64 ent_outbound_state_sent(const EntOutbound *ob,
 									 const EntQueueEntry *e);
+/* outsent.c */
+/* Has that version of an object been sent since the owner's last scan began? */
+extern bool ent_outbound_was_sent(const EntOutOwner *o, int64 serial);
+extern void ent_outbound_note_sent(EntOutbound *ob, EntOutOwner *o, int64 serial);
+extern void ent_outbound_forget_sent(EntOutOwner *o);
+
 extern void ent_outbound_note_state(EntOutbound *ob, const EntQueueEntry *e,
 									int64 serial);
 /* The peer may not have what it was sent. */

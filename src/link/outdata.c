@@ -38,12 +38,18 @@ by_table_and_owner(const void *a, const void *b)
 
 /*
  * Is this object, of another owner, among the n taken? hashes: of their keys, and of
- * its, which is at n.
+ * its, which is at n. one: the owner of all so far, or 0.
  */
 static bool
-other_owner_taken(const EntOutTaken *taken, const uint32 *hashes, int n,
-				  const EntQueueEntry *e)
+other_owner_taken(const EntOutTaken *taken, uint32 *hashes, int n, const EntQueueEntry *e,
+				  int32 *one)
 {
+	hashes[n] = hash_bytes(e->key, e->keylen);
+	if (n == 0)
+		*one = e->owner;
+	if (e->owner == *one)
+		return false;
+	*one = 0;
 	for (int i = 0; i < n; i++)
 	{
 		const EntQueueEntry *t = &taken[i].entry;
@@ -66,6 +72,7 @@ take(EntOutbound *ob, EntQueue *queue, EntOutTaken *taken, int max)
 	uint8	   *keybuf = palloc(ENT_WIRE_MAX_KEY);
 	uint32	   *hashes = palloc(max * sizeof(uint32));
 	int			n = 0;
+	int32		one = 0;
 
 	while (n < max && ent_queue_pop(queue, &taken[n].entry, keybuf))
 	{
@@ -82,8 +89,7 @@ take(EntOutbound *ob, EntQueue *queue, EntOutTaken *taken, int max)
 			continue;
 		}
 		(void) ent_queue_take(ob->large, e);
-		hashes[n] = hash_bytes(e->key, e->keylen);
-		if (other_owner_taken(taken, hashes, n, e))
+		if (other_owner_taken(taken, hashes, n, e, &one))
 		{
 			ent_queue_push(queue, e);
 			break;

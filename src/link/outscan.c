@@ -90,6 +90,7 @@ ent_outbound_unwant(EntOutbound *ob, EntOutOwner *o)
 	o->scanning = false;
 	o->wanted = false;
 	o->position = 0;
+	ent_outbound_forget_sent(o);
 	ent_outbound_void_claims(ob, o, true);
 	memset(&o->current, 0, sizeof(o->current));
 	memset(&o->next, 0, sizeof(o->next));
@@ -276,6 +277,7 @@ ent_outbound_start_scan(EntOutbound *ob, EntOutOwner *o, int64 from,
 						uint64 position)
 {
 	ent_outbound_forget_states(ob);
+	ent_outbound_forget_sent(o);
 	if (!o->scanning)
 		scan_begins(ob, position);
 	o->scanning = true;
@@ -340,15 +342,13 @@ ent_outbound_start_review(EntOutbound *ob, int32 owner, int32 rel,
 }
 
 /*
- * Queues what the query returned, up to serial upto; returns how many rows
- * there were and leaves the last one's serial in *last.
+ * Queues what the query returned, up to serial upto. sent: without what this owner has
+ * sent already; NULL: all.
  */
-static uint64
+static void
 queue_rows(EntOutbound *ob, int32 owner, int64 since, unsigned flags,
-		   uint64 position, int64 upto)
+		   uint64 position, int64 upto, const EntOutOwner *sent)
 {
-	uint64		n = 0;
-
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
 		int32		rel = ent_query_int4(row, 1, NULL);
@@ -366,13 +366,17 @@ queue_rows(EntOutbound *ob, int32 owner, int64 since, unsigned flags,
 			break;
 		if (t == NULL || !t->known || t->idle)
 			continue;
+		if (sent != NULL && ent_outbound_was_sent(sent, e.newest))
+		{
+			if (flags & ENT_OUT_COPY)
+				ent_outbound_copied(ob, t);
+			continue;
+		}
 		/* it is read there soon */
 		if (SPI_tuptable->tupdesc->natts > 4)
 			ent_versions_note(rel, key, (ItemPointer) DatumGetPointer(ent_query_datum(row, 5, &null)));
 		ent_outbound_push(ob, t, &e);
-		n++;
 	}
-	return n;
 }
 
 /* The serial up to which a limited query's answer is complete. */
@@ -432,11 +436,11 @@ scan_owner(EntOutbound *ob, EntOutOwner *o, Snapshot snapshot)
 		SPI_tuptable = graves;
 		SPI_processed = ngraves;
 	}
-	queue_rows(ob, o->no, o->floor, 0, o->position, upto);
+	queue_rows(ob, o->no, o->floor, 0, o->position, upto, NULL);
 	SPI_freetuptable(SPI_tuptable);
 	SPI_tuptable = objects;
 	SPI_processed = nobjects;
-	queue_rows(ob, o->no, o->floor, o->counted ? ENT_OUT_COPY : 0, o->position, upto);
+	queue_rows(ob, o->no, o->floor, o->counted ? ENT_OUT_COPY : 0, o->position, upto, o);
 	SPI_freetuptable(objects);
 	if (upto == PG_INT64_MAX)
 	{
@@ -475,7 +479,7 @@ scan_arrears(EntOutbound *ob, EntOutArrears *a, Snapshot snapshot)
 		SPI_processed = n;
 	}
 	flags |= a->counted ? ENT_OUT_COPY : 0;
-	queue_rows(ob, a->owner, a->review && o ? o->claimed : 0, flags, a->position, upto);
+	queue_rows(ob, a->owner, a->review && o ? o->claimed : 0, flags, a->position, upto, NULL);
 	SPI_freetuptable(SPI_tuptable);
 	if (upto == PG_INT64_MAX)
 	{

@@ -139,9 +139,30 @@ note_held(EntOutSection *s)
 						ent_query_array(BYTEAOID, leaving, NULL, m));
 }
 
+/*
+ * While its owner is scanned, a version that has been sent is not sent again, if it was as
+ * completely as the scan would. Of what is shown in part, or told state by state, that is
+ * not for versions to say.
+ */
+static void
+note_version(EntOutSection *s, const EntOutTaken *t, EntOutOwner **last)
+{
+	const EntExtract *x = t->extract;
+
+	if (s->table->partial || s->rel->every_state ||
+		(x->kind != ENT_EXTRACT_FULL && x->kind != ENT_EXTRACT_DELTA))
+		return;
+	if (*last == NULL || (*last)->no != t->entry.owner)
+		*last = hash_search(s->ob->owners, &t->entry.owner, HASH_FIND, NULL);
+	if (*last != NULL && (*last)->scanning && t->entry.since <= (*last)->floor &&
+		!x->elsewhere && x->heir.owner == 0)
+		ent_outbound_note_sent(s->ob, *last, x->serial);
+}
+
 void
 ent_outbound_settle_section(EntOutSection *s, size_t bytes)
 {
+	EntOutOwner *last = NULL;
 	int			sent = 0;
 
 	for (int i = 0; i < s->n; i++)
@@ -162,7 +183,10 @@ ent_outbound_settle_section(EntOutSection *s, size_t bytes)
 				ent_outbound_copied(s->ob, s->table);
 		}
 		if (s->taken[i].fate == ENT_OUT_FATE_SENT)
+		{
+			note_version(s, &s->taken[i], &last);
 			sent++;
+		}
 		if (s->taken[i].fate == ENT_OUT_FATE_SENT && s->rel->every_state && !s->table->partial)
 			ent_outbound_note_state(s->ob, &s->taken[i].entry,
 									s->taken[i].extract->serial);

@@ -28,13 +28,14 @@ typedef struct Tables
 			   *graves;
 } Tables;
 
+/* any: there may be an object with that key. */
 static void
-find_copy(EntApply *a, Tables *t, Copy *c)
+find_copy(EntApply *a, Tables *t, Copy *c, bool any)
 {
 	Datum		object[2] = {Int32GetDatum(a->rel->no), PointerGetDatum(c->key)};
 	Datum		parked[3] = {object[0], object[1], Int32GetDatum(a->owner)};
 	Datum		grave[3] = {Int32GetDatum(a->owner), object[0], object[1]};
-	TupleTableSlot *row = ent_versions_find(t->objects, a->rel->no, c->key);
+	TupleTableSlot *row = any ? ent_versions_find(t->objects, a->rel->no, c->key) : NULL;
 
 	c->exists = row != NULL;
 	if (c->exists)
@@ -61,6 +62,8 @@ void
 ent_apply_find_copies(EntApply *a, Copy *copies, int n)
 {
 	Tables		t;
+	EntKeyRange range = {0};
+	bool		any;
 
 	t.objects = ent_direct_open(ENT_CATALOG_OBJECT, ENT_CATALOG_OBJECT_KEY,
 								AccessShareLock, NULL);
@@ -70,7 +73,11 @@ ent_apply_find_copies(EntApply *a, Copy *copies, int n)
 							   AccessShareLock, NULL);
 	for (int i = 0; i < n; i++)
 		if (copies[i].key)
-			find_copy(a, &t, &copies[i]);
+			ent_versions_widen(&range, copies[i].key);
+	any = ent_versions_any(t.objects, a->rel->no, &range);
+	for (int i = 0; i < n; i++)
+		if (copies[i].key)
+			find_copy(a, &t, &copies[i], any);
 	ent_direct_close(t.graves);
 	ent_direct_close(t.parked);
 	ent_direct_close(t.objects);
@@ -83,24 +90,22 @@ static bytea *
 new_columns(EntApply *a, Copy *c, EntApplyRow *r)
 {
 	int			natts = a->rel->natts;
-	size_t		len = 0;
-	bytea	   *out = palloc(VARHDRSZ + ENT_COLSERIAL_MAX_BYTES(natts));
+	int64	   *v;
+	bytea	   *out;
 
-	if (r->op == ENT_ROW_DELTA)
-	{
-		int64	   *v = palloc(natts * sizeof(int64));
-
-		ent_colserial_unpack((uint8 *) VARDATA_ANY(c->columns),
-							 VARSIZE_ANY_EXHDR(c->columns), c->serial, c->born,
-							 v, natts);
-		for (int i = 0; i < a->rel->ncolumns; i++)
-			if (r->set[i])
-				v[a->rel->columns[i].attnum - 1] = r->serial;
-		len = ent_colserial_pack(v, natts, r->serial, c->born,
-								 (uint8 *) VARDATA(out));
-		pfree(v);
-	}
-	SET_VARSIZE(out, VARHDRSZ + len);
+	if (r->op != ENT_ROW_DELTA)
+		return ent_versions_all_born();
+	v = palloc(natts * sizeof(int64));
+	out = palloc(VARHDRSZ + ENT_COLSERIAL_MAX_BYTES(natts));
+	ent_colserial_unpack((uint8 *) VARDATA_ANY(c->columns),
+						 VARSIZE_ANY_EXHDR(c->columns), c->serial, c->born,
+						 v, natts);
+	for (int i = 0; i < a->rel->ncolumns; i++)
+		if (r->set[i])
+			v[a->rel->columns[i].attnum - 1] = r->serial;
+	SET_VARSIZE(out, VARHDRSZ + ent_colserial_pack(v, natts, r->serial, c->born,
+												   (uint8 *) VARDATA(out)));
+	pfree(v);
 	return out;
 }
 

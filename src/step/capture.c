@@ -75,6 +75,8 @@ old_state(EntTriggered *t, TupleTableSlot *slot)
 	return ours ? NULL : ent_image_make(t, slot);
 }
 
+#define ROWS_TOGETHER	256		/* of a table that is captured as a whole */
+
 /* ---- one row ---- */
 
 /*
@@ -265,38 +267,59 @@ is_since(const Since *s, TupleTableSlot *slot)
 	return (uint32) (s->next - xmin) <= s->age;
 }
 
+typedef struct Rows
+{
+	EntTriggered *t;
+	Relation	rel;
+	char		op;
+	int32		owner;
+	FullTransactionId first;
+	uint64		n;				/* that were captured */
+} Rows;
+
+static void
+scan_rows(void *arg)
+{
+	Rows	   *r = arg;
+	TupleTableSlot *slot = table_slot_create(r->rel, NULL);
+	TableScanDesc scan = table_beginscan(r->rel, GetActiveSnapshot(), 0, NULL);
+	Since		since = since_of(r->first);
+	bytea	   *columns = all_columns(r->t);
+	MemoryContext some = AllocSetContextCreate(CurrentMemoryContext,
+											   "entanglement rows",
+											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(some);
+
+	for (uint64 seen = 0; table_scan_getnextslot(scan, ForwardScanDirection, slot); seen++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (seen % ROWS_TOGETHER == 0)
+		{
+			ent_changelog_flush();
+			MemoryContextReset(some);
+		}
+		if (!is_since(&since, slot))
+			continue;
+		capture_row(r->t, slot, r->op, r->owner, columns);
+		r->n++;
+	}
+	ent_changelog_flush();
+	MemoryContextSwitchTo(old);
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	MemoryContextDelete(some);
+}
+
 static uint64
 capture_rows(EntTriggered *t, Relation rel, char op, int32 owner,
 			 FullTransactionId first)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-	Since		since = since_of(first);
-	bytea	   *columns = all_columns(t);
-	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext,
-											  "entanglement row",
-											  ALLOCSET_DEFAULT_SIZES);
-	uint64		n = 0;
+	Rows		r = {t, rel, op, owner, first, 0};
 
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		MemoryContext old = MemoryContextSwitchTo(row);
-
-		CHECK_FOR_INTERRUPTS();
-		if (is_since(&since, slot))
-		{
-			capture_row(t, slot, op, owner, columns);
-			n++;
-		}
-		MemoryContextSwitchTo(old);
-		MemoryContextReset(row);
-	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	UnregisterSnapshot(snapshot);
-	MemoryContextDelete(row);
-	return n;
+	PushActiveSnapshot(GetLatestSnapshot());
+	ent_changelog_together(scan_rows, &r);
+	PopActiveSnapshot();
+	return r.n;
 }
 
 static uint64

@@ -248,21 +248,21 @@ static bytea *
 new_columns(EntFoldEntry *e, int64 serial, int64 born)
 {
 	int			natts = e->rel->natts;
-	int64	   *v = palloc(natts * sizeof(int64));
-	bytea	   *out = palloc(VARHDRSZ + ENT_COLSERIAL_MAX_BYTES(natts));
-	size_t		len = 0;
+	int64	   *v;
+	bytea	   *out;
 
-	if (e->verdict == ENT_VERDICT_TOUCH)
-	{
-		ent_colserial_unpack((uint8 *) VARDATA_ANY(e->columns),
-							 VARSIZE_ANY_EXHDR(e->columns),
-							 e->serial, born, v, natts);
-		for (int i = 0; i < natts; i++)
-			if (ent_wire_in_set(e->folded.set, e->folded.setlen, i))
-				v[i] = serial;
-		len = ent_colserial_pack(v, natts, serial, born, (uint8 *) VARDATA(out));
-	}
-	SET_VARSIZE(out, VARHDRSZ + len);
+	if (e->verdict != ENT_VERDICT_TOUCH)
+		return ent_versions_all_born();
+	v = palloc(natts * sizeof(int64));
+	out = palloc(VARHDRSZ + ENT_COLSERIAL_MAX_BYTES(natts));
+	ent_colserial_unpack((uint8 *) VARDATA_ANY(e->columns),
+						 VARSIZE_ANY_EXHDR(e->columns),
+						 e->serial, born, v, natts);
+	for (int i = 0; i < natts; i++)
+		if (ent_wire_in_set(e->folded.set, e->folded.setlen, i))
+			v[i] = serial;
+	SET_VARSIZE(out, VARHDRSZ +
+				ent_colserial_pack(v, natts, serial, born, (uint8 *) VARDATA(out)));
 	return out;
 }
 

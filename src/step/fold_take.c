@@ -23,6 +23,8 @@
 #include "store/unfolded.h"
 #include "store/version.h"
 
+#define RUN		1000			/* entries looked for together */
+
 static EntQuery truncated_query = {
 	"SELECT o.key FROM entanglement.object o JOIN entanglement.owner w "
 	"ON w.no OPERATOR(pg_catalog.=) o.owner AND w.local "
@@ -359,38 +361,69 @@ at_home(Home *home, int32 owner)
 	return home->local;
 }
 
+/* Our tables, while entries are looked for in them. */
+typedef struct Tables
+{
+	EntDirect  *objects;
+	Home		home;
+} Tables;
+
+static void
+find_existing(Tables *t, EntFoldEntry *e)
+{
+	TupleTableSlot *row = ent_versions_find(t->objects, e->k.rel, e->image);
+
+	if (row == NULL)
+		return;
+	e->exists = true;
+	e->at = row->tts_tid;
+	e->owner = ent_direct_int4(row, ENT_OBJECT_OWNER);
+	e->epoch = ent_direct_int4(row, ENT_OBJECT_EPOCH);
+	e->serial = ent_direct_int8(row, ENT_OBJECT_SERIAL);
+	e->born = ent_direct_int8(row, ENT_OBJECT_BORN);
+	e->columns = ent_direct_bytea(row, ENT_OBJECT_COLUMN_SERIALS);
+	e->local = at_home(&t->home, e->owner);
+	if (e->rel && e->rel->wal)
+		ent_fold_note_stored(e, ent_direct_bytea(row, ENT_OBJECT_DIGESTS));
+}
+
+/* Some entries of one table, from that one on; where the next begin. */
+static int
+find_run(EntFold *f, Tables *t, int from)
+{
+	EntFoldEntry *first = list_nth(f->entries, from);
+	EntKeyRange range = {0};
+	int			to = from;
+
+	for (; to < list_length(f->entries) && to < from + RUN; to++)
+	{
+		EntFoldEntry *e = list_nth(f->entries, to);
+
+		if (e->k.rel != first->k.rel)
+			break;
+		ent_versions_widen(&range, e->image);
+	}
+	if (ent_versions_any(t->objects, first->k.rel, &range))
+		for (int i = from; i < to; i++)
+			find_existing(t, list_nth(f->entries, i));
+	return to;
+}
+
 void
 ent_fold_find_existing(EntFold *f)
 {
 	Snapshot	snapshot = GetActiveSnapshot();
-	EntDirect  *objects = ent_direct_open(ENT_CATALOG_OBJECT,
-										  ENT_CATALOG_OBJECT_KEY,
-										  AccessShareLock, snapshot);
-	Home		home = {.owners = ent_direct_open(ENT_CATALOG_OWNER,
-												  ENT_CATALOG_OWNER_NO,
-												  AccessShareLock, snapshot)};
-	ListCell   *lc;
+	Tables		t = {
+		.objects = ent_direct_open(ENT_CATALOG_OBJECT, ENT_CATALOG_OBJECT_KEY,
+								   AccessShareLock, snapshot),
+		.home.owners = ent_direct_open(ENT_CATALOG_OWNER, ENT_CATALOG_OWNER_NO,
+									   AccessShareLock, snapshot)
+	};
 
-	foreach(lc, f->entries)
-	{
-		EntFoldEntry *e = lfirst(lc);
-		TupleTableSlot *row = ent_versions_find(objects, e->k.rel, e->image);
-
-		if (row == NULL)
-			continue;
-		e->exists = true;
-		e->at = row->tts_tid;
-		e->owner = ent_direct_int4(row, ENT_OBJECT_OWNER);
-		e->epoch = ent_direct_int4(row, ENT_OBJECT_EPOCH);
-		e->serial = ent_direct_int8(row, ENT_OBJECT_SERIAL);
-		e->born = ent_direct_int8(row, ENT_OBJECT_BORN);
-		e->columns = ent_direct_bytea(row, ENT_OBJECT_COLUMN_SERIALS);
-		e->local = at_home(&home, e->owner);
-		if (e->rel && e->rel->wal)
-			ent_fold_note_stored(e, ent_direct_bytea(row, ENT_OBJECT_DIGESTS));
-	}
-	ent_direct_close(home.owners);
-	ent_direct_close(objects);
+	for (int i = 0; i < list_length(f->entries);)
+		i = find_run(f, &t, i);
+	ent_direct_close(t.home.owners);
+	ent_direct_close(t.objects);
 }
 
 void

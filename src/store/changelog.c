@@ -17,11 +17,13 @@
 #include "utils/memutils.h"
 #include "utils/pg_lsn.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "base/shmem.h"
 #include "base/wake.h"
 #include "store/catalog.h"
 #include "store/changelog.h"
+#include "store/direct.h"
 #include "store/query.h"
 
 static EntQuery keys_query = {
@@ -32,17 +34,72 @@ static EntQuery keys_query = {
 	1, {INT4OID}, NULL
 };
 
+/* Changes that are written together; NULL: each by itself. */
+typedef struct Together
+{
+	EntDirect  *log;
+	int			n;
+	Datum		values[ENT_DIRECT_MANY][ENT_CHANGE_ATTRIBUTES];
+	bool		nulls[ENT_DIRECT_MANY][ENT_CHANGE_ATTRIBUTES];
+} Together;
+
+static Together *together = NULL;
+
+static void
+write_row(Datum *values, bool *nulls)
+{
+	Relation	log = ent_catalog_open(ENT_CATALOG_CHANGE, RowExclusiveLock);
+	HeapTuple	tup = heap_form_tuple(RelationGetDescr(log), values, nulls);
+
+	simple_heap_insert(log, tup);
+	ent_shmem_log_mark(ItemPointerGetBlockNumber(&tup->t_self));
+	heap_freetuple(tup);
+	table_close(log, NoLock);
+}
+
+void
+ent_changelog_flush(void)
+{
+	if (together == NULL || together->n == 0)
+		return;
+	ent_direct_insert_many(together->log, together->n, together->values[0],
+						   together->nulls[0]);
+	for (int i = 0; i < together->n; i++)
+		ent_shmem_log_mark(ItemPointerGetBlockNumber(ent_direct_written(together->log, i)));
+	together->n = 0;
+}
+
+void
+ent_changelog_together(void (*fn) (void *arg), void *arg)
+{
+	together = palloc(sizeof(Together));
+	together->n = 0;
+	PG_TRY();
+	{
+		together->log = ent_direct_open(ENT_CATALOG_CHANGE, ENT_CATALOGS,
+										RowExclusiveLock, GetActiveSnapshot());
+		fn(arg);
+		ent_changelog_flush();
+		ent_direct_close(together->log);
+	}
+	PG_FINALLY();
+	{
+		together = NULL;
+	}
+	PG_END_TRY();
+}
+
 static void
 write_change(int32 rel, int32 owner, char op, bytea *key, bytea *columns,
 			 XLogRecPtr place, bytea *image, bytea *digests)
 {
-	Oid			relid = ent_catalog_oid(ENT_CATALOG_CHANGE);
-	Relation	log;
-	Datum		values[ENT_CHANGE_ATTRIBUTES];
-	bool		nulls[ENT_CHANGE_ATTRIBUTES] = {false};
-	HeapTuple	tup;
+	Datum		one[ENT_CHANGE_ATTRIBUTES];
+	bool		its[ENT_CHANGE_ATTRIBUTES];
+	Datum	   *values = together ? together->values[together->n] : one;
+	bool	   *nulls = together ? together->nulls[together->n] : its;
 	bool		ordered = !XLogRecPtrIsInvalid(place);
 
+	memset(nulls, 0, ENT_CHANGE_ATTRIBUTES * sizeof(bool));
 	values[ENT_CHANGE_REL - 1] = Int32GetDatum(rel);
 	values[ENT_CHANGE_OWNER - 1] = Int32GetDatum(owner);
 	values[ENT_CHANGE_OP - 1] = CharGetDatum(op);
@@ -59,12 +116,10 @@ write_change(int32 rel, int32 owner, char op, bytea *key, bytea *columns,
 	values[ENT_CHANGE_DIGESTS - 1] = PointerGetDatum(digests);
 	nulls[ENT_CHANGE_DIGESTS - 1] = digests == NULL;
 
-	log = table_open(relid, RowExclusiveLock);
-	tup = heap_form_tuple(RelationGetDescr(log), values, nulls);
-	simple_heap_insert(log, tup);
-	ent_shmem_log_mark(ItemPointerGetBlockNumber(&tup->t_self));
-	heap_freetuple(tup);
-	table_close(log, NoLock);
+	if (together == NULL)
+		write_row(values, nulls);
+	else if (++together->n == ENT_DIRECT_MANY)
+		ent_changelog_flush();
 	ent_wake_collector_at_commit();
 }
 

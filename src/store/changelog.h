@@ -34,6 +34,13 @@ extern void ent_changelog_write_told(int32 rel, char op, bytea *key,
 									 bytea *columns, XLogRecPtr place,
 									 bytea *digests);
 
+/*
+ * Runs fn, whose changes are written many at a time: what they point to has to stay until
+ * ent_changelog_flush has been called. An active snapshot is needed.
+ */
+extern void ent_changelog_together(void (*fn) (void *arg), void *arg);
+extern void ent_changelog_flush(void);
+
 /* A statement has written rows into the log (change_trigger). */
 extern void ent_changelog_written(void);
 

@@ -1,15 +1,17 @@
 /*
  * store/direct.c
- *	  Our own tables by key, without a plan.
+ *	  Tables by key, without a plan.
  *
  * Writes go through the table access method and leave entries in all indexes, as
  * the executor would. Our tables have no triggers that these writes would have to
- * fire, no constraints but NOT NULL and unique ones, and no generated columns.
+ * fire, no constraints but NOT NULL and unique ones, and no generated columns; of
+ * others the caller knows.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
 #include "access/heapam.h"
+#include "access/nbtree.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -25,24 +27,32 @@
 #include "store/direct.h"
 
 #define MAX_KEYS	3			/* columns of our indexes */
+#define FORMED_BLOCK	(64 * 1024)	/* many rows mostly fit in */
 
 struct EntDirect
 {
 	Relation	heap;
-	EntCatalog	by;				/* index to look up by; ENT_CATALOGS: none */
+	EntCatalog	by;				/* index of ours to look up by, or ENT_CATALOGS: */
+	Oid			by_oid;			/* ... another one, or invalid: none */
 	Snapshot	snapshot;
 	bool		newest;			/* it is registered here */
 	BlockNumber blocks;			/* all that the snapshot shows is in these; invalid:
 								 * not asked yet */
 	TupleTableSlot *slot;
-	/* NULL until it is looked up by */
+	MemoryContext context;		/* holds all of this */
+	/* NULL until something is looked up */
 	Relation	index;
-	IndexScanDesc scan;
+	ScanKeyData *keys;			/* on all of its columns */
 	int			nkeys;
-	ScanKeyData keys[MAX_KEYS];
+	IndexScanDesc scan;
+	int			nscan;			/* by the first so many of them */
+	bool		range;			/* it goes through a range */
 	/* for writing, NULL until then */
-	TupleTableSlot *row;
-	/* for writing into indexes, likewise */
+	TupleDesc	shape;			/* a copy, which nobody counts references to */
+	TupleTableSlot *rows[ENT_DIRECT_MANY];	/* as many as were needed so far */
+	int			nrows;
+	MemoryContext formed;		/* of many rows, as they are stored */
+	/* for entries in indexes, likewise */
 	EState	   *estate;
 	ResultRelInfo *result;
 };
@@ -57,21 +67,23 @@ typedef struct Keys
 
 static Keys known[ENT_CATALOGS];
 
+static void
+init_key(Relation index, int i, StrategyNumber strategy, ScanKeyData *key)
+{
+	Oid			type = index->rd_opcintype[i];
+	Oid			op = get_opfamily_member(index->rd_opfamily[i], type, type, strategy);
+
+	ScanKeyEntryInitialize(key, 0, i + 1, strategy, type, index->rd_indcollation[i],
+						   get_opcode(op), (Datum) 0);
+}
+
 int
 ent_direct_keys(Relation index, ScanKeyData *keys)
 {
 	int			n = IndexRelationGetNumberOfKeyAttributes(index);
 
 	for (int i = 0; i < n; i++)
-	{
-		Oid			type = index->rd_opcintype[i];
-		Oid			op = get_opfamily_member(index->rd_opfamily[i], type, type,
-											 BTEqualStrategyNumber);
-
-		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber,
-							   type, index->rd_indcollation[i], get_opcode(op),
-							   (Datum) 0);
-	}
+		init_key(index, i, BTEqualStrategyNumber, &keys[i]);
 	return n;
 }
 
@@ -93,27 +105,35 @@ keys_of(EntCatalog which, Relation index)
 	return k;
 }
 
-/* By the first n columns of the index; 0: by all. */
 static void
-begin_scan(EntDirect *d, int n)
+open_index(EntDirect *d)
 {
 	const Keys *k;
 
-	d->index = index_open(ent_catalog_oid(d->by), AccessShareLock);
+	if (d->index != NULL)
+		return;
+	d->index = index_open(d->by != ENT_CATALOGS ? ent_catalog_oid(d->by) : d->by_oid,
+						  AccessShareLock);
+	d->keys = MemoryContextAlloc(d->context, INDEX_MAX_KEYS * sizeof(ScanKeyData));
+	if (d->by == ENT_CATALOGS)
+	{
+		d->nkeys = ent_direct_keys(d->index, d->keys);
+		return;
+	}
 	k = keys_of(d->by, d->index);
-	d->nkeys = n > 0 ? n : k->n;
-	memcpy(d->keys, k->keys, d->nkeys * sizeof(ScanKeyData));
-	d->scan = ent_compat_index_beginscan(d->heap, d->index, d->snapshot, d->nkeys);
+	d->nkeys = k->n;
+	memcpy(d->keys, k->keys, k->n * sizeof(ScanKeyData));
 }
 
-EntDirect *
-ent_direct_open(EntCatalog table, EntCatalog index, LOCKMODE lock,
-				Snapshot snapshot)
+static EntDirect *
+open_as(Relation heap, EntCatalog by, Oid by_oid, Snapshot snapshot)
 {
 	EntDirect  *d = palloc0(sizeof(EntDirect));
 
-	d->heap = ent_catalog_open(table, lock);
-	d->by = index;
+	d->context = CurrentMemoryContext;
+	d->heap = heap;
+	d->by = by;
+	d->by_oid = by_oid;
 	d->newest = snapshot == NULL;
 	if (d->newest)
 	{
@@ -127,23 +147,55 @@ ent_direct_open(EntCatalog table, EntCatalog index, LOCKMODE lock,
 	return d;
 }
 
+EntDirect *
+ent_direct_open(EntCatalog table, EntCatalog index, LOCKMODE lock,
+				Snapshot snapshot)
+{
+	return open_as(ent_catalog_open(table, lock), index, InvalidOid, snapshot);
+}
+
+EntDirect *
+ent_direct_open_table(Oid table, Oid index, LOCKMODE lock, Snapshot snapshot)
+{
+	return open_as(table_open(table, lock), ENT_CATALOGS, index, snapshot);
+}
+
+Relation
+ent_direct_heap(const EntDirect *d)
+{
+	return d->heap;
+}
+
 static void
 end_writing(EntDirect *d)
 {
-	if (d->row != NULL)
-		ExecDropSingleTupleTableSlot(d->row);
+	for (int i = 0; i < d->nrows; i++)
+		ExecDropSingleTupleTableSlot(d->rows[i]);
+	if (d->shape != NULL)
+		FreeTupleDesc(d->shape);
+	if (d->formed != NULL)
+		MemoryContextDelete(d->formed);
 	if (d->estate == NULL)
 		return;
 	ExecCloseIndices(d->result);
 	FreeExecutorState(d->estate);
 }
 
+/* The next search begins anew. */
+static void
+end_scan(EntDirect *d)
+{
+	if (d->scan != NULL)
+		index_endscan(d->scan);
+	d->scan = NULL;
+	d->range = false;
+}
+
 void
 ent_direct_close(EntDirect *d)
 {
 	end_writing(d);
-	if (d->scan != NULL)
-		index_endscan(d->scan);
+	end_scan(d);
 	ExecDropSingleTupleTableSlot(d->slot);
 	if (d->newest)
 		UnregisterSnapshot(d->snapshot);
@@ -161,16 +213,23 @@ blocks(EntDirect *d)
 	return d->blocks;
 }
 
+/* By the first n columns of the index; 0: by all. */
 static bool
 look_up(EntDirect *d, int n, const Datum *key)
 {
 	if (blocks(d) == 0)
 		return false;
+	if (d->range)
+		end_scan(d);
 	if (d->scan == NULL)
-		begin_scan(d, n);
-	for (int i = 0; i < d->nkeys; i++)
+	{
+		open_index(d);
+		d->nscan = n > 0 ? n : d->nkeys;
+		d->scan = ent_compat_index_beginscan(d->heap, d->index, d->snapshot, d->nscan);
+	}
+	for (int i = 0; i < d->nscan; i++)
 		d->keys[i].sk_argument = key[i];
-	index_rescan(d->scan, d->keys, d->nkeys, NULL, 0);
+	index_rescan(d->scan, d->keys, d->nscan, NULL, 0);
 	return index_getnext_slot(d->scan, ForwardScanDirection, d->slot);
 }
 
@@ -178,6 +237,50 @@ TupleTableSlot *
 ent_direct_find(EntDirect *d, const Datum *key)
 {
 	return look_up(d, 0, key) ? d->slot : NULL;
+}
+
+bool
+ent_direct_is_simple(EntDirect *d)
+{
+	open_index(d);
+	return d->nkeys == 1 && (d->index->rd_indoption[0] & INDOPTION_DESC) == 0;
+}
+
+void
+ent_direct_begin_range(EntDirect *d, Datum lo, Datum hi)
+{
+	ScanKeyData keys[2];
+
+	open_index(d);
+	init_key(d->index, 0, BTGreaterEqualStrategyNumber, &keys[0]);
+	init_key(d->index, 0, BTLessEqualStrategyNumber, &keys[1]);
+	keys[0].sk_argument = lo;
+	keys[1].sk_argument = hi;
+	end_scan(d);
+	d->scan = ent_compat_index_beginscan(d->heap, d->index, d->snapshot, 2);
+	d->scan->ignore_killed_tuples = false;
+	index_rescan(d->scan, keys, 2, NULL, 0);
+	d->range = true;
+}
+
+TupleTableSlot *
+ent_direct_next(EntDirect *d, int *left)
+{
+	while (*left > 0 && index_getnext_tid(d->scan, ForwardScanDirection) != NULL)
+	{
+		(*left)--;
+		if (index_fetch_heap(d->scan, d->slot))
+			return d->slot;
+	}
+	return NULL;
+}
+
+int
+ent_direct_compare(EntDirect *d, Datum a, Datum b)
+{
+	open_index(d);
+	return DatumGetInt32(FunctionCall2Coll(index_getprocinfo(d->index, 1, BTORDER_PROC),
+										   d->index->rd_indcollation[0], a, b));
 }
 
 /* The page is tidied first, as index scans do, or there would be no room for new versions. */
@@ -203,6 +306,24 @@ ent_direct_any(EntDirect *d, int n, const Datum *key)
 	return look_up(d, n, key);
 }
 
+bool
+ent_direct_any_entry(EntDirect *d, int n, ScanKeyData *keys)
+{
+	IndexScanDesc scan;
+	bool		found;
+
+	if (blocks(d) == 0)
+		return false;
+	open_index(d);
+	scan = ent_compat_index_beginscan(d->heap, d->index, d->snapshot, n);
+	/* else it would go over any number of dead ones */
+	scan->ignore_killed_tuples = false;
+	index_rescan(scan, keys, n, NULL, 0);
+	found = index_getnext_tid(scan, ForwardScanDirection) != NULL;
+	index_endscan(scan);
+	return found;
+}
+
 void
 ent_direct_scan(EntDirect *d, bool (*fn) (void *arg, TupleTableSlot *slot),
 				void *arg)
@@ -223,37 +344,37 @@ ent_direct_scan(EntDirect *d, bool (*fn) (void *arg, TupleTableSlot *slot),
 static void
 open_indexes(EntDirect *d)
 {
+	MemoryContext old;
+
 	if (d->estate != NULL)
 		return;
+	old = MemoryContextSwitchTo(d->context);
 	d->estate = CreateExecutorState();
 	d->result = makeNode(ResultRelInfo);
 	InitResultRelInfo(d->result, d->heap, 0, NULL, 0);
 	ExecOpenIndices(d->result, false);
+	MemoryContextSwitchTo(old);
 }
 
+/* The i-th of those that are written together. */
 static void
-fill_row(EntDirect *d, const Datum *values, const bool *nulls)
+fill_row(EntDirect *d, int i, const Datum *values, const bool *nulls)
 {
 	int			n = RelationGetDescr(d->heap)->natts;
 
-	if (d->row == NULL)
-		d->row = MakeSingleTupleTableSlot(RelationGetDescr(d->heap), &TTSOpsVirtual);
-	ExecClearTuple(d->row);
-	memcpy(d->row->tts_values, values, n * sizeof(Datum));
-	memcpy(d->row->tts_isnull, nulls, n * sizeof(bool));
-	ExecStoreVirtualTuple(d->row);
-}
+	if (i == d->nrows)
+	{
+		MemoryContext old = MemoryContextSwitchTo(d->context);
 
-/* Entries in the indexes; false: there is such a key in a unique one. */
-static bool
-index_row(EntDirect *d)
-{
-	List	   *conflicts;
-
-	open_indexes(d);
-	conflicts = ent_compat_insert_index_tuples(d->result, d->row, d->estate);
-	ResetPerTupleExprContext(d->estate);
-	return conflicts == NIL;
+		if (d->shape == NULL)
+			d->shape = CreateTupleDescCopy(RelationGetDescr(d->heap));
+		d->rows[d->nrows++] = MakeSingleTupleTableSlot(d->shape, &TTSOpsVirtual);
+		MemoryContextSwitchTo(old);
+	}
+	ExecClearTuple(d->rows[i]);
+	memcpy(d->rows[i]->tts_values, values, n * sizeof(Datum));
+	memcpy(d->rows[i]->tts_isnull, nulls, n * sizeof(bool));
+	ExecStoreVirtualTuple(d->rows[i]);
 }
 
 /* What the relcache has of it is planned already, which the executor would do again. */
@@ -272,30 +393,44 @@ belongs(EntDirect *d, IndexInfo *info, ExprContext *context)
 	return ExecQual(info->ii_PredicateState, context);
 }
 
-/*
- * The same for a new version of a row, whose key in unique indexes is what it was: so
- * nobody else can have it, and the executor would look for that in vain.
- */
-static void
-index_version(EntDirect *d)
+/* Entries of the first n rows in one index; false: it is unique and has such a key. */
+static bool
+index_rows_in(EntDirect *d, Relation index, IndexInfo *info, int n, bool fresh)
 {
-	ExprContext *context;
+	ExprContext *context = GetPerTupleExprContext(d->estate);
+	bool		looks = fresh && index->rd_index->indisunique;
 	Datum		values[INDEX_MAX_KEYS];
 	bool		nulls[INDEX_MAX_KEYS];
 
-	open_indexes(d);
-	context = GetPerTupleExprContext(d->estate);
-	context->ecxt_scantuple = d->row;
-	for (int i = 0; i < d->result->ri_NumIndices; i++)
+	for (int i = 0; i < n; i++)
 	{
-		IndexInfo  *info = d->result->ri_IndexRelationInfo[i];
-
+		context->ecxt_scantuple = d->rows[i];
 		if (!belongs(d, info, context))
 			continue;
-		FormIndexDatum(info, d->row, d->estate, values, nulls);
-		index_insert(d->result->ri_IndexRelationDescs[i], values, nulls,
-					 &d->row->tts_tid, d->heap, UNIQUE_CHECK_NO, true, info);
+		FormIndexDatum(info, d->rows[i], d->estate, values, nulls);
+		if (!index_insert(index, values, nulls, &d->rows[i]->tts_tid, d->heap,
+						  looks ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_NO, !fresh,
+						  info) && looks)
+			return false;
 	}
+	return true;
+}
+
+/*
+ * fresh: not new versions of rows, whose keys in unique indexes are what they were, so that
+ * nobody else can have them.
+ */
+static void
+index_rows(EntDirect *d, int n, bool fresh)
+{
+	open_indexes(d);
+	for (int i = 0; i < d->result->ri_NumIndices; i++)
+		if (!index_rows_in(d, d->result->ri_IndexRelationDescs[i],
+						   d->result->ri_IndexRelationInfo[i], n, fresh))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNIQUE_VIOLATION),
+					 errmsg("a row of \"%s\" was added meanwhile, or twice",
+							RelationGetRelationName(d->heap))));
 	ResetPerTupleExprContext(d->estate);
 }
 
@@ -322,11 +457,11 @@ ent_direct_update(EntDirect *d, const ItemPointerData *tid, const Datum *values,
 	TM_Result	result;
 	bool		indexes;
 
-	fill_row(d, values, nulls);
-	result = ent_compat_tuple_update(d->heap, &at, d->row, d->snapshot, &failure,
+	fill_row(d, 0, values, nulls);
+	result = ent_compat_tuple_update(d->heap, &at, d->rows[0], d->snapshot, &failure,
 									 &indexes);
 	if (result == TM_Ok && indexes)
-		index_version(d);
+		index_rows(d, 1, false);
 	return result_of(result);
 }
 
@@ -364,19 +499,51 @@ ent_direct_lock(EntDirect *d, const ItemPointerData *tid)
 void
 ent_direct_insert(EntDirect *d, const Datum *values, const bool *nulls)
 {
-	fill_row(d, values, nulls);
-	table_tuple_insert(d->heap, d->row, GetCurrentCommandId(true), 0, NULL);
-	if (!index_row(d))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNIQUE_VIOLATION),
-				 errmsg("a row of \"%s\" was added meanwhile, or twice",
-						RelationGetRelationName(d->heap))));
+	fill_row(d, 0, values, nulls);
+	table_tuple_insert(d->heap, d->rows[0], GetCurrentCommandId(true), 0, NULL);
+	index_rows(d, 1, true);
+}
+
+bool
+ent_direct_indexes_plain(EntDirect *d)
+{
+	open_indexes(d);
+	for (int i = 0; i < d->result->ri_NumIndices; i++)
+		if (!d->result->ri_IndexRelationDescs[i]->rd_index->indimmediate ||
+			d->result->ri_IndexRelationInfo[i]->ii_ExclusionOps != NULL ||
+			!d->result->ri_IndexRelationInfo[i]->ii_ReadyForInserts)
+			return false;
+	return true;
+}
+
+/* Page by page, then index by index. */
+void
+ent_direct_insert_many(EntDirect *d, int n, const Datum *values, const bool *nulls)
+{
+	int			natts = RelationGetDescr(d->heap)->natts;
+	MemoryContext old;
+
+	open_indexes(d);
+	if (d->formed == NULL)
+		d->formed = AllocSetContextCreate(d->context, "entanglement rows",
+										  0, FORMED_BLOCK, ALLOCSET_DEFAULT_MAXSIZE);
+	for (int i = 0; i < n; i++)
+	{
+		fill_row(d, i, values + i * natts, nulls + i * natts);
+		if (RelationGetDescr(d->heap)->constr != NULL)
+			ExecConstraints(d->result, d->rows[i], d->estate);
+	}
+	old = MemoryContextSwitchTo(d->formed);
+	table_multi_insert(d->heap, d->rows, n, GetCurrentCommandId(true), 0, NULL);
+	MemoryContextSwitchTo(old);
+	index_rows(d, n, true);
+	MemoryContextReset(d->formed);
 }
 
 const ItemPointerData *
-ent_direct_written(const EntDirect *d)
+ent_direct_written(const EntDirect *d, int i)
 {
-	return &d->row->tts_tid;
+	return &d->rows[i]->tts_tid;
 }
 
 /* ---- columns ---- */

@@ -1,6 +1,6 @@
 /*
  * store/direct.h
- *	  Our own tables by key, without a plan.
+ *	  Tables, mostly our own, by key, without a plan.
  *
  * What a single change costs is mostly the making and unmaking of executor
  * states: so the tables that every change touches are looked up, written and
@@ -44,10 +44,27 @@ typedef enum EntDirectResult
  */
 extern EntDirect *ent_direct_open(EntCatalog table, EntCatalog index,
 								  LOCKMODE lock, Snapshot snapshot);
+/*
+ * The same for any table that is no partitioned one, and any btree of it that is unique
+ * (InvalidOid: none).
+ */
+extern EntDirect *ent_direct_open_table(Oid table, Oid index, LOCKMODE lock,
+										Snapshot snapshot);
 extern void ent_direct_close(EntDirect *d);
+extern Relation ent_direct_heap(const EntDirect *d);
 
 /* The row with that key, valid until the next call; NULL: there is none. */
 extern TupleTableSlot *ent_direct_find(EntDirect *d, const Datum *key);
+/*
+ * Of an index with one column (ent_direct_is_simple): rows with keys from lo to hi, one by
+ * one in their order there, as ent_direct_find; and how two keys are to each other. No more
+ * than *left entries of the index are looked at, also of rows that the snapshot does not show.
+ */
+extern bool ent_direct_is_simple(EntDirect *d);
+extern void ent_direct_begin_range(EntDirect *d, Datum lo, Datum hi);
+extern TupleTableSlot *ent_direct_next(EntDirect *d, int *left);
+extern int	ent_direct_compare(EntDirect *d, Datum a, Datum b);
+
 /*
  * The version at tid of whatever row, likewise; NULL: none that the snapshot shows. tid may
  * be wrong, or of another time.
@@ -55,6 +72,12 @@ extern TupleTableSlot *ent_direct_find(EntDirect *d, const Datum *key);
 extern TupleTableSlot *ent_direct_at(EntDirect *d, const ItemPointerData *tid);
 /* Is there one whose key begins with these n values? */
 extern bool ent_direct_any(EntDirect *d, int n, const Datum *key);
+
+/*
+ * Has the index an entry with such a key, be it of a row that nobody sees? keys: conditions
+ * as of an index scan. Takes no longer when there are many.
+ */
+extern bool ent_direct_any_entry(EntDirect *d, int n, ScanKeyData *keys);
 
 /*
  * Calls fn with each row in their order in the table until it returns false. fn
@@ -83,8 +106,20 @@ extern TupleTableSlot *ent_direct_lock(EntDirect *d, const ItemPointerData *tid)
  */
 extern void ent_direct_insert(EntDirect *d, const Datum *values, const bool *nulls);
 
-/* Where the row or version that was written last is. */
-extern const ItemPointerData *ent_direct_written(const EntDirect *d);
+/* Can rows be inserted so, for all that the table's indexes ask for? */
+extern bool ent_direct_indexes_plain(EntDirect *d);
+
+#define ENT_DIRECT_MANY	256
+
+/*
+ * The same for n rows, at most so many; their values one after the other. Constraints of the
+ * table are checked.
+ */
+extern void ent_direct_insert_many(EntDirect *d, int n, const Datum *values,
+								   const bool *nulls);
+
+/* Where the rows that were written last are, or (0) the row or version. */
+extern const ItemPointerData *ent_direct_written(const EntDirect *d, int i);
 
 /* Columns of a row; NULL is 0. */
 extern bool ent_direct_bool(TupleTableSlot *slot, AttrNumber attnum);

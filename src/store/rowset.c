@@ -15,6 +15,7 @@
 #include "utils/tuplestore.h"
 
 #include "store/query.h"
+#include "store/rowheap.h"
 #include "store/rowset.h"
 #include "store/rowstatement.h"
 
@@ -191,6 +192,8 @@ ent_rowset_read(EntRelation *rel, const bool *may, const char *filter,
 {
 	Run			r = {rel, ENT_STATEMENT_READ_SET, may, filter, snapshot, rows, n};
 
+	if (filter == NULL && ent_rowheap_read(rel, may, rows, n, snapshot))
+		return;
 	for (int i = 0; i < n; i++)
 		rows[i].found = false;
 	(void) run(&r, NULL);
@@ -201,7 +204,7 @@ ent_rowset_insert(EntRelation *rel, const bool *set, EntRowsetRow *rows, int n)
 {
 	Run			r = {rel, ENT_STATEMENT_INSERT_SET, set, NULL, NULL, rows, n};
 
-	return run(&r, set);
+	return ent_rowheap_insert(rel, set, rows, n) ? n : run(&r, set);
 }
 
 bool

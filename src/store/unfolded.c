@@ -466,7 +466,7 @@ search_all(const Search *s)
 static void
 search(const Search *s, const uint32 *hashes, int n)
 {
-	if (memory.maxnotes == 0 || !search_chain(s, memory.any, NULL))
+	if (memory.used == 0 || !search_chain(s, memory.any, NULL))
 		return;
 	for (int i = 0; i < n; i++)
 		if (!search_chain(s, memory.heads[hashes[i] & (memory.maxnotes - 1)], &hashes[i]))

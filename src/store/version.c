@@ -4,10 +4,12 @@
  */
 #include "postgres.h"
 
+#include "access/stratnum.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/fmgroids.h"
 #include "utils/timestamp.h"
 
 #include "base/place.h"
@@ -58,6 +60,8 @@ static EntQuery unbury_query = {
 	"AND t.key OPERATOR(pg_catalog.=) u.key",
 	3, {INT4ARRAYOID, INT4ARRAYOID, BYTEAARRAYOID}, NULL
 };
+#define FEW_KEYS	16			/* are looked for one by one */
+
 /* Columns of the arrays handed to a query. */
 typedef struct Rows
 {
@@ -207,13 +211,6 @@ ent_versions_note(int32 rel, bytea *key, const ItemPointerData *at)
 	ent_place_note(hash_key(rel, key), at);
 }
 
-static void
-note_place(const EntDirect *objects, const Rows *r, int i)
-{
-	ent_versions_note(DatumGetInt32(r->rel[i]), DatumGetByteaPP(r->key[i]),
-					  ent_direct_written(objects));
-}
-
 static bool
 is_object(TupleTableSlot *row, int32 rel, bytea *key)
 {
@@ -243,7 +240,51 @@ ent_versions_find(EntDirect *objects, int32 rel, bytea *key)
 	return ent_direct_find(objects, values);
 }
 
+static int
+compare_keys(const bytea *a, const bytea *b)
+{
+	Size		alen = VARSIZE_ANY_EXHDR(a),
+				blen = VARSIZE_ANY_EXHDR(b);
+	int			result = memcmp(VARDATA_ANY(a), VARDATA_ANY(b), Min(alen, blen));
+
+	return result != 0 ? result : (alen > blen) - (alen < blen);
+}
+
+void
+ent_versions_widen(EntKeyRange *range, const bytea *key)
+{
+	if (range->n == 0 || compare_keys(key, range->least) < 0)
+		range->least = key;
+	if (range->n == 0 || compare_keys(key, range->greatest) > 0)
+		range->greatest = key;
+	range->n++;
+}
+
+bool
+ent_versions_any(EntDirect *objects, int32 rel, const EntKeyRange *range)
+{
+	ScanKeyData keys[3];
+
+	if (range->n < FEW_KEYS)
+		return true;
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(rel));
+	ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_BYTEAGE,
+				PointerGetDatum(range->least));
+	ScanKeyInit(&keys[2], 2, BTLessEqualStrategyNumber, F_BYTEALE,
+				PointerGetDatum(range->greatest));
+	return ent_direct_any_entry(objects, lengthof(keys), keys);
+}
+
 /* ---- writing them ---- */
+
+bytea *
+ent_versions_all_born(void)
+{
+	static varattrib_4b none;
+
+	SET_VARSIZE(&none, VARHDRSZ);
+	return (bytea *) &none;
+}
 
 #define ARRAY(type, rows, field) \
 	ent_query_array(type, (rows).field, NULL, (rows).n)
@@ -259,46 +300,84 @@ unbury(EntDirect *graves, const Rows *r, int i)
 		ent_direct_delete(graves, &grave->tts_tid) != ENT_DIRECT_BY_OTHERS;
 }
 
-/* false: somebody else is writing it. */
-static bool
-put(EntDirect *objects, const Rows *r, int i, TimestampTz now)
+/* Objects that are written now; those that were not there are, many at a time. */
+typedef struct Putting
 {
-	Datum		values[ENT_OBJECT_ATTRIBUTES];
-	bool		nulls[ENT_OBJECT_ATTRIBUTES] = {false};
-	ItemPointerData at = r->at[i];
-	EntDirectResult result;
+	EntDirect  *objects;
+	TimestampTz now;
+	int			n;				/* of these: */
+	Datum		values[ENT_DIRECT_MANY][ENT_OBJECT_ATTRIBUTES];
+	bool		nulls[ENT_DIRECT_MANY][ENT_OBJECT_ATTRIBUTES];
+} Putting;
 
+static void
+fill_values(const Putting *p, const Rows *r, int i, Datum *values, bool *nulls)
+{
+	memset(nulls, 0, ENT_OBJECT_ATTRIBUTES * sizeof(bool));
 	values[ENT_OBJECT_REL - 1] = r->rel[i];
 	values[ENT_OBJECT_OWNER - 1] = r->owner[i];
 	values[ENT_OBJECT_EPOCH - 1] = r->epoch[i];
 	values[ENT_OBJECT_SERIAL - 1] = r->serial[i];
 	values[ENT_OBJECT_BORN - 1] = r->born[i];
-	values[ENT_OBJECT_CHANGED_AT - 1] = TimestampTzGetDatum(now);
+	values[ENT_OBJECT_CHANGED_AT - 1] = TimestampTzGetDatum(p->now);
 	values[ENT_OBJECT_KEY - 1] = r->key[i];
 	values[ENT_OBJECT_COLUMN_SERIALS - 1] = r->columns[i];
 	values[ENT_OBJECT_DIGESTS - 1] = r->digests[i];
 	nulls[ENT_OBJECT_DIGESTS - 1] = r->no_digests[i];
+}
+
+/* The i-th of those written last is there. */
+static void
+note_place(const Putting *p, const Datum *values, int i)
+{
+	ent_versions_note(DatumGetInt32(values[ENT_OBJECT_REL - 1]),
+					  DatumGetByteaPP(values[ENT_OBJECT_KEY - 1]),
+					  ent_direct_written(p->objects, i));
+}
+
+static void
+insert_gathered(Putting *p)
+{
+	if (p->n == 0)
+		return;
+	ent_direct_insert_many(p->objects, p->n, p->values[0], p->nulls[0]);
+	for (int i = 0; i < p->n; i++)
+		note_place(p, p->values[i], i);
+	p->n = 0;
+}
+
+/* false: somebody else is writing it. */
+static bool
+put(Putting *p, const Rows *r, int i)
+{
+	Datum		values[ENT_OBJECT_ATTRIBUTES];
+	bool		nulls[ENT_OBJECT_ATTRIBUTES];
+	ItemPointerData at = r->at[i];
+	EntDirectResult result;
+
 	if (!ItemPointerIsValid(&at))
 	{
 		/* with one snapshot for all it would be found as the caller found it: not */
 		TupleTableSlot *row = r->fresh[i] || IsolationUsesXactSnapshot() ? NULL :
-			ent_versions_find(objects, DatumGetInt32(r->rel[i]), DatumGetByteaPP(r->key[i]));
+			ent_versions_find(p->objects, DatumGetInt32(r->rel[i]), DatumGetByteaPP(r->key[i]));
 
 		if (row == NULL)
 		{
-			ent_direct_insert(objects, values, nulls);
-			note_place(objects, r, i);
+			fill_values(p, r, i, p->values[p->n], p->nulls[p->n]);
+			if (++p->n == ENT_DIRECT_MANY)
+				insert_gathered(p);
 			return true;
 		}
 		at = row->tts_tid;
 	}
-	result = ent_direct_update(objects, &at, values, nulls);
+	fill_values(p, r, i, values, nulls);
+	result = ent_direct_update(p->objects, &at, values, nulls);
 	if (result == ENT_DIRECT_BY_US)
 		ereport(ERROR,
 				(errcode(ERRCODE_CARDINALITY_VIOLATION),
 				 errmsg("an object has two versions at once")));
 	if (result == ENT_DIRECT_DONE)
-		note_place(objects, r, i);
+		note_place(p, values, 0);
 	return result == ENT_DIRECT_DONE;
 }
 
@@ -339,19 +418,20 @@ write_put(EntVersions *v)
 {
 	Rows	   *r = &v->put;
 	int			n = r->n;
-	TimestampTz now = GetCurrentTimestamp();
-	EntDirect  *graves,
-			   *objects;
+	Putting    *p = palloc(sizeof(Putting));
+	EntDirect  *graves;
 
 	note_remote(r);
 	graves = ent_direct_open(ENT_CATALOG_TOMBSTONE, ENT_CATALOG_TOMBSTONE_KEY,
 							 RowExclusiveLock, NULL);
-	objects = ent_direct_open(ENT_CATALOG_OBJECT, ENT_CATALOG_OBJECT_KEY,
-							  RowExclusiveLock, NULL);
+	p->objects = ent_direct_open(ENT_CATALOG_OBJECT, ENT_CATALOG_OBJECT_KEY,
+								 RowExclusiveLock, NULL);
+	p->now = GetCurrentTimestamp();
+	p->n = 0;
 	/* contended ones gather at the front */
 	r->n = 0;
 	for (int i = 0; i < n; i++)
-		if ((!r->fresh[i] && !unbury(graves, r, i)) || !put(objects, r, i, now))
+		if ((!r->fresh[i] && !unbury(graves, r, i)) || !put(p, r, i))
 		{
 			r->owner[r->n] = r->owner[i];
 			r->rel[r->n] = r->rel[i];
@@ -363,11 +443,13 @@ write_put(EntVersions *v)
 			r->no_digests[r->n] = r->no_digests[i];
 			r->columns[r->n++] = r->columns[i];
 		}
-	ent_direct_close(objects);
+	insert_gathered(p);
+	ent_direct_close(p->objects);
 	ent_direct_close(graves);
 	CommandCounterIncrement();
 	if (r->n > 0)
-		write_contended(r, now);
+		write_contended(r, p->now);
+	pfree(p);
 }
 
 static void

@@ -33,8 +33,26 @@ typedef struct EntHand
  * not long ago is found without the index.
  */
 extern TupleTableSlot *ent_versions_find(EntDirect *objects, int32 rel, bytea *key);
+/*
+ * The least and the greatest of some keys of a table, by which it is seen at once that
+ * none of them has an object: keys that come in order, as in a first copy, do not have
+ * to be looked for one by one.
+ */
+typedef struct EntKeyRange
+{
+	int			n;				/* of so many keys */
+	const bytea *least;
+	const bytea *greatest;
+} EntKeyRange;
+
+extern void ent_versions_widen(EntKeyRange *range, const bytea *key);
+/* May there be one in the range? Few keys are better looked for: true. */
+extern bool ent_versions_any(EntDirect *objects, int32 rel, const EntKeyRange *range);
 /* It has just been seen there, and is looked for soon. */
 extern void ent_versions_note(int32 rel, bytea *key, const ItemPointerData *at);
+
+/* Column serials of an object none of whose columns has changed since it was born. */
+extern bytea *ent_versions_all_born(void);
 
 extern EntVersions *ent_versions_create(void);	/* in the current context */
 
