@@ -49,7 +49,7 @@ static EntQuery next_query = {
 };
 /* As tombstones (worker/prune.c), but for those that never told what they have. */
 static EntQuery prune_query = {
-	"WITH heard AS (SELECT o.no, o.epoch, "
+	"WITH heard AS MATERIALIZED (SELECT o.no, o.epoch, "
 	"(SELECT pg_catalog.min(CASE WHEN h.epoch OPERATOR(pg_catalog.=) o.epoch "
 	"THEN h.have ELSE 0 END) FROM entanglement.peer p "
 	"LEFT JOIN entanglement.peer_owner h ON h.peer OPERATOR(pg_catalog.=) p.no "
