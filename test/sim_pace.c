@@ -117,12 +117,15 @@ run_for(Run *run, const Link *l, double us)
 	}
 }
 
+/* For so many us, once so many have passed. */
 static void
-measure_from_here(Run *run)
+measure(Run *run, const Link *l, double after, double us)
 {
+	run_for(run, l, after);
 	run->since = run->now;
 	run->bytes = run->waited = 0;
 	run->batches = 0;
+	run_for(run, l, us);
 }
 
 static double
@@ -135,6 +138,12 @@ static double
 throughput(const Run *run)
 {
 	return run->bytes / (run->now - run->since) * 1e6;
+}
+
+static double
+round_time(const Link *l)
+{
+	return later(l->rtt, ENT_PACE_BATCH_US);
 }
 
 /* An eighth of the round trip, or the smallest batch. */
@@ -178,9 +187,7 @@ links_are_used(void)
 					waited;
 
 		run_start(&run, 0);
-		run_for(&run, l, WARM_ROUNDS * later(l->rtt, ENT_PACE_BATCH_US));
-		measure_from_here(&run);
-		run_for(&run, l, ROUNDS * later(l->rtt, ENT_PACE_BATCH_US));
+		measure(&run, l, WARM_ROUNDS * round_time(l), ROUNDS * round_time(l));
 		share = throughput(&run) / carried(l);
 		waited = run.waited / run.batches;
 		tap_note("%-40s used %5.1f %%, in queues %.0f us (%.2f batches), rate %.2f, "
@@ -222,9 +229,7 @@ changes_are_followed(void)
 
 		run_start(&run, 0);
 		run_for(&run, &c->before, 30e6);
-		run_for(&run, &c->after, 60e6);
-		measure_from_here(&run);
-		run_for(&run, &c->after, 30e6);
+		measure(&run, &c->after, 60e6, 30e6);
 		share = throughput(&run) / carried(&c->after);
 		waited = run.waited / run.batches;
 		tap_note("%-20s used %5.1f %%, in queues %.0f us", c->name, 100 * share, waited);
@@ -245,9 +250,7 @@ sudden_ends_are_noticed(void)
 	run_start(&run, 0);
 	run.most = 3000;
 	run_for(&run, &before, 10e6);
-	run_for(&run, &after, 10e6);
-	measure_from_here(&run);
-	run_for(&run, &after, 30e6);
+	measure(&run, &after, 10e6, 30e6);
 	tap_note("used %.1f %%, in queues %.0f us", 100 * throughput(&run) / carried(&after),
 			 run.waited / run.batches);
 	CHECK(throughput(&run) > 0.85 * carried(&after));
@@ -265,9 +268,7 @@ little_goes_in_short_batches(void)
 				"trip, and the link is used");
 	run_start(&run, 0);
 	run.backlog = 2500;
-	run_for(&run, &l, 20e6);
-	measure_from_here(&run);
-	run_for(&run, &l, 60e6);
+	measure(&run, &l, 20e6, 60e6);
 	tap_note("used %.1f %%, %.0f us a batch, in queues %.0f us", 100 * throughput(&run) / carried(&l),
 			 run.bytes / run.batches / l.rate * 1e6, run.waited / run.batches);
 	CHECK(throughput(&run) > 0.9 * carried(&l));
@@ -287,9 +288,7 @@ wrong_round_trips_are_found_out(void)
 	run_start(&run, 0);
 	run_for(&run, &l, 10e6);
 	run.pace.rtt = 2.5 * l.rtt;
-	run_for(&run, &l, 30e6);
-	measure_from_here(&run);
-	run_for(&run, &l, 30e6);
+	measure(&run, &l, 30e6, 30e6);
 	tap_note("used %.1f %%, in queues %.0f us", 100 * throughput(&run) / carried(&l),
 			 run.waited / run.batches);
 	CHECK(throughput(&run) > 0.9 * carried(&l));
@@ -307,9 +306,7 @@ slow_senders_are_told_from_slow_links(void)
 	run_start(&run, 0);
 	run_for(&run, &l, 5e6);
 	run.making = 60e3;
-	run_for(&run, &l, 30e6);
-	measure_from_here(&run);
-	run_for(&run, &l, 30e6);
+	measure(&run, &l, 30e6, 30e6);
 	tap_note("batches of %.0f bytes", run.bytes / run.batches);
 	CHECK(run.bytes / run.batches > 0.7 * l.rate * ENT_PACE_BATCH_US / 1e6);
 }
@@ -328,9 +325,7 @@ bandwidth_is_kept(void)
 
 		snprintf(name, sizeof(name), "%d bytes/s", (int) bandwidth);
 		run_start(&run, bandwidth);
-		run_for(&run, &l, 10e6);
-		measure_from_here(&run);
-		run_for(&run, &l, 60e6);
+		measure(&run, &l, 10e6, 60e6);
 		share = throughput(&run) / (double) bandwidth;
 		tap_note("%s: used %.3f", name, share);
 		CHECK_CASE(share > 0.93 && share < 1.03, name);
