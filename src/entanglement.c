@@ -11,6 +11,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "base/durable.h"
 #include "base/guc.h"
 #include "base/shmem.h"
 #include "base/wake.h"
@@ -39,6 +40,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	ent_shmem_init();
+	ent_durable_init();
 	ent_launcher_install_hook();
 	if (!IsBinaryUpgrade)
 		ent_launcher_register();

@@ -40,6 +40,7 @@
 #include "step/fold.h"
 #include "store/doubt.h"
 #include "store/identity.h"
+#include "store/owner.h"
 #include "store/peer.h"
 #include "store/query.h"
 #include "store/timeline.h"
@@ -77,6 +78,9 @@ typedef struct Collector
 	bool		doubt;			/* of ent_fold */
 	bool		gone;			/* owners that are no more may have rows here */
 	bool		later;			/* ... but one of these is locked */
+	int64		at_risk;		/* serials of an owner that were given out, perhaps not
+								 * on disk before the log is up to */
+	XLogRecPtr	risked_to;		/* ... there */
 	uint64		consumed;		/* changes since the log was last vacuumed */
 	int64		owed;			/* us of rest, ... */
 	TimestampTz owed_at;		/* ... then; less than none: rested too long */
@@ -174,6 +178,30 @@ begin_fold(void)
 }
 
 /*
+ * Commits a fold, which whoever sends it flushes first, so the sooner it is done the
+ * better; unless it has given out few serials (-1: see ent_fold) and would be done again.
+ */
+static void
+commit_fold(Collector *c, int64 given, bool flush)
+{
+	if (ent_durable_already(c->risked_to))
+		c->at_risk = 0;
+	c->at_risk += given;
+	if (given < 0 || c->at_risk > ENT_SERIALS_AT_RISK)
+	{
+		ent_durable_commit_later(commit, NULL);
+		flush = true;
+	}
+	else
+		ent_durable_commit_repeatable(commit, NULL);
+	c->risked_to = ent_durable_end();
+	if (!flush)
+		return;
+	ent_durable_flush();
+	c->at_risk = 0;
+}
+
+/*
  * Folds until nothing is left. Tickets taken before the last snapshot are
  * then done.
  */
@@ -190,19 +218,18 @@ fold_all(Collector *c)
 					decoded,
 					more_log = false;
 		uint64		n;
+		int64		given;
 
 		/* the ticket is read before the snapshot is taken */
 		pg_memory_barrier();
 		decoded = decode(c, &more_log);
 		begin_fold();
-		n = ent_fold(ent_fold_limit, c->wal, &more, &c->doubt);
+		n = ent_fold(ent_fold_limit, c->wal, &more, &c->doubt, &given);
 		more |= more_log;
 		wanted = !more && ent_cut_wanted(c->slot);
 		if (wanted)
 			cut = ent_cut_draft(c->tick);
-		/* those who send it flush it first: the sooner it is done the better */
-		ent_durable_commit_later(commit, NULL);
-		ent_durable_flush();
+		commit_fold(c, given, wanted);
 		if (wanted)
 			ent_cut_publish(c->slot, cut, asked);
 		if (n > 0)
@@ -212,7 +239,10 @@ fold_all(Collector *c)
 			pgstat_report_stat(false);
 		}
 		if (!more && decoded)
+		{
+			c->slot->refolded = true;
 			ent_shmem_folded(c->slot, asked);
+		}
 		CHECK_FOR_INTERRUPTS();
 	} while (more);
 }

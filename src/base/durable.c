@@ -11,6 +11,68 @@
 #include "replication/syncrep.h"
 
 #include "base/durable.h"
+#include "base/shmem.h"
+
+static bool repeatable = false; /* what is committed now would be done again */
+static bool counted = false;	/* among those that commit now */
+
+/* Is no standby waited for? */
+static bool
+disk_only(void)
+{
+	return SyncRepStandbyNames == NULL || SyncRepStandbyNames[0] == '\0';
+}
+
+/* Is a commit of this process to be seen before it is safe? */
+static bool
+is_seen_early(void)
+{
+	return synchronous_commit == SYNCHRONOUS_COMMIT_OFF ||
+		(synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH && !disk_only());
+}
+
+static void
+raise_committed(XLogRecPtr end)
+{
+	uint64		was = pg_atomic_read_u64(&ent_shared->committed);
+
+	while (was < end &&
+		   !pg_atomic_compare_exchange_u64(&ent_shared->committed, &was, end))
+		;
+}
+
+/* Before it is to be seen it is counted, and until its end in the log is noted. */
+static void
+watch_commit(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_PRE_COMMIT && !repeatable &&
+		TransactionIdIsValid(GetTopTransactionIdIfAny()) && is_seen_early())
+	{
+		counted = true;
+		pg_atomic_fetch_add_u32(&ent_shared->committing, 1);
+	}
+	if (!counted || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT))
+		return;
+	if (event == XACT_EVENT_COMMIT)
+		raise_committed(XactLastCommitEnd);
+	counted = false;
+	pg_atomic_fetch_sub_u32(&ent_shared->committing, 1);
+}
+
+void
+ent_durable_init(void)
+{
+	RegisterXactCallback(watch_commit, NULL);
+}
+
+XLogRecPtr
+ent_durable_seen(void)
+{
+	/* a full barrier: who is seen was counted by then */
+	if (pg_atomic_fetch_add_u32(&ent_shared->committing, 0) > 0)
+		return ent_durable_end();
+	return pg_atomic_read_u64(&ent_shared->committed);
+}
 
 void
 ent_durable_commit_later(void (*fn) (void *arg), void *arg)
@@ -29,11 +91,19 @@ ent_durable_commit_later(void (*fn) (void *arg), void *arg)
 	PG_END_TRY();
 }
 
-/* Is no standby waited for? */
-static bool
-disk_only(void)
+void
+ent_durable_commit_repeatable(void (*fn) (void *arg), void *arg)
 {
-	return SyncRepStandbyNames == NULL || SyncRepStandbyNames[0] == '\0';
+	repeatable = true;
+	PG_TRY();
+	{
+		ent_durable_commit_later(fn, arg);
+	}
+	PG_FINALLY();
+	{
+		repeatable = false;
+	}
+	PG_END_TRY();
 }
 
 bool

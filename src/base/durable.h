@@ -4,7 +4,8 @@
  *
  * Fold and apply commit without waiting for the disk, so that what they did is to
  * be seen, and read for others, meanwhile. Whatever tells another node of it waits:
- * a batch or an answer leaves after ent_durable_flush.
+ * a batch or an answer leaves after ent_durable_flush. Excepted is what a crash would
+ * make the collector do once more, with nothing different for those who have heard of it.
  */
 #ifndef ENT_BASE_DURABLE_H
 #define ENT_BASE_DURABLE_H
@@ -18,6 +19,18 @@
  * disk.
  */
 extern void ent_durable_commit_later(void (*fn) (void *arg), void *arg);
+
+/* The same for what would be done again after a crash: nobody waits for that. */
+extern void ent_durable_commit_repeatable(void (*fn) (void *arg), void *arg);
+
+/* In each process, so that it is known who commits without waiting. */
+extern void ent_durable_init(void);
+
+/*
+ * Up to where the log is to be on disk for all that is to be seen now, in a snapshot
+ * taken before, but for what would be done again.
+ */
+extern XLogRecPtr ent_durable_seen(void);
 
 /* Where the log ends now: whatever anybody has committed is in it up to there. */
 extern XLogRecPtr ent_durable_end(void);

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "common/controldata_utils.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
@@ -45,6 +46,18 @@ request_shmem(void)
 	RequestNamedLWLockTranche(ENT_NAME, 3);
 }
 
+/* The postmaster asks before it begins to recover, after a crash of a process as well. */
+static bool
+has_crashed(void)
+{
+	bool		ok;
+	ControlFileData *control = get_controlfile(DataDir, &ok);
+	bool		crashed = !ok || control->state != DB_SHUTDOWNED;
+
+	pfree(control);
+	return crashed;
+}
+
 static void
 init_shared(EntShared *shared)
 {
@@ -56,6 +69,9 @@ init_shared(EntShared *shared)
 	shared->cut_lock = &locks[2].lock;
 	shared->npeers = ent_max_peers;
 	ConditionVariableInit(&shared->progress);
+	shared->crashed = has_crashed();
+	pg_atomic_init_u32(&shared->committing, 0);
+	pg_atomic_init_u64(&shared->committed, 1);
 	ent_shmem_init_databases(shared);
 	ent_shmem_init_peers(shared);
 }

@@ -130,6 +130,7 @@ typedef struct EntDatabaseSlot
 	pg_atomic_uint64 fold_asked;	/* tickets; see ent_shmem_fold_ticket */
 	pg_atomic_uint64 fold_done;
 	pg_atomic_uint64 folded;	/* changes folded */
+	bool		refolded;		/* all was once that was there at the start */
 	char		decode_sqlstate[6]; /* why the log is not read, database encoding */
 	char		decode_error[ENT_ERROR_LENGTH]; /* empty: nothing is wrong */
 	TimestampTz decode_failed;	/* first time in a row; 0: nothing is wrong */
@@ -150,6 +151,10 @@ typedef struct EntShared
 	Latch	   *launcher_latch;
 	ConditionVariable progress; /* broadcast when fold_done, an acked or a
 								 * heard has advanced */
+	bool		crashed;		/* the server was not shut down before this start */
+	pg_atomic_uint32 committing;	/* transactions that are to be seen before they
+									 * are on disk; see base/durable.c */
+	pg_atomic_uint64 committed; /* the end of the last of them in the log */
 	EntDatabaseSlot databases[ENT_MAX_DATABASES];
 	int			npeers;			/* ent_max_peers */
 	EntPeerSlot peers[FLEXIBLE_ARRAY_MEMBER];

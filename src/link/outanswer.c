@@ -67,13 +67,22 @@ begin_epoch(EntOutbound *ob, EntOutOwner *o, EntOwner *owner, uint32 epoch,
 	ob->adverts_position = ob->ring_position;
 }
 
+/* Serials that we may have given out without remembering it. */
+static int64
+at_risk(void)
+{
+	EntDatabaseSlot *slot = ent_shmem_database(false);
+
+	return ent_shared->crashed && !(slot && slot->refolded) ? ENT_SERIALS_AT_RISK : 0;
+}
+
 /* Is it more than we ever gave out? */
 static bool
 history_lost(EntOutbound *ob, EntOutOwner *o, EntOwner *owner,
 			 const EntWireWant *want)
 {
 	if (!owner->local || o->lost_history || want->epoch < owner->epoch ||
-		(want->epoch == owner->epoch && want->have <= owner->serial) ||
+		(want->epoch == owner->epoch && want->have <= owner->serial + at_risk()) ||
 		want->epoch > (uint32) owner->epoch + MAX_LOST_EPOCHS)
 		return false;
 	begin_epoch(ob, o, owner, want->epoch, want->have);

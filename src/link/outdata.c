@@ -364,7 +364,7 @@ write_taken(EntOutbound *ob, EntWriter *w, EntOutTaken *taken, int n,
 
 	if (!source->cut)
 		source->snapshot = fresh = RegisterSnapshot(GetLatestSnapshot());
-	ob->shown_at = ent_durable_end();
+	ob->shown_at = ent_durable_seen();
 	level = ent_value_enter();
 	for (int from = 0, to; from < n; from = to)
 	{

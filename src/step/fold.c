@@ -238,7 +238,8 @@ allocate(EntFold *f)
 		int64		gap = blur ? pg_prng_uint64_range(&pg_global_prng_state, 0,
 													  Max(64, o->wanted) - 1) : 0;
 
-		o->local = ent_owner_allocate(o->no, o->wanted + gap, &o->last, &o->epoch);
+		o->given = o->wanted + gap;
+		o->local = ent_owner_allocate(o->no, o->given, &o->last, &o->epoch);
 		o->next = o->last - o->wanted + 1;
 	}
 }
@@ -430,6 +431,41 @@ fold_entries(EntFold *f)
 	post_owners(f);
 }
 
+/*
+ * Would it be done again, for those who have heard of it as well? An object that was
+ * changed or has died is in our tables, so it gets a newer version in any case. One that
+ * was born would get none if it died meanwhile; who handed over, or told of every state,
+ * would do so twice.
+ */
+static bool
+is_repeatable(const EntFoldEntry *e)
+{
+	if (e->verdict == ENT_VERDICT_LOOK)
+		return true;
+	return e->verdict != ENT_VERDICT_BIRTH && e->old_owner == 0 && e->from.owner == 0 &&
+		e->heir.owner == 0 && !e->rel->wal && !e->rel->integrity && !e->rel->every_state;
+}
+
+/* As ent_fold says. */
+static int64
+count_given(EntFold *f)
+{
+	HASH_SEQ_STATUS seq;
+	EntFoldOwner *o;
+	int64		most = 0;
+	ListCell   *lc;
+
+	if (f->truncated || f->doubt || f->handed > 0)
+		return -1;
+	foreach(lc, f->entries)
+		if (!is_repeatable(lfirst(lc)))
+			return -1;
+	hash_seq_init(&seq, f->owners);
+	while ((o = hash_seq_search(&seq)) != NULL)
+		most = Max(most, o->given);
+	return most;
+}
+
 /* Owners that are sought get a serial that no object has. */
 static void
 serve_seeks(EntFold *f)
@@ -460,7 +496,7 @@ help_parked(void)
 }
 
 uint64
-ent_fold(int limit, bool told, bool *more, bool *doubt)
+ent_fold(int limit, bool told, bool *more, bool *doubt, int64 *given)
 {
 	EntFold	   *f = ent_fold_create();
 	uint64		taken;
@@ -479,5 +515,6 @@ ent_fold(int limit, bool told, bool *more, bool *doubt)
 	*more = !f->complete;
 	if (*doubt != (*more && (f->doubt || f->truncated)))
 		ent_doubt_set(*doubt = !*doubt);
+	*given = count_given(f);
 	return taken;
 }

@@ -21,7 +21,11 @@
  * came before may be among those left, and a later fold must not take it for a birth. *doubt carries this from each fold to the next, and is
  * kept (store/doubt.h): as it was there for the first one, and after one that
  * failed. told: the log tells of tables, later than others do.
+ *
+ * *given: how many serials of an owner were given out at most, or -1: should a crash take
+ * the fold away, it will not be done again in a way that makes no difference to those who
+ * have heard of it.
  */
-extern uint64 ent_fold(int limit, bool told, bool *more, bool *doubt);
+extern uint64 ent_fold(int limit, bool told, bool *more, bool *doubt, int64 *given);
 
 #endif							/* ENT_STEP_FOLD_H */

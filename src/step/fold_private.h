@@ -59,7 +59,8 @@ typedef struct EntFoldOwner
 	int32		epoch;
 	int64		next;			/* serial to give out */
 	int64		last;
-	int64		wanted;			/* how many serials */
+	int64		wanted;			/* how many serials, and */
+	int64		given;			/* ... with those left out */
 	bool		local;
 } EntFoldOwner;
 

@@ -426,6 +426,36 @@ ent_owner_set_have(int32 no, int32 epoch, int64 serial, bool gaps)
 	ent_direct_close(owners);
 }
 
+/* Owners of which this process has given out serials since a crash. */
+static Bitmapset *given = NULL;
+
+static void
+forget_given(XactEvent event, void *arg)
+{
+	if (event != XACT_EVENT_ABORT)
+		return;
+	bms_free(given);
+	given = NULL;
+}
+
+/* How many are passed over? */
+static int64
+at_risk(int32 no)
+{
+	static bool registered = false;
+	MemoryContext old;
+
+	if (ent_shared == NULL || !ent_shared->crashed || bms_is_member(no, given))
+		return 0;
+	if (!registered)
+		RegisterXactCallback(forget_given, NULL);
+	registered = true;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	given = bms_add_member(given, no);
+	MemoryContextSwitchTo(old);
+	return ENT_SERIALS_AT_RISK;
+}
+
 bool
 ent_owner_allocate(int32 no, int64 n, int64 *last, int32 *epoch)
 {
@@ -439,7 +469,7 @@ ent_owner_allocate(int32 no, int64 n, int64 *last, int32 *epoch)
 	{
 		Datum		values[ENT_OWNER_ATTRIBUTES];
 
-		*last = ent_direct_int8(row, ENT_OWNER_SERIAL) + n;
+		*last = ent_direct_int8(row, ENT_OWNER_SERIAL) + at_risk(no) + n;
 		*epoch = ent_direct_int4(row, ENT_OWNER_EPOCH);
 		slot_getallattrs(row);
 		memcpy(values, row->tts_values, sizeof(values));

@@ -86,8 +86,14 @@ extern void ent_owner_lose(int32 peer, pg_uuid_t *ids, int n);
 extern void ent_owner_hold_all(void);
 extern List *ent_owner_hold(const Bitmapset *nos);
 /*
+ * After a crash so many serials of an owner at most were told to peers by folds that are
+ * to be done again (ent_durable_commit_repeatable), and may not be given out again.
+ */
+#define ENT_SERIALS_AT_RISK 256
+
+/*
  * Gives out n serials of a local owner, of which this is the last; false when it is
- * not local. Raises ERRCODE_T_R_SERIALIZATION_FAILURE when somebody else has
+ * not local. The first ones since a crash are beyond those at risk. Raises ERRCODE_T_R_SERIALIZATION_FAILURE when somebody else has
  * written the owner's row since the transaction's snapshot.
  */
 extern bool ent_owner_allocate(int32 no, int64 n, int64 *last, int32 *epoch);
