@@ -34,6 +34,7 @@
 #include "base/ring.h"
 #include "base/shmem.h"
 #include "guard/show.h"
+#include "rule/rest.h"
 #include "step/clear.h"
 #include "step/decode.h"
 #include "step/fill.h"
@@ -50,15 +51,7 @@
 #include "store/journal.h"
 #include "worker/prune.h"
 
-/*
- * A fold, and the batches that follow from it, cost about as much for one change
- * as for a hundred: from one to the next is so many times the processor's time it took,
- * within bounds. So writers keep most of the processors. What was rested too long before
- * counts, so of changes now and then each is folded at once.
- */
-#define REST_SHARE		25
-#define REST_MIN_US		2000
-#define REST_MAX_US		40000
+#define NAPS		16			/* of a rest: somebody may want it to end */
 #define RETRY_MS	1000		/* pause after a failed round */
 #define VACUUM_EVERY 20000		/* changes consumed */
 
@@ -82,8 +75,7 @@ typedef struct Collector
 								 * on disk before the log is up to */
 	XLogRecPtr	risked_to;		/* ... there */
 	uint64		consumed;		/* changes since the log was last vacuumed */
-	int64		owed;			/* us of rest, ... */
-	TimestampTz owed_at;		/* ... then; less than none: rested too long */
+	EntRest		rest;
 } Collector;
 
 static void
@@ -495,33 +487,46 @@ set_up(Collector *c, Oid database)
 	c->tick = AllocSetContextCreate(TopMemoryContext, "entanglement tick",
 									ALLOCSET_DEFAULT_SIZES);
 	c->routes = PG_UINT64_MAX;
+	ent_rest_init(&c->rest);
 }
 
-/* Microseconds of a processor's time that this process has used. */
-static int64
+/* What this process has used. */
+typedef struct Used
+{
+	int64		us;				/* of a processor */
+	int64		switches;		/* that it did not want */
+} Used;
+
+static Used
 used(void)
 {
 	struct rusage r;
 
 	(void) getrusage(RUSAGE_SELF, &r);
-	return (int64) (r.ru_utime.tv_sec + r.ru_stime.tv_sec) * USECS_PER_SEC +
-		r.ru_utime.tv_usec + r.ru_stime.tv_usec;
+	return (Used) {
+		(int64) (r.ru_utime.tv_sec + r.ru_stime.tv_sec) * USECS_PER_SEC +
+		r.ru_utime.tv_usec + r.ru_stime.tv_usec, r.ru_nivcsw
+	};
 }
 
-/* After a fold that took so much; cut short when somebody waits for the next. */
+/*
+ * After a fold, before which so much had been used; cut short when somebody waits for the
+ * next. Requests are not kept waiting for longer than without busy processors.
+ */
 static void
-rest(Collector *c, int64 took, uint64 asked)
+rest(Collector *c, Used before, uint64 asked)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	int64		us;
+	Used		now = used();
+	int64		us = ent_rest_after(&c->rest, GetCurrentTimestamp(), now.us - before.us,
+									now.switches - before.switches,
+									(int64) ent_busy_rest * 1000);
+	int64		nap = Max(us / NAPS, ENT_REST_MIN_US);
 
-	c->owed += took * REST_SHARE - (now - c->owed_at);
-	c->owed = Min(Max(c->owed, -REST_MAX_US), REST_MAX_US);
-	c->owed_at = now;
-	us = Max(c->owed, REST_MIN_US);
-	for (; us > 0 && !InterruptPending &&
-		 pg_atomic_read_u64(&c->slot->fold_asked) == asked; us -= REST_MIN_US)
-		pg_usleep(Min(us, REST_MIN_US));
+	for (int64 rested = 0; rested < us && !InterruptPending &&
+		 pg_atomic_read_u64(&c->slot->fold_asked) == asked &&
+		 !(c->slot->hurry && rested >= ENT_REST_LIMIT_US); rested += nap)
+		pg_usleep(Min(us - rested, nap));
+	c->slot->hurry = false;
 }
 
 /* How long it sleeps unless somebody has work. */
@@ -547,7 +552,7 @@ ent_collector_main(Datum arg)
 		bool		ok;
 		uint64		folded,
 					asked;
-		int64		began;
+		Used		before;
 
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
@@ -558,10 +563,10 @@ ent_collector_main(Datum arg)
 		}
 		folded = pg_atomic_read_u64(&c.slot->folded);
 		asked = pg_atomic_read_u64(&c.slot->fold_asked);
-		began = used();
+		before = used();
 		ok = try_work(&c);
 		if (pg_atomic_read_u64(&c.slot->folded) != folded)
-			rest(&c, used() - began, asked);
+			rest(&c, before, asked);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 ok && !c.later && !c.undecoded ? idle_ms() : RETRY_MS,

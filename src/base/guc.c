@@ -27,6 +27,7 @@ int			ent_connect_timeout;
 int			ent_reconnect_max;
 int			ent_max_batch;
 int			ent_fold_limit;
+int			ent_busy_rest;
 int			ent_fold_fallback;
 int			ent_scan_chunk;
 int			ent_retry_parked;
@@ -96,6 +97,10 @@ static const NumberSetting numbers[] = {
 		PGC_SIGHUP, 0,
 		"Sets how many captured changes are folded in one transaction.",
 	NULL},
+	{ENT_NAME ".busy_rest", &ent_busy_rest, 2000, 40, 60000,
+		PGC_SIGHUP, GUC_UNIT_MS,
+		"Sets how long the collector may rest while the processors are busy.",
+	"Otherwise it rests for 40 ms at most. The longer the more of them is left to writers; what peers are shown may be older by it."},
 	{ENT_NAME ".fold_fallback", &ent_fold_fallback, 10000, 10,
 		24 * 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 		"Sets how often the collector looks for changes by itself.",

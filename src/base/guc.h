@@ -26,6 +26,8 @@ extern int	ent_max_batch;		/* SIGHUP, kB, 1024: bytes of a batch before a
 extern int	ent_compression_level;	/* SIGHUP, 1: of zstd; 0: none */
 extern int	ent_compression_window; /* SIGHUP, kB, 512: history of a link */
 extern int	ent_fold_limit;		/* SIGHUP, 10000: changes folded per transaction */
+extern int	ent_busy_rest;		/* SIGHUP, ms, 2000: longest rest between folds while
+								 * processors are busy */
 extern int	ent_fold_fallback;	/* SIGHUP, ms, 10000: the collector looks by
 								 * itself this often */
 extern int	ent_scan_chunk;		/* SIGHUP, 5000: objects queued at a time when a

@@ -249,6 +249,15 @@ ent_shmem_wake_collector(void)
 }
 
 void
+ent_shmem_hurry(void)
+{
+	EntDatabaseSlot *database = ent_shmem_database(false);
+
+	if (database != NULL)
+		database->hurry = true;
+}
+
+void
 ent_shmem_wake_launcher(void)
 {
 	if (ent_shared == NULL)

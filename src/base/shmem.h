@@ -131,6 +131,7 @@ typedef struct EntDatabaseSlot
 	pg_atomic_uint64 fold_done;
 	pg_atomic_uint64 folded;	/* changes folded */
 	bool		refolded;		/* all was once that was there at the start */
+	bool		hurry;			/* a request waits for a fold, perhaps */
 	char		decode_sqlstate[6]; /* why the log is not read, database encoding */
 	char		decode_error[ENT_ERROR_LENGTH]; /* empty: nothing is wrong */
 	TimestampTz decode_failed;	/* first time in a row; 0: nothing is wrong */
@@ -269,6 +270,8 @@ extern void ent_shmem_objects_changed(void);
 /* ... and nudges receivers and senders: a table, owner, link changed. */
 extern void ent_shmem_routes_changed(void);
 extern void ent_shmem_wake_collector(void);
+/* A request may wait for a fold: the collector does not rest for long. */
+extern void ent_shmem_hurry(void);
 extern void ent_shmem_wake_launcher(void);
 /* This database wants a collector: tells the launcher so. */
 extern void ent_shmem_want_collector(void);

@@ -68,7 +68,7 @@ create_database(Oid database)
 		pg_atomic_write_u64(&slot->fold_asked, 0);
 		pg_atomic_write_u64(&slot->fold_done, 0);
 		pg_atomic_write_u64(&slot->folded, 0);
-		slot->refolded = false;
+		slot->refolded = slot->hurry = false;
 		pg_atomic_write_u32(&slot->marking, 0);
 		pg_atomic_write_u64(&slot->routes, 0);
 		ent_cut_forget(slot);

@@ -186,6 +186,7 @@ act(void)
 		EntEvent	event = {.kind = ENT_EVENT_REQUEST};
 
 		ent_ring_post(&event, 1);
+		ent_shmem_hurry();
 		ent_shmem_wake_senders();
 		ConditionVariableBroadcast(&ent_shared->progress);
 	}
