@@ -135,20 +135,41 @@ subtest 'a fold that would be done again is not waited for' => sub {
 	converge([ $home, $away ], ['place'], 'a death, and a birth after it');
 };
 
-subtest 'a birth is on disk before it is told' => sub {
+# The same, but nobody may be told.
+sub told_late
+{
+	my ($statement, $there) = @_;
 	my $holder = $home->session;
+	my $was = $away->sql($there);
 
-	$home->drain('away');
 	$holder->query_safe('BEGIN; LOCK TABLE entanglement.owner IN SHARE MODE');
-	$home->sql('INSERT INTO place VALUES (11, 0)');
+	$home->sql($statement);
 	slow($home);
 	$holder->query_safe('ROLLBACK');
-	$home->wait_until("SELECT count(*) FROM entanglement.change", 0, 'it is folded, and to be seen here');
+	$home->wait_until('SELECT count(*) FROM entanglement.change', 0, 'it is folded, and to be seen here');
 	crash($home);
 	$holder->{run}->finish;
-	is($away->sql('SELECT count(*) FROM place WHERE id = 11'), 0, 'nobody had been sent it');
+	is($away->sql($there), $was, 'nobody had been sent it');
 	recover($home);
 	converge([ $home, $away ], ['place'], 'in the end');
+	return;
+}
+
+subtest 'a birth is on disk before it is told' => sub {
+	$home->drain('away');
+	told_late('INSERT INTO place VALUES (11, 0)', 'SELECT count(*) FROM place WHERE id = 11');
+};
+
+subtest 'the first serials after a crash are on disk before they are told' => sub {
+	my $collector = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'entanglement collector' AND datname = current_database()";
+	my $pid = $home->sql($collector);
+
+	$home->drain('away');
+	# another one does not know either which owners got serials since
+	$home->sql("SELECT pg_terminate_backend($pid)");
+	$home->wait_until("SELECT count(*) FROM ($collector) c WHERE pid <> $pid", 1, 'there is another collector');
+	$home->drain('away');
+	told_late('UPDATE place SET v = v + 7 WHERE id = 6', 'SELECT v FROM place WHERE id = 6');
 };
 
 subtest 'what was not on disk had not been acknowledged' => sub {

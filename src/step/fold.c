@@ -239,7 +239,7 @@ allocate(EntFold *f)
 													  Max(64, o->wanted) - 1) : 0;
 
 		o->given = o->wanted + gap;
-		o->local = ent_owner_allocate(o->no, o->given, &o->last, &o->epoch);
+		o->local = ent_owner_allocate(o->no, &o->given, &o->last, &o->epoch);
 		o->next = o->last - o->wanted + 1;
 	}
 }

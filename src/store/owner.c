@@ -457,7 +457,7 @@ at_risk(int32 no)
 }
 
 bool
-ent_owner_allocate(int32 no, int64 n, int64 *last, int32 *epoch)
+ent_owner_allocate(int32 no, int64 *n, int64 *last, int32 *epoch)
 {
 	Datum		key[1] = {Int32GetDatum(no)};
 	EntDirect  *owners = ent_direct_open(ENT_CATALOG_OWNER, ENT_CATALOG_OWNER_NO,
@@ -469,7 +469,8 @@ ent_owner_allocate(int32 no, int64 n, int64 *last, int32 *epoch)
 	{
 		Datum		values[ENT_OWNER_ATTRIBUTES];
 
-		*last = ent_direct_int8(row, ENT_OWNER_SERIAL) + at_risk(no) + n;
+		*n += at_risk(no);
+		*last = ent_direct_int8(row, ENT_OWNER_SERIAL) + *n;
 		*epoch = ent_direct_int4(row, ENT_OWNER_EPOCH);
 		slot_getallattrs(row);
 		memcpy(values, row->tts_values, sizeof(values));

@@ -92,11 +92,11 @@ extern List *ent_owner_hold(const Bitmapset *nos);
 #define ENT_SERIALS_AT_RISK 256
 
 /*
- * Gives out n serials of a local owner, of which this is the last; false when it is
- * not local. The first ones since a crash are beyond those at risk. Raises ERRCODE_T_R_SERIALIZATION_FAILURE when somebody else has
+ * Gives out *n serials of a local owner, of which this is the last; false when it is
+ * not local. The first ones since a crash are beyond those at risk; *n is with those. Raises ERRCODE_T_R_SERIALIZATION_FAILURE when somebody else has
  * written the owner's row since the transaction's snapshot.
  */
-extern bool ent_owner_allocate(int32 no, int64 n, int64 *last, int32 *epoch);
+extern bool ent_owner_allocate(int32 no, int64 *n, int64 *last, int32 *epoch);
 /*
  * Raises our have of an owner that is held; never lowers it within an epoch. A newer epoch resets it.
  * gaps: the route still owes some of it. A new route is asked from the have
