@@ -2,7 +2,8 @@
 # is forgotten: alice - hub - bob, and carol, to whom rows go, at hub.
 #
 # Promise: who could not store it gets to know that somebody else has the object by
-# now, keeps the row meanwhile, and in the end nothing is parked.
+# now, keeps the row meanwhile, and in the end nothing is parked. What the heir is not shown
+# does not die of that.
 
 use strict;
 use warnings;
@@ -106,5 +107,37 @@ SQL
 		is($bob->sql("SELECT string_agg(DISTINCT v, ',') FROM item WHERE id IN ($ids)"), 'of carol', 'they are there');
 	};
 }
+
+# ---- an heir who is not shown it ----
+
+# A row that hub never takes is asked for again and again, in the answers in which hub
+# asks what became of what it holds unconfirmed.
+foreach my $node ($hub, $carol)
+{
+	$node->sql('CREATE TABLE pebble (id int PRIMARY KEY)');
+	$node->sql('INSERT INTO pebble VALUES (-1)') if $node == $carol;
+	$node->sql('ALTER TABLE pebble ADD CHECK (id > 0) NOT VALID');
+	$node->sql("SELECT entanglement.synchronize('pebble')");
+}
+my $tries = q(SELECT coalesce(max(tries), 0) FROM entanglement.parked WHERE message ~ 'pebble');
+
+subtest 'not wanted by the heir' => sub {
+	$alice->sql("INSERT INTO item VALUES (11, 'of alice'), (12, 'of alice')");
+	converge(\@all, ['item'], 'there');
+	$carol->sql("SELECT entanglement.subscribe('hub', 'item', 'id <> 11')");
+	$carol->wait_until('SELECT count(*) FROM item WHERE id = 11', 0, 'withdrawn from carol');
+	$alice->sql("SELECT entanglement.transfer(i, 'carol') FROM item i WHERE id IN (11, 12)");
+	$_->wait_until("SELECT string_agg(DISTINCT entanglement.owner_of(i), ',') FROM item i WHERE id IN (11, 12)",
+		'carol', 'handed over: ' . $_->name)
+	  foreach $alice, $hub, $bob;
+	my $asked = $hub->sql($tries);
+
+	$hub->wait_until("SELECT ($tries) >= $asked + 5", 't', 'hub has asked carol for what it lacks');
+	is($_->sql('SELECT count(*) FROM item WHERE id = 11'), 1, 'the row is there at ' . $_->name)
+	  foreach $alice, $hub, $bob;
+	$carol->sql("SELECT entanglement.subscribe('hub', 'item', 'true')");
+	all_well('wanted');
+	is($carol->sql('SELECT entanglement.owner_of(i) FROM item i WHERE id = 11'), 'carol', 'it comes to her');
+};
 
 done_testing();
