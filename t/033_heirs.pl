@@ -269,5 +269,23 @@ subtest 'who is asked says what it knows' => sub {
 	$judy->quit;
 };
 
+subtest 'its end first, of a row that may not be deleted' => sub {
+	my $tell = sub {
+		return say_of('red', id => 30, heir => [ $id{blue}, 1, 7 ], v => 'last of red', @_);
+	};
+
+	push_batch(say_of('red', id => 30, serial => 25, v => 'of red'), claim(1, 1, 25));
+	push_batch(say_of('blue', id => 30, op => 0, serial => 8, from => [ $id{red}, 1, 26 ]), claim(2, 1, 8));
+	$hub->sql('ALTER TABLE item ENABLE ROW LEVEL SECURITY');
+	push_batch($tell->(serial => 26), claim(1, 1, 26));
+	is(state_of(30), 'of red|red|t', 'as long as it may not it is red\'s');
+	is($hub->sql('SELECT sqlstate FROM entanglement.parked WHERE key = $$\x040000001e$$'), '42501', 'and waits');
+	$hub->sql('ALTER TABLE item DISABLE ROW LEVEL SECURITY');
+	wait_for('asked again', sub { grep { $_->{type} == 11 } push_batch() });
+	push_batch($tell->(op => 2 | 4 | 8, serial => 26));
+	is($hub->sql('SELECT count(*) FROM item WHERE id = 30'), 0, 'then it has gone');
+	is($hub->sql('SELECT count(*) FROM entanglement.parked WHERE key = $$\x040000001e$$'), 0, 'nothing waits');
+};
+
 $psql->quit;
 done_testing();

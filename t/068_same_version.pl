@@ -3,7 +3,8 @@
 # Promise: a row that came again under the version that it had, with what its owner
 # changed since and has not folded, is passed on as a whole, never only the
 # columns that this version had changed. What is here of it does not go back to the
-# version as another node has it, which heard of no more; damaged, it is mended with the next one.
+# version as another node has it, which heard of no more, also when it was withdrawn meanwhile; damaged, it
+# is mended with the next one.
 
 use strict;
 use warnings;
@@ -15,7 +16,8 @@ use Test::More;
 
 use Entanglement::Node;
 
-my $cluster = Entanglement::Node->cluster('version');
+# what was withdrawn is remembered as long as the tombstone is there
+my $cluster = Entanglement::Node->cluster('version', conf => "entanglement.prune_interval = '1h'\n");
 my ($alice, $hub, $bob) =
   map { Entanglement::Node->database($cluster, $_) } qw(alice hub bob);
 my @all = ($alice, $hub, $bob);
@@ -100,5 +102,34 @@ kill 'CONT', $collector;
 converge(\@more, ['item'], 'what was damaged is mended in the end');
 is($carol->sql("SELECT count(*) FROM audit_item WHERE body->>'a' = 'first'"), 0, 'it never went back');
 $carol->wait_until('SELECT count(*) FROM entanglement.parked', 0, 'nothing is missed any more');
+
+# ---- withdrawn on one way, shown on the other ----
+
+$carol->sql("SELECT entanglement.resume_peer('hub'); SELECT entanglement.pause_peer('west')");
+$carol->wait_until($route, 'hub', 'carol takes alice by hub again');
+$hub->sql('CREATE POLICY seen ON item USING (true); ALTER TABLE item ENABLE ROW LEVEL SECURITY');
+$alice->sql("UPDATE item SET a = 'fourth'");
+converge(\@more, ['item'], 'another version');
+$alice->drain;
+kill 'STOP', $collector or BAIL_OUT('the collector has gone');
+$alice->sql("UPDATE item SET a = 'fifth'");
+$hub->sql("SELECT entanglement.resync('alice')");
+$carol->wait_until("SELECT count(*) FROM item WHERE a = 'fifth'", 2, 'more than that comes by hub');
+$hub->sql('ALTER POLICY seen ON item USING (false)');
+$carol->wait_until('SELECT count(*) FROM item', 0, 'withdrawn');
+$hub->sql('ALTER POLICY seen ON item USING (id <> 1)');
+$carol->wait_until('SELECT id, a FROM item', '2|fifth', 'by who has it like this one comes back');
+$carol->sql("SELECT entanglement.resume_peer('west')");
+$carol->wait_connected('west');
+$carol->sql("SELECT entanglement.pause_peer('hub')");
+$carol->wait_until($route, 'west', 'carol takes alice by west');
+$carol->wait_until('SELECT count(*) FROM entanglement.arrears', 0, 'compared with west');
+is($west->sql('SELECT DISTINCT a FROM item'), 'fourth', 'who has it as it was at first');
+is($carol->sql("SELECT string_agg(DISTINCT a, ',') FROM item"), 'fifth', 'it does not come back as it was');
+kill 'CONT', $collector;
+converge([$alice, $west, $carol], ['item'], 'all is there in the end');
+is($carol->sql("SELECT body->>'id', body->>'a' FROM audit_item WHERE n > (SELECT min(n) FROM audit_item WHERE body->>'a' = 'fifth') AND body->>'a' = 'fourth'"),
+	'', 'nothing went back');
+$carol->wait_until('SELECT count(*) FROM entanglement.parked', 0, 'nothing is missed');
 
 done_testing();

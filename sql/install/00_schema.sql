@@ -194,15 +194,16 @@ CREATE TABLE entanglement.tombstone (
     from_owner integer,
     from_epoch integer,
     from_serial bigint,
+    ahead boolean NOT NULL DEFAULT false,
     PRIMARY KEY (owner, rel, key)
 );
 -- owner + 0: no plan made while the table is empty takes it for one by key.
 CREATE INDEX tombstone_owner_serial ON entanglement.tombstone ((owner + 0), serial);
-COMMENT ON TABLE entanglement.tombstone IS 'What remains of deleted objects until every peer has heard, and of those handed over to an heir, whose first version of it is newer than heir_epoch, heir_serial. from_owner: who had handed it over before, with the version that said so: until that has been heard here the tombstone is needed.';
+COMMENT ON TABLE entanglement.tombstone IS 'What remains of deleted objects until every peer has heard, and of those handed over to an heir, whose first version of it is newer than heir_epoch, heir_serial. from_owner: who had handed it over before, with the version that said so: until that has been heard here the tombstone is needed. ahead: it was withdrawn in the version it had, and the row was perhaps newer than that.';
 
 -- Objects that others had before: those of local owners, and those whose new owner
--- has not confirmed them yet. delivered: the peers to which a giver at home here has
--- brought it.
+-- has not confirmed them yet. delivered: the peers to which it has been
+-- brought from here.
 CREATE TABLE entanglement.inherited (
     rel integer NOT NULL,
     key bytea NOT NULL,
@@ -212,7 +213,7 @@ CREATE TABLE entanglement.inherited (
     delivered integer[] NOT NULL DEFAULT '{}',
     PRIMARY KEY (rel, key)
 );
-COMMENT ON TABLE entanglement.inherited IS 'Objects that were handed over, to local owners or to ones who have not confirmed it: by whom, and his version that said so; delivered: peers that have received it from a giver at home here.';
+COMMENT ON TABLE entanglement.inherited IS 'Objects that were handed over, to local owners or to ones who have not confirmed it: by whom, and his version that said so; delivered: peers that have received it from here.';
 
 -- Objects whose owner has handed them over, until the fold does it; the newest counts.
 CREATE TABLE entanglement.handover (

@@ -3,9 +3,9 @@
  *	  The receiving end: objects that were handed over, and of whose new owner
  *	  nothing has come for a while.
  *
- * Each is asked about at the peer from which the new owner's objects come. What a
- * local owner has handed over only if that peer has got it from us: else it would
- * not know, and we may be the last who has it.
+ * Each is asked about at the peer from which the new owner's objects come, but only
+ * if that peer has got it from us, or we from it, or if it is shown all of the table and has
+ * come so far: else it would not know, and we may be the last who has it.
  */
 #include "postgres.h"
 
@@ -28,7 +28,7 @@ static EntQuery unconfirmed_query = {
 	"JOIN entanglement.owner w ON w.no OPERATOR(pg_catalog.=) o.owner "
 	"AND w.peer OPERATOR(pg_catalog.=) $1 "
 	"JOIN entanglement.owner f ON f.no OPERATOR(pg_catalog.=) i.from_owner "
-	"WHERE (NOT f.local OR $1 OPERATOR(pg_catalog.=) ANY (i.delivered) "
+	"WHERE (f.peer OPERATOR(pg_catalog.=) $1 OR $1 OPERATOR(pg_catalog.=) ANY (i.delivered) "
 	/* or has heard of it by another way, and may see all */
 	"OR (EXISTS (SELECT 1 FROM entanglement.shown s WHERE s.peer OPERATOR(pg_catalog.=) $1 "
 	"AND s.rel OPERATOR(pg_catalog.=) i.rel AND s.kind OPERATOR(pg_catalog.=) 'a') "

@@ -8,7 +8,8 @@
  * asked for and gone (AGAIN), to the peer alone. Only when somebody else holds it is a
  * tombstone made anew, of an object that the peer may see: what a peer asks must not
  * make us forget what others have, nor remember what it makes up. Where the table was
- * not there in time, or is being fetched anew, nobody knows.
+ * not there in time, or is being fetched anew, nobody knows; nor where the giver comes in
+ * part by another way than from the peer, which knows itself what it has shown us.
  */
 #include "postgres.h"
 
@@ -44,15 +45,17 @@ static EntQuery holder_query = {
 	"AND ($12 OR o.owner IS NULL OR o.owner OPERATOR(pg_catalog.<>) f.no) "
 	"AND (f.epoch, CASE WHEN f.local THEN f.serial ELSE f.sure END) "
 	"OPERATOR(pg_catalog.>=) ($7, $8) AND ($12 OR o.owner IS NOT NULL OR NOT $11) "
-	"AND (f.local OR EXISTS (SELECT FROM entanglement.peer_table p "
+	"AND (f.local OR ((NOT f.partial OR f.peer OPERATOR(pg_catalog.=) $13) "
+	"AND EXISTS (SELECT FROM entanglement.peer_table p "
 	"WHERE p.peer OPERATOR(pg_catalog.=) f.peer AND p.known "
-	"AND p.schema_name OPERATOR(pg_catalog.=) $9 AND p.table_name OPERATOR(pg_catalog.=) $10)) "
+	"AND p.schema_name OPERATOR(pg_catalog.=) $9 AND p.table_name OPERATOR(pg_catalog.=) $10))) "
 	"AND NOT EXISTS (SELECT FROM entanglement.arrears a "
 	"WHERE a.rel OPERATOR(pg_catalog.=) $1 "
 	"AND a.owner OPERATOR(pg_catalog.=) ANY (ARRAY[w.no, f.no])) "
 	"AND ($12 OR NOT EXISTS (SELECT FROM entanglement.parked p "
 	"WHERE p.rel OPERATOR(pg_catalog.=) $1 AND p.key OPERATOR(pg_catalog.=) $2))))",
-	12, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, UUIDOID, INT4OID, INT8OID, TEXTOID, TEXTOID, BOOLOID, BOOLOID}, NULL
+	13, {INT4OID, BYTEAOID, INT4OID, INT4OID, INT8OID, UUIDOID, INT4OID, INT8OID, TEXTOID, TEXTOID, BOOLOID, BOOLOID,
+	INT4OID}, NULL
 };
 /* An object that somebody else holds by now is his. */
 static EntQuery bury_query = {
@@ -108,7 +111,7 @@ ent_outbound_take_confirm(EntOutbound *ob, EntReader *r)
 	EntOutTable *t;
 	EntRelation *rel;
 	Datum		values[ENT_WIRE_MAX_KEYS];
-	Datum		args[12];
+	Datum		args[13];
 	bytea	   *key;
 
 	ent_wire_read_confirm(r, &c);
@@ -134,6 +137,7 @@ ent_outbound_take_confirm(EntOutbound *ob, EntReader *r)
 	args[9] = CStringGetTextDatum(rel->name);
 	/* a row that is nobody's was here before the table was synchronized (again) */
 	args[10] = BoolGetDatum(ent_rowquery_exists(rel, values, NULL));
+	args[12] = Int32GetDatum(ob->peer);
 	if (know(ob, t, rel, values, args))
 		ent_outbound_ask_again(ob, t, owner, key);
 }

@@ -38,7 +38,7 @@ note_flight(EntOutbound *ob, EntOutTaken *taken)
 	if ((e->flags & ENT_ROW_LATE) && !taken->again)
 		note_sent(ob, &ob->flight->late, taken);
 	if (taken->fate == ENT_OUT_FATE_SENT && taken->extract->kind == ENT_EXTRACT_FULL &&
-		taken->extract->heir.owner != 0 && ent_object_owner_is_local(e->owner))
+		taken->extract->heir.owner != 0)
 		note_sent(ob, &ob->flight->handed, taken);
 }
 

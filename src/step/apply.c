@@ -28,6 +28,14 @@ typedef struct Tables
 			   *graves;
 } Tables;
 
+static bool
+is_grave_ahead(TupleTableSlot *grave)
+{
+	bool		null;
+
+	return DatumGetBool(slot_getattr(grave, ENT_TOMBSTONE_AHEAD, &null));
+}
+
 /* any: there may be an object with that key. */
 static void
 find_copy(EntApply *a, Tables *t, Copy *c, bool any)
@@ -55,6 +63,7 @@ find_copy(EntApply *a, Tables *t, Copy *c, bool any)
 	{
 		c->grave_epoch = ent_direct_int4(row, ENT_TOMBSTONE_EPOCH);
 		c->grave_serial = ent_direct_int8(row, ENT_TOMBSTONE_SERIAL);
+		c->grave_ahead = is_grave_ahead(row);
 	}
 }
 
@@ -149,6 +158,14 @@ ask_again(EntApply *a, Copy *c, EntApplyRow *r)
 				NULL);
 }
 
+/* Not asked for at once: it would come as it is until there is a newer version. */
+static void
+note_older(EntApply *a, Copy *c, EntApplyRow *r)
+{
+	ent_apply_note_parked(a, c, r, "55000", "the object is, or was, here in this version, perhaps with newer values",
+				NULL);
+}
+
 /*
  * If it is the home that sends it, what is here came from there, before: it cannot be
  * newer, unless the home does not know any more what it told.
@@ -163,6 +180,18 @@ kept_instead(EntApply *a, Copy *c, EntApplyRow *r)
 			c->serial : 0;
 	return c->buried && c->grave_epoch == a->epoch && c->grave_serial > r->serial ?
 		c->grave_serial : 0;
+}
+
+/*
+ * What is to be seen again was withdrawn in this version, and was ahead of it. Who is not
+ * ahead himself has it as it was before, unless he is at home.
+ */
+static bool
+was_newer(EntApply *a, Copy *c, EntApplyRow *r)
+{
+	return !c->exists && c->buried && c->grave_ahead && !a->home &&
+		c->grave_epoch == a->epoch && c->grave_serial == r->serial &&
+		r->op == ENT_ROW_FULL && (r->flags & ENT_ROW_AHEAD) == 0;
 }
 
 /*
@@ -186,6 +215,11 @@ acceptable(EntApply *a, Copy *c, EntApplyRow *r)
 	if (ent_apply_stale(a, c, r))
 	{
 		r->kept = kept_instead(a, c, r);
+		return false;
+	}
+	if (was_newer(a, c, r))
+	{
+		note_older(a, c, r);
 		return false;
 	}
 	if (r->op == ENT_ROW_DELTA &&
@@ -214,6 +248,9 @@ note_deleted(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 		ent_versions_drop(versions, a->rel->no, c->key);
 	ent_versions_bury(versions, a->rel->no, a->owner, a->epoch, r->serial,
 					  c->key, r->heir, r->from);
+	/* in the version that is here: it was withdrawn */
+	if (mine && c->ahead && c->epoch == a->epoch && c->serial == r->serial)
+		ent_versions_bury_ahead(versions);
 	confirm(a, c);
 	ent_apply_unpark(a, c, r);
 	if (mine)
@@ -328,9 +365,7 @@ note_outcome(const EntApplyWrite *w, EntVersions *versions)
 			ent_apply_unpark(w->a, w->c, w->r);
 			return false;
 		case ENT_APPLY_OLDER:
-			/* not asked for at once: it would come as it is until there is a newer version */
-			ent_apply_note_parked(w->a, w->c, w->r, "55000", "the object is here in this version, perhaps with newer values",
-						NULL);
+			note_older(w->a, w->c, w->r);
 			return false;
 		case ENT_APPLY_STORED:
 			break;

@@ -95,7 +95,14 @@ repair(EntApplyWrite *w)
 	return true;
 }
 
-/* False when a foreign key, or a hook, holds it back. */
+static void
+park_invisible(EntApplyWrite *w)
+{
+	ent_apply_park(w->a, w->c, w->r, "42501", "the row exists but the peer's role may not change it",
+				   NULL);
+}
+
+/* False when a foreign key, a hook, or what the peer may not see holds it back. */
 static bool
 delete_it(EntApplyWrite *w, EntVersions *versions)
 {
@@ -106,6 +113,11 @@ delete_it(EntApplyWrite *w, EntVersions *versions)
 	if (!ent_apply_ask_hooks(&del) || ent_integrity_holds_back(w->a, w->c, &gone))
 		return false;
 	ent_apply_write(&del);
+	if (del.outcome == ENT_APPLY_INVISIBLE)
+	{
+		park_invisible(w);
+		return false;
+	}
 	ent_versions_drop(versions, w->a->rel->no, w->c->key);
 	return true;
 }
@@ -147,8 +159,7 @@ ent_apply_inherit(EntApplyWrite *w, EntVersions *versions)
 		}
 		if (w->outcome == ENT_APPLY_INVISIBLE)
 		{
-			ent_apply_park(a, c, r, "42501", "the row exists but the peer's role may not change it",
-						   NULL);
+			park_invisible(w);
 			return false;
 		}
 		if (lives)

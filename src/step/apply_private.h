@@ -29,6 +29,7 @@ typedef struct EntApplyCopy
 	bool		buried;			/* tombstone of this owner: */
 	int32		grave_epoch;
 	int64		grave_serial;
+	bool		grave_ahead;	/* the row was perhaps newer than that */
 	bool		stored;			/* what came is here now */
 	bool		taken_out;		/* its row, which had by local column: */
 	Datum	   *old;

@@ -36,18 +36,26 @@ static EntQuery grave_query = {
 	"AND t.key OPERATOR(pg_catalog.=) u.key OFFSET 0) t",
 	3, {INT4OID, BYTEAARRAYOID, INT4ARRAYOID}, NULL
 };
-/* What this node knows of the owner, if it would know of such an object. */
+/*
+ * What this node knows of the owner, if it would know of such an object. Up to which
+ * version it would, if it is given all of the table: of what it is not shown it knows no end.
+ * $7: nothing that is parked counts, but for what somebody else holds here ($4).
+ */
 static EntQuery gone_query = {
-	"SELECT u.n, o.epoch "
-	"FROM unnest($2, $3) WITH ORDINALITY AS u(key, owner, n) "
+	"SELECT u.n, o.epoch, CASE WHEN o.local THEN o.serial "
+	"WHEN NOT o.partial AND EXISTS (SELECT FROM entanglement.peer_table f "
+	"WHERE f.peer OPERATOR(pg_catalog.=) o.peer AND f.known "
+	"AND f.schema_name OPERATOR(pg_catalog.=) $5 AND f.table_name OPERATOR(pg_catalog.=) $6) "
+	"THEN o.sure END "
+	"FROM unnest($2, $3, $4) WITH ORDINALITY AS u(key, owner, held, n) "
 	"JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) u.owner "
 	"WHERE (o.local OR o.sure OPERATOR(pg_catalog.>=) o.told) "
 	"AND NOT EXISTS (SELECT FROM entanglement.arrears a "
 	"WHERE a.owner OPERATOR(pg_catalog.=) o.no AND a.rel OPERATOR(pg_catalog.=) $1) "
-	"AND ($4 OR NOT EXISTS (SELECT FROM entanglement.parked p "
+	"AND ($7 AND NOT u.held OR NOT EXISTS (SELECT FROM entanglement.parked p "
 	"WHERE p.rel OPERATOR(pg_catalog.=) $1 AND p.key OPERATOR(pg_catalog.=) u.key "
 	"AND p.owner OPERATOR(pg_catalog.=) o.no))",
-	4, {INT4OID, BYTEAARRAYOID, INT4ARRAYOID, BOOLOID}, NULL
+	7, {INT4OID, BYTEAARRAYOID, INT4ARRAYOID, BOOLARRAYOID, TEXTOID, TEXTOID, BOOLOID}, NULL
 };
 /* What extraction of one object knows beyond its answer. */
 typedef struct Version
@@ -55,6 +63,7 @@ typedef struct Version
 	bool		found;
 	int32		holder;			/* whose it is, this owner's or another one's; */
 	bool		unconfirmed;	/* ... who got it handed over */
+	EntHand		hand;			/* ... or has it in a later version than this */
 	int64		born;
 	bytea	   *columns;
 	EntDigest  *digests;		/* what of it has been folded; NULL: the log of
@@ -108,6 +117,8 @@ read_version(EntRelation *rel, TupleTableSlot *row, EntExtract *x, Version *v)
 	/* what he was handed over is told by who did it, until he confirms it */
 	v->holder = owner;
 	v->unconfirmed = born == 0;
+	v->hand = (EntHand) {owner, ent_direct_int4(row, ENT_OBJECT_EPOCH),
+	ent_direct_int8(row, ENT_OBJECT_SERIAL) - 1};
 	x->elsewhere = owner != x->owner;
 	if (born == 0 || owner != x->owner)
 		return;
@@ -228,48 +239,80 @@ is_gone(Job *j, int i)
 	EntExtract *x = &j->items[i];
 	Version    *v = &j->versions[i];
 
-	if (!x->asked || x->kind != ENT_EXTRACT_NOTHING)
-		return false;
 	if (j->whom->partial && !x->held)
 		return true;
 	return !v->found && v->holder == 0;
 }
 
 /*
- * What the peer asks for and is not to be had died before the peer could take
- * its death (its tombstone is gone), or is not for it.
+ * Does somebody else hold it, who has confirmed that? Before he has, the tombstone of
+ * whom he has it from is kept, and is the answer.
  */
+static bool
+is_anothers(Job *j, int i)
+{
+	Version    *v = &j->versions[i];
+
+	return v->holder != 0 && v->holder != j->items[i].owner && !v->unconfirmed;
+}
+
+/*
+ * What the peer asks for and is not to be had died before the peer could take
+ * its death (its tombstone is gone), or is not for it. What somebody else holds came
+ * to him: the peer keeps the row, as his, if all of its owner has come here.
+ */
+static void
+take_gone(Job *j, int i, int32 epoch, int64 serial, bool complete)
+{
+	EntExtract *x = &j->items[i];
+
+	x->epoch = epoch;
+	x->kind = ENT_EXTRACT_WITHDRAWN;
+	if (is_gone(j, i) || !complete)
+		return;
+	x->kind = ENT_EXTRACT_DEAD;
+	x->serial = serial;
+	x->heir = j->versions[i].hand;
+}
+
 static void
 tell_gone(Job *j)
 {
 	Datum	   *keys = palloc(j->n * sizeof(Datum));
 	Datum	   *owners = palloc(j->n * sizeof(Datum));
+	Datum	   *held = palloc(j->n * sizeof(Datum));
 	int		   *index = palloc(j->n * sizeof(int));
-	Datum		args[4] = {Int32GetDatum(j->rel->no)};
+	Datum		args[7] = {Int32GetDatum(j->rel->no)};
 	int			n = 0;
 
 	for (int i = 0; i < j->n; i++)
 	{
 		EntExtract *x = &j->items[i];
 
-		if (!is_gone(j, i))
+		if (!x->asked || x->kind != ENT_EXTRACT_NOTHING ||
+			!(is_gone(j, i) || is_anothers(j, i)))
 			continue;
 		keys[n] = PointerGetDatum(key_image(x));
 		owners[n] = Int32GetDatum(x->owner);
+		held[n] = BoolGetDatum(!is_gone(j, i));
 		index[n++] = i;
 	}
 	if (n == 0)
 		return;
 	args[1] = ent_query_array(BYTEAOID, keys, NULL, n);
 	args[2] = ent_query_array(INT4OID, owners, NULL, n);
-	args[3] = BoolGetDatum(j->whom->partial);
+	args[3] = ent_query_array(BOOLOID, held, NULL, n);
+	args[4] = CStringGetTextDatum(j->rel->schema);
+	args[5] = CStringGetTextDatum(j->rel->name);
+	args[6] = BoolGetDatum(j->whom->partial);
 	ent_query_run(&gone_query, args, NULL, SPI_OK_SELECT, j->snapshot);
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
-		EntExtract *x = &j->items[index[ent_query_int8(row, 1, NULL) - 1]];
+		bool		none;
+		int64		serial = ent_query_int8(row, 3, &none);
 
-		x->kind = ENT_EXTRACT_WITHDRAWN;
-		x->epoch = ent_query_int4(row, 2, NULL);
+		take_gone(j, index[ent_query_int8(row, 1, NULL) - 1],
+				  ent_query_int4(row, 2, NULL), serial, !none);
 	}
 	SPI_freetuptable(SPI_tuptable);
 }

@@ -117,7 +117,8 @@ typedef enum EntTombstoneAttribute
 	ENT_TOMBSTONE_REL = 1,
 	ENT_TOMBSTONE_OWNER,
 	ENT_TOMBSTONE_EPOCH,
-	ENT_TOMBSTONE_SERIAL
+	ENT_TOMBSTONE_SERIAL,
+	ENT_TOMBSTONE_AHEAD = 13
 } EntTombstoneAttribute;
 
 typedef enum EntChangeAttribute

@@ -97,7 +97,7 @@ static EntQuery adopt_queries[] = {
 	{"UPDATE entanglement.object b SET epoch = $2 "
 		"WHERE b.owner OPERATOR(pg_catalog.=) $1 AND NOT " DOUBTFUL,
 	4, {INT4OID, INT4OID, INT8OID, INT4OID}, NULL},
-	{"UPDATE entanglement.tombstone SET epoch = $2 "
+	{"UPDATE entanglement.tombstone SET epoch = $2, ahead = false "
 		"WHERE owner OPERATOR(pg_catalog.=) $1 AND epoch OPERATOR(pg_catalog.=) $4 "
 		"AND serial OPERATOR(pg_catalog.<=) $3",
 	4, {INT4OID, INT4OID, INT8OID, INT4OID}, NULL},

@@ -39,20 +39,21 @@ static EntQuery drop_query = {
 static EntQuery bury_query = {
 	"INSERT INTO entanglement.tombstone "
 	"(rel, owner, epoch, serial, changed_at, key, heir, heir_epoch, heir_serial, "
-	"from_owner, from_epoch, from_serial) "
+	"from_owner, from_epoch, from_serial, ahead) "
 	"SELECT u.rel, u.owner, u.epoch, u.serial, $6, u.key, "
-	"u.heir, u.heir_epoch, u.heir_serial, u.from_owner, u.from_epoch, u.from_serial "
-	"FROM unnest($1, $2, $3, $4, $5, $7, $8, $9, $10, $11, $12) "
+	"u.heir, u.heir_epoch, u.heir_serial, u.from_owner, u.from_epoch, u.from_serial, "
+	"u.ahead FROM unnest($1, $2, $3, $4, $5, $7, $8, $9, $10, $11, $12, $13) "
 	"AS u(rel, owner, epoch, serial, key, heir, heir_epoch, heir_serial, "
-	"from_owner, from_epoch, from_serial) "
+	"from_owner, from_epoch, from_serial, ahead) "
 	"ON CONFLICT (owner, rel, key) DO UPDATE SET epoch = EXCLUDED.epoch, "
 	"serial = EXCLUDED.serial, changed_at = EXCLUDED.changed_at, "
 	"heir = EXCLUDED.heir, heir_epoch = EXCLUDED.heir_epoch, "
 	"heir_serial = EXCLUDED.heir_serial, from_owner = EXCLUDED.from_owner, "
-	"from_epoch = EXCLUDED.from_epoch, from_serial = EXCLUDED.from_serial",
-	12, {INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
+	"from_epoch = EXCLUDED.from_epoch, from_serial = EXCLUDED.from_serial, "
+	"ahead = EXCLUDED.ahead",
+	13, {INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
 		BYTEAARRAYOID, TIMESTAMPTZOID, INT4ARRAYOID, INT4ARRAYOID,
-	INT8ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID}, NULL
+	INT8ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID, BOOLARRAYOID}, NULL
 };
 static EntQuery unbury_query = {
 	"DELETE FROM entanglement.tombstone t USING unnest($1, $2, $3) AS u(owner, rel, key) "
@@ -82,7 +83,8 @@ typedef struct Rows
 			   *heir_serial,
 			   *from,
 			   *from_epoch,
-			   *from_serial;
+			   *from_serial,
+			   *ahead;
 	bool	   *no_digests,
 			   *no_heir,
 			   *no_from;
@@ -110,7 +112,7 @@ grow(EntVersions *v, Rows *r)
 {
 	Datum	  **all[] = {&r->rel, &r->owner, &r->epoch, &r->serial, &r->born,
 	&r->key, &r->columns, &r->digests, &r->heir, &r->heir_epoch, &r->heir_serial, &r->from,
-	&r->from_epoch, &r->from_serial};
+	&r->from_epoch, &r->from_serial, &r->ahead};
 
 	bool	  **nulls[] = {&r->fresh, &r->no_digests, &r->no_heir, &r->no_from};
 
@@ -190,6 +192,13 @@ ent_versions_bury(EntVersions *v, int32 rel, int32 owner, int32 epoch,
 	r->from_epoch[i] = Int32GetDatum(from.epoch);
 	r->from_serial[i] = Int64GetDatum(from.serial);
 	r->no_from[i] = from.owner == 0;
+	r->ahead[i] = BoolGetDatum(false);
+}
+
+void
+ent_versions_bury_ahead(EntVersions *v)
+{
+	v->bury.ahead[v->bury.n - 1] = BoolGetDatum(true);
 }
 
 /* ---- where they were written last ---- */
@@ -465,7 +474,7 @@ write_drop(EntVersions *v)
 static void
 write_bury(EntVersions *v)
 {
-	Datum		args[12];
+	Datum		args[13];
 	bool	   *no_heir = v->bury.no_heir,
 			   *no_from = v->bury.no_from;
 
@@ -481,6 +490,7 @@ write_bury(EntVersions *v)
 	args[9] = ent_query_array(INT4OID, v->bury.from, no_from, v->bury.n);
 	args[10] = ent_query_array(INT4OID, v->bury.from_epoch, no_from, v->bury.n);
 	args[11] = ent_query_array(INT8OID, v->bury.from_serial, no_from, v->bury.n);
+	args[12] = ARRAY(BOOLOID, v->bury, ahead);
 	ent_query_run(&bury_query, args, NULL, SPI_OK_INSERT, NULL);
 }
 

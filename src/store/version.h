@@ -83,6 +83,11 @@ extern void ent_versions_drop(EntVersions *v, int32 rel, bytea *key);
 extern void ent_versions_bury(EntVersions *v, int32 rel, int32 owner,
 							  int32 epoch, int64 serial, bytea *key,
 							  EntHand heir, EntHand from);
+/*
+ * ... which was said last is of an object that is in this version, perhaps with newer
+ * values: it was only withdrawn.
+ */
+extern void ent_versions_bury_ahead(EntVersions *v);
 
 /*
  * Writes everything gathered (in the order unbury, put, drop, bury) and empties it. SPI connected. A key
