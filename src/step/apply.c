@@ -28,6 +28,16 @@ typedef struct Tables
 			   *graves;
 } Tables;
 
+/*
+ * Is it a version of this owner's own? Then he has no tombstone for it. One handed over
+ * back to who gave it has, until he confirms it.
+ */
+static bool
+lives_on(const EntApply *a, const Copy *c)
+{
+	return c->exists && c->owner == a->owner && c->born != 0;
+}
+
 /* any: there may be an object with that key. */
 static void
 find_copy(EntApply *a, Tables *t, Copy *c, bool any)
@@ -49,7 +59,7 @@ find_copy(EntApply *a, Tables *t, Copy *c, bool any)
 		c->columns = ent_direct_bytea(row, ENT_OBJECT_COLUMN_SERIALS);
 	}
 	c->parked = ent_direct_find(t->parked, parked) != NULL;
-	row = ent_direct_find(t->graves, grave);
+	row = lives_on(a, c) ? NULL : ent_direct_find(t->graves, grave);
 	c->buried = row != NULL;
 	if (c->buried)
 	{
@@ -240,6 +250,8 @@ note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 		ent_versions_put(versions, a->rel->no, a->owner, a->epoch, r->serial,
 						 r->op == ENT_ROW_DELTA ? c->born : r->serial, c->key,
 						 new_columns(a, c, r), ahead, c->exists ? &c->at : NULL);
+	if (lives_on(a, c))
+		ent_versions_no_grave(versions);
 	confirm(a, c);
 	ent_apply_unpark(a, c, r);
 	if (ent_apply_late(a, r))
