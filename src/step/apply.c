@@ -69,8 +69,9 @@ find_copy(EntApply *a, Tables *t, Copy *c, bool any)
 }
 
 void
-ent_apply_find_copies(EntApply *a, Copy *copies, int n)
+ent_apply_find_copies(const EntApplyRow *rows, Copy *copies, int n)
 {
+	int32		rel = rows[0].a->rel->no;
 	Tables		t;
 	EntKeyRange range = {0};
 	bool		any;
@@ -84,10 +85,10 @@ ent_apply_find_copies(EntApply *a, Copy *copies, int n)
 	for (int i = 0; i < n; i++)
 		if (copies[i].key)
 			ent_versions_widen(&range, copies[i].key);
-	any = ent_versions_any(t.objects, a->rel->no, &range);
+	any = ent_versions_any(t.objects, rel, &range);
 	for (int i = 0; i < n; i++)
 		if (copies[i].key)
-			find_copy(a, &t, &copies[i], any);
+			find_copy(rows[i].a, &t, &copies[i], any);
 	ent_direct_close(t.graves);
 	ent_direct_close(t.parked);
 	ent_direct_close(t.objects);
