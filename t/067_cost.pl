@@ -1,5 +1,6 @@
-# What a change costs does not grow with the number of objects: nothing reads all of
-# them for each batch or answer. Nor does anything read all that is owed again and again.
+# What a change costs does not grow with the number of objects or tombstones: nothing reads
+# all of them for each batch or answer. Nor does anything read all that is owed, all
+# tombstones or requests again and again.
 
 use strict;
 use warnings;
@@ -30,11 +31,12 @@ $alice->drain('bob');
 $bob->sql('INSERT INTO item VALUES (0, 0)');
 $bob->drain('alice');
 
-# How many entries of indexes, and rows, of objects a node reads for some changes.
+# How much of something a node reads for some changes; of objects, entries of indexes and rows.
 sub reads
 {
-	my ($node) = @_;
-	my ($was, $before) = ($node->sql($updated), $node->sql($read));
+	my ($node, $what) = @_;
+	$what //= $read;
+	my ($was, $before) = ($node->sql($updated), $node->sql($what));
 
 	for my $i (1 .. $changes)
 	{
@@ -42,7 +44,7 @@ sub reads
 		$alice->drain('bob');
 	}
 	$node->wait_until("SELECT ($updated) - $was >= $changes", 't', 'statistics of ' . $node->name);
-	return $node->sql($read) - $before;
+	return $node->sql($what) - $before;
 }
 
 foreach my $node ($bob, $alice)
@@ -52,6 +54,11 @@ foreach my $node ($bob, $alice)
 	# statistics come late: what was done before may be told with the first of these
 	wait_for("$name does not read all objects for each change", sub { reads($node) < $rows });
 	pass("$name does not read all objects for each change");
+	wait_for("$name looks for no tombstone of what lives", sub {
+		reads($node, q(SELECT idx_scan FROM pg_stat_all_indexes
+			WHERE indexrelid = 'entanglement.tombstone_pkey'::regclass)) < $changes;
+	});
+	pass("$name looks for no tombstone of what lives");
 }
 
 # ---- the log of changes ----
@@ -97,23 +104,33 @@ cmp_ok($sent, '<', 1.1 * $all, "it has been sent once: $sent for $all objects");
 my $owed = q(SELECT i.idx_scan, i.idx_tup_read + t.seq_tup_read, b.idx_blks_hit + b.idx_blks_read
   FROM pg_stat_all_indexes i JOIN pg_stat_all_tables t USING (relid) JOIN pg_statio_all_indexes b USING (indexrelid)
   WHERE i.relid = 'entanglement.owed'::regclass);
-my $swept = q(SELECT n_tup_del FROM pg_stat_all_tables WHERE relid = 'entanglement.owed'::regclass);
-my $nobody = 1000;				# a peer that is no more
-my $owe = q(INSERT INTO entanglement.owed (peer, rel, owner, key, serial)
-  SELECT %s, o.rel, o.owner, o.key, o.serial FROM entanglement.object o
-  JOIN entanglement.owner w ON w.no = o.owner AND w.local JOIN entanglement.peer p ON p.name = 'bob' %s);
+my $swept = q(SELECT n_tup_del FROM pg_stat_all_tables WHERE relid = 'entanglement.arrears'::regclass);
 
-$alice->sql(sprintf $owe, 'p.no', '');
+# Waits for so many rounds of collecting what may go.
+sub rounds
+{
+	my ($node, $n) = @_;
+	my $done = $node->sql($swept);
+
+	for my $round (1 .. $n)
+	{
+		# of an owner that is no more
+		$node->sql('INSERT INTO entanglement.arrears (owner, rel) VALUES (0, 0)');
+		# not asked of the table itself: that would be counted
+		$node->wait_until("SELECT ($swept) - $done", $round, "round $round");
+	}
+	return;
+}
+
+my $owe = q(INSERT INTO entanglement.owed (peer, rel, owner, key, serial)
+  SELECT p.no, o.rel, o.owner, o.key, o.serial FROM entanglement.object o
+  JOIN entanglement.owner w ON w.no = o.owner AND w.local JOIN entanglement.peer p ON p.name = 'bob');
+
+$alice->sql($owe);
 $alice->sql('DELETE FROM item WHERE id <= 100');
 $alice->drain('bob');
-$was = $alice->sql($swept);
 my @before = split /\|/, $alice->sql($owed);
-for my $round (1 .. 10)
-{
-	$alice->sql(sprintf $owe, $nobody, 'LIMIT 1');
-	# not asked of the table itself: that would be counted
-	$alice->wait_until("SELECT ($swept) - $was", $round, "nothing is owed to nobody, $round");
-}
+rounds($alice, 10);
 my @now = split /\|/, $alice->sql($owed);
 my ($scans, $entries, $pages) = map { $now[$_] - $before[$_] } 0 .. 2;
 note("$scans scans, $entries rows, $pages pages");
@@ -123,5 +140,60 @@ cmp_ok($pages, '<', 10 * $scans, '... nor is its index');
 is($alice->sql('SELECT count(*) FROM entanglement.tombstone'), 100, 'nor forgotten: tombstones stay');
 $alice->sql('DELETE FROM entanglement.owed');
 $alice->wait_until('SELECT count(*) FROM entanglement.tombstone', 0, '... until it is not owed any more');
+
+# ---- what is kept ----
+
+# Rows read of a table, by whatever way.
+sub rows_read
+{
+	my ($node, $table) = @_;
+
+	return $node->sql("SELECT sum(i.idx_tup_read) + min(t.seq_tup_read) FROM pg_stat_all_tables t
+		JOIN pg_stat_all_indexes i USING (relid) WHERE relid = 'entanglement.$table'::regclass");
+}
+
+# What a peer that is away has not heard of.
+my $kept = 3000;
+$alice->sql(q(SELECT entanglement.alter_peer('carol', bandwidth => 100000000)));
+$alice->sql(q(SELECT entanglement.pause_peer('bob')));
+# nor does it dial, since a new link looks for what is under way
+$bob->sql(q(SELECT entanglement.pause_peer('alice')));
+$_->wait_until(q(SELECT count(*) FROM entanglement.peers WHERE state = 'paused'), 1, 'away') foreach $alice, $bob;
+$alice->sql("DELETE FROM item WHERE id > $rows - $kept AND id <= $rows");
+$alice->drain('carol');
+rounds($alice, 1);
+$before = rows_read($alice, 'tombstone');
+rounds($alice, 3);
+cmp_ok(rows_read($alice, 'tombstone') - $before, '<', $kept, 'tombstones that stay are not looked at each time');
+$alice->sql(q(INSERT INTO entanglement.tombstone (rel, owner, epoch, serial, changed_at, key)
+	SELECT t.rel, t.owner, 0, 1000000000 + t.serial, now(), '\x00' || t.key
+	FROM entanglement.tombstone t ORDER BY t.serial LIMIT 10));
+$alice->wait_until('SELECT count(*) FROM entanglement.tombstone WHERE epoch = 0', 0, 'those of an older epoch go');
+is($alice->sql('SELECT count(*) FROM entanglement.tombstone'), $kept, '... the others stay');
+
+# What is asked of an owner whose home is away, and what has been answered.
+my $asked = 1000;
+$bob->sql("UPDATE item SET v = -1 WHERE id > $rows - $kept AND id <= $rows - $kept + 2 * $asked");
+is($bob->sql(q(SELECT count(*) FROM entanglement.request WHERE state = 'waiting')), 2 * $asked, 'requests wait');
+$bob->sql("UPDATE entanglement.request SET state = 'refused', decided_at = now() WHERE state = 'waiting' AND no % 2 = 0");
+rounds($bob, 1);
+$before = rows_read($bob, 'request');
+rounds($bob, 3);
+cmp_ok(rows_read($bob, 'request') - $before, '<', $asked, 'nor are requests');
+my $state = 'SELECT count(*) FROM entanglement.request WHERE state';
+my $some = '(SELECT no FROM entanglement.request WHERE state =';
+$bob->sql("UPDATE entanglement.request SET expires_at = now() - interval '2 d' WHERE no IN $some 'waiting' LIMIT 5)");
+$bob->wait_until("$state = 'expired'", 5, 'those whose time is over expire');
+$bob->sql("UPDATE entanglement.request SET expires_at = now() - interval '2 d' WHERE no IN $some 'refused' LIMIT 7)");
+rounds($bob, 1);
+is($bob->sql("$state = 'refused'"), $asked, 'what was answered stays for a while');
+$bob->sql("UPDATE entanglement.request SET decided_at = now() - interval '1 y'
+	WHERE state = 'refused' AND expires_at < now()");
+$bob->wait_until("$state = 'refused'", $asked - 7, '... and goes');
+is($bob->sql("$state = 'waiting'"), $asked - 5, 'the others wait on');
+
+$alice->sql(q(SELECT entanglement.resume_peer('bob')));
+$bob->sql(q(SELECT entanglement.resume_peer('alice')));
+$alice->wait_until('SELECT count(*) FROM entanglement.tombstone', 0, 'tombstones go once all have heard');
 
 done_testing();

@@ -55,6 +55,31 @@ cmp_ok($bob->sql('SELECT last_value FROM statements'), '<=', $rows / 10,
 $alice->sql("UPDATE item SET v = v + 1, w = CASE WHEN id % 2 = 0 THEN 'even' ELSE w END");
 same('item', 'rows of which other columns changed arrive');
 
+# ---- whosever they are ----
+
+my $owners = 60;
+$alice->sql(<<"SQL");
+SELECT count(entanglement.create_owner('o' || i)) FROM generate_series(1, $owners) i;
+DO \$\$ BEGIN FOR i IN 1 .. $owners LOOP
+	PERFORM set_config('entanglement.owner', 'o' || i, true);
+	INSERT INTO item VALUES (10000 + i, 0, 'w');
+END LOOP; END \$\$;
+SQL
+same('item', 'rows of many owners arrive');
+$bob->sql(q(SELECT setval('statements', 1)));
+$alice->sql('UPDATE item SET v = v + 1 WHERE id > 10000');
+same('item', '... and their changes');
+cmp_ok($bob->sql('SELECT last_value FROM statements'), '<=', $owners / 3, '... by few statements');
+
+# what died under one owner and was born under another is told of both, at once
+$alice->sql(q(SELECT entanglement.pause_peer('bob')));
+$alice->sql('DELETE FROM item WHERE id > 10000');
+$alice->sql(q(SET entanglement.owner = 'o1'; INSERT INTO item SELECT 10000 + i, i, 'again' FROM generate_series(1, 60) i));
+$alice->sql(q(SELECT entanglement.resume_peer('bob')));
+same('item', 'rows that went from many owners to one arrive');
+is($bob->sql('SELECT string_agg(DISTINCT entanglement.owner_of(i), \',\') FROM item i WHERE id > 10000'), 'o1', '... as his');
+is($bob->sql('SELECT count(*) FROM entanglement.parked'), 0, '... and nothing is in their way');
+
 # ---- what that cannot do ----
 
 $bob->sql('SET session_replication_role = replica; DELETE FROM item WHERE id IN (7, 23)');

@@ -199,6 +199,8 @@ CREATE TABLE entanglement.tombstone (
 );
 -- owner + 0: no plan made while the table is empty takes it for one by key.
 CREATE INDEX tombstone_owner_serial ON entanglement.tombstone ((owner + 0), serial);
+-- What is of an older epoch may go whatever its serial.
+CREATE INDEX tombstone_owner_epoch ON entanglement.tombstone ((owner + 0), epoch);
 COMMENT ON TABLE entanglement.tombstone IS 'What remains of deleted objects until every peer has heard, and of those handed over to an heir, whose first version of it is newer than heir_epoch, heir_serial. from_owner: who had handed it over before, with the version that said so: until that has been heard here the tombstone is needed. ahead: it was withdrawn in the version it had, and the row was perhaps newer than that.';
 
 -- Objects that others had before: those of local owners, and those whose new owner

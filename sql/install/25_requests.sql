@@ -30,6 +30,9 @@ CREATE TABLE entanglement.request (
     decided_at timestamptz
 );
 CREATE INDEX request_open ON entanglement.request (no) WHERE state IN ('waiting', 'sent');
+-- What is looked for from time to time: those that expire, or are old.
+CREATE INDEX request_expires ON entanglement.request ((owner + 0), expires_at) WHERE state IN ('waiting', 'sent');
+CREATE INDEX request_decided ON entanglement.request (expires_at, decided_at) WHERE decided_at IS NOT NULL;
 CREATE INDEX request_applied ON entanglement.request (no) WHERE state = 'applied';
 CREATE INDEX request_untold ON entanglement.request (no) WHERE decided_at IS NOT NULL AND untold <> '{}';
 CREATE INDEX request_carrier ON entanglement.request (carrier) WHERE carrier IS NOT NULL;

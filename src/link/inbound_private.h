@@ -223,7 +223,8 @@ extern EntRelation *ent_inbound_relation(EntInbound *ib, EntInTable *t);
 extern void ent_inbound_reconsider_tables(EntInbound *ib);
 
 /* inobject.c */
-extern void ent_inbound_take_objects(EntInbound *ib, EntReader *body);
+/* As many of the n as can be taken together: sections of objects of one table; how many. */
+extern int	ent_inbound_take_objects(EntInbound *ib, const EntInSection *sections, int n);
 extern void ent_inbound_take_present(EntInbound *ib, EntReader *body);
 
 /* inconfirm.c */

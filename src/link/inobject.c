@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
@@ -21,6 +22,7 @@
 #define MAX_ASKED		1000000 /* objects of one batch asked for; others of
 								 * it are parked and asked for later */
 #define MAX_ROWS		1000	/* rows read and applied at a time */
+#define SEEN_BITS		(1 << 18)
 
 /* ---- rows ---- */
 
@@ -148,69 +150,170 @@ apply_to(EntInbound *ib, EntInTable *t, EntInOwner *in, EntRelation *rel,
 	return a;
 }
 
-/* Applies the next rows of the section; a NULL: only checks them. */
-static void
-take_rows(EntInbound *ib, EntReader *body, EntInTable *t, EntInOwner *in,
-		  EntApply *a, int64 *last)
+/*
+ * Rows of a table that are applied together, whosever they are: who has many owners has
+ * few rows of each in a batch. What dies under one owner and is born under another is
+ * in two sections, though, and is done in that order.
+ */
+typedef struct Taking
 {
-	EntApplyRow *rows = palloc(MAX_ROWS * sizeof(EntApplyRow));
-	int			n = 0,
-				level;
+	EntInbound *ib;
+	EntInTable *t;
+	MemoryContext chunk;		/* of these: */
+	EntApplyRow *rows;
+	EntInOwner **owners;		/* each row's */
+	int			n;
+	uint8	   *seen;			/* bits of the keys' hashes */
+} Taking;
 
-	CHECK_FOR_INTERRUPTS();
-	if (ib->meanwhile != NULL)
-		ib->meanwhile(ib->meanwhile_arg);
-	while (n < MAX_ROWS && !ent_wire_at_end(body))
-		read_row(body, t, a ? a->rel : NULL, &rows[n++], last);
-	if (a == NULL)
-		return;
-	level = ent_value_enter();
-	ent_apply(a, rows, n);
-	ent_value_leave(level);
-	for (int i = 0; i < n; i++)
-	{
-		if (rows[i].again && list_length(ib->again) < MAX_ASKED)
-			ask_again(ib, t, in, &rows[i]);
-		if (rows[i].kept > in->kept && in->distance == 0)
-		{
-			in->kept_epoch = a->epoch;
-			in->kept = rows[i].kept;
-		}
-	}
-	pg_atomic_fetch_add_u64(&ib->slot->objects_received, n);
+static Taking
+begin_taking(EntInbound *ib, EntInTable *t)
+{
+	Taking		k = {.ib = ib,.t = t};
+
+	k.chunk = AllocSetContextCreate(CurrentMemoryContext, "entanglement rows",
+									ALLOCSET_DEFAULT_SIZES);
+	k.rows = palloc(MAX_ROWS * sizeof(EntApplyRow));
+	k.owners = palloc(MAX_ROWS * sizeof(EntInOwner *));
+	k.seen = palloc0(SEEN_BITS / 8);
+	return k;
 }
 
-void
-ent_inbound_take_objects(EntInbound *ib, EntReader *body)
+static void
+note_answers(Taking *k)
+{
+	for (int i = 0; i < k->n; i++)
+	{
+		EntApplyRow *r = &k->rows[i];
+		EntInOwner *in = k->owners[i];
+
+		if (r->again && list_length(k->ib->again) < MAX_ASKED)
+			ask_again(k->ib, k->t, in, r);
+		if (r->kept > in->kept && in->distance == 0)
+		{
+			in->kept_epoch = r->a->epoch;
+			in->kept = r->kept;
+		}
+	}
+}
+
+/* Applies what has been gathered. */
+static void
+apply_taken(Taking *k)
+{
+	int			level;
+
+	CHECK_FOR_INTERRUPTS();
+	if (k->ib->meanwhile != NULL)
+		k->ib->meanwhile(k->ib->meanwhile_arg);
+	if (k->n == 0)
+		return;
+	level = ent_value_enter();
+	ent_apply(k->rows, k->n);
+	ent_value_leave(level);
+	note_answers(k);
+	pg_atomic_fetch_add_u64(&k->ib->slot->objects_received, k->n);
+	k->n = 0;
+	memset(k->seen, 0, SEEN_BITS / 8);
+	MemoryContextReset(k->chunk);
+}
+
+/* Is that object among those gathered, or another one with such a hash? */
+static bool
+seen_before(Taking *k, const EntApplyRow *r)
+{
+	uint32		bit = hash_bytes(r->wirekey, r->wirekeylen) % SEEN_BITS;
+	bool		seen = (k->seen[bit / 8] >> bit % 8) & 1;
+
+	k->seen[bit / 8] |= 1 << bit % 8;
+	return seen && k->rows[0].a != r->a;
+}
+
+/* Gathers the next row of a section; a NULL: only checks it. */
+static void
+take_row(Taking *k, EntReader *body, EntInOwner *in, EntApply *a, int64 *last)
+{
+	EntReader	at = *body;
+	int64		was = *last;
+	EntApplyRow *r = &k->rows[k->n];
+
+	read_row(body, k->t, a ? a->rel : NULL, r, last);
+	if (a == NULL)
+		return;
+	r->a = a;
+	if (seen_before(k, r))
+	{
+		/* it is read again, since what it holds goes with the others */
+		apply_taken(k);
+		*body = at;
+		*last = was;
+		take_row(k, body, in, a, last);
+		return;
+	}
+	k->owners[k->n++] = in;
+	if (k->n == MAX_ROWS)
+		apply_taken(k);
+}
+
+static void
+take_section(Taking *k, EntReader *body)
 {
 	EntWireObjects head;
-	EntInTable *t;
 	EntInOwner *in;
 	EntRelation *rel;
-	EntApply	a;
-	MemoryContext chunk = AllocSetContextCreate(CurrentMemoryContext,
-												"entanglement rows",
-												ALLOCSET_DEFAULT_SIZES);
+	EntApply   *a = NULL;
 	MemoryContext old;
 	int64		last = 0;
 
 	ent_wire_read_objects(body, &head);
 	ent_inbound_check(body, "objects");
-	t = ent_inbound_announced_table(ib, head.table);
-	in = ent_inbound_authorized_owner(ib, head.owner, t->rel);
-	rel = ent_inbound_relation(ib, t);
-	if (in && !ent_inbound_epoch_counts(ib, in, head.epoch, t->rel))
+	in = ent_inbound_authorized_owner(k->ib, head.owner, k->t->rel);
+	rel = ent_inbound_relation(k->ib, k->t);
+	if (in && !ent_inbound_epoch_counts(k->ib, in, head.epoch, k->t->rel))
 		in = NULL;				/* an older epoch has nothing to say */
 	if (in && rel)
-		a = apply_to(ib, t, in, rel, head.epoch);
-	old = MemoryContextSwitchTo(chunk);
-	while (!ent_wire_at_end(body))
 	{
-		take_rows(ib, body, t, in, in && rel ? &a : NULL, &last);
-		MemoryContextReset(chunk);
+		a = palloc(sizeof(EntApply));
+		*a = apply_to(k->ib, k->t, in, rel, head.epoch);
 	}
+	old = MemoryContextSwitchTo(k->chunk);
+	while (!ent_wire_at_end(body))
+		take_row(k, body, in, a, &last);
 	MemoryContextSwitchTo(old);
 	ent_inbound_check(body, "objects");
+}
+
+/* Is it of objects, and of that table? */
+static bool
+goes_along(const EntInSection *s, uint32 table)
+{
+	EntReader	body = s->body;
+	EntWireObjects head;
+
+	if (s->type != ENT_SECTION_OBJECTS)
+		return false;
+	ent_wire_read_objects(&body, &head);
+	return body.error == ENT_WIRE_OK && head.table == table;
+}
+
+int
+ent_inbound_take_objects(EntInbound *ib, const EntInSection *sections, int n)
+{
+	EntReader	body = sections[0].body;
+	EntWireObjects head;
+	Taking		k;
+	int			i = 0;
+
+	ent_wire_read_objects(&body, &head);
+	ent_inbound_check(&body, "objects");
+	k = begin_taking(ib, ent_inbound_announced_table(ib, head.table));
+	do
+	{
+		body = sections[i].body;
+		take_section(&k, &body);
+	} while (++i < n && goes_along(&sections[i], head.table));
+	apply_taken(&k);
+	return i;
 }
 
 /* ---- which keys live ---- */

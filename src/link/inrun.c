@@ -41,15 +41,16 @@ ent_inbound_is_state(unsigned type)
 	return type == ENT_SECTION_OBJECTS || type == ENT_SECTION_PRESENT;
 }
 
-static void
-take_state(EntInbound *ib, EntInSection *s)
+/* The first of them, and what goes with it; how many that were. */
+static int
+take_state(EntInbound *ib, EntInSection *sections, int n)
 {
-	EntReader	body = s->body;
+	EntReader	body = sections[0].body;
 
-	if (s->type == ENT_SECTION_OBJECTS)
-		ent_inbound_take_objects(ib, &body);
-	else
-		ent_inbound_take_present(ib, &body);
+	if (sections[0].type == ENT_SECTION_OBJECTS)
+		return ent_inbound_take_objects(ib, sections, n);
+	ent_inbound_take_present(ib, &body);
+	return 1;
 }
 
 /*
@@ -89,10 +90,10 @@ take_all(EntInbound *ib, EntInSection *sections, int n)
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		take_state(ib, &sections[i]);
+		i += take_state(ib, &sections[i], n - i);
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);

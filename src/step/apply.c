@@ -36,6 +36,16 @@ is_grave_ahead(TupleTableSlot *grave)
 	return DatumGetBool(slot_getattr(grave, ENT_TOMBSTONE_AHEAD, &null));
 }
 
+/*
+ * Is it a version of this owner's own? Then he has no tombstone for it. One handed over
+ * back to who gave it has, until he confirms it.
+ */
+static bool
+lives_on(const EntApply *a, const Copy *c)
+{
+	return c->exists && c->owner == a->owner && c->born != 0;
+}
+
 /* any: there may be an object with that key. */
 static void
 find_copy(EntApply *a, Tables *t, Copy *c, bool any)
@@ -57,7 +67,7 @@ find_copy(EntApply *a, Tables *t, Copy *c, bool any)
 		c->columns = ent_direct_bytea(row, ENT_OBJECT_COLUMN_SERIALS);
 	}
 	c->parked = ent_direct_find(t->parked, parked) != NULL;
-	row = ent_direct_find(t->graves, grave);
+	row = lives_on(a, c) ? NULL : ent_direct_find(t->graves, grave);
 	c->buried = row != NULL;
 	if (c->buried)
 	{
@@ -68,8 +78,9 @@ find_copy(EntApply *a, Tables *t, Copy *c, bool any)
 }
 
 void
-ent_apply_find_copies(EntApply *a, Copy *copies, int n)
+ent_apply_find_copies(const EntApplyRow *rows, Copy *copies, int n)
 {
+	int32		rel = rows[0].a->rel->no;
 	Tables		t;
 	EntKeyRange range = {0};
 	bool		any;
@@ -83,10 +94,10 @@ ent_apply_find_copies(EntApply *a, Copy *copies, int n)
 	for (int i = 0; i < n; i++)
 		if (copies[i].key)
 			ent_versions_widen(&range, copies[i].key);
-	any = ent_versions_any(t.objects, a->rel->no, &range);
+	any = ent_versions_any(t.objects, rel, &range);
 	for (int i = 0; i < n; i++)
 		if (copies[i].key)
-			find_copy(a, &t, &copies[i], any);
+			find_copy(rows[i].a, &t, &copies[i], any);
 	ent_direct_close(t.graves);
 	ent_direct_close(t.parked);
 	ent_direct_close(t.objects);
@@ -277,6 +288,8 @@ note_stored(EntApply *a, Copy *c, EntApplyRow *r, EntVersions *versions)
 		ent_versions_put(versions, a->rel->no, a->owner, a->epoch, r->serial,
 						 r->op == ENT_ROW_DELTA ? c->born : r->serial, c->key,
 						 new_columns(a, c, r), ahead, c->exists ? &c->at : NULL);
+	if (lives_on(a, c))
+		ent_versions_no_grave(versions);
 	confirm(a, c);
 	ent_apply_unpark(a, c, r);
 	if (ent_apply_late(a, r))

@@ -2,8 +2,8 @@
  * step/apply.h
  *	  Rows from a peer become rows here.
  *
- * Takes the rows of one table and owner, already authorised (the peer is the
- * owner's route) and mapped to local columns; stores what is newer under the
+ * Takes rows of one table, already authorised (the peer is the route of their
+ * owners) and mapped to local columns; stores what is newer under the
  * peer's role; writes base rows and object rows in the caller's transaction and leaves ring events
  * for its commit. One bad row is parked alone.
  */
@@ -19,6 +19,7 @@
 
 typedef struct EntApplyRow
 {
+	struct EntApply *a;			/* of its owner */
 	EntRowOp	op;
 	unsigned	flags;			/* ENT_ROW_... */
 	int64		serial;
@@ -62,8 +63,11 @@ typedef struct EntApply
 	bool		journaled;		/* some other peer may lack states */
 } EntApply;
 
-/* SPI connected, in a transaction. */
-extern void ent_apply(EntApply *a, EntApplyRow *rows, int n);
+/*
+ * Rows of several owners, but of one table, peer and role, and each of another object.
+ * SPI connected, in a transaction.
+ */
+extern void ent_apply(EntApplyRow *rows, int n);
 
 /* A key image as it came. */
 typedef struct EntApplyKey

@@ -97,6 +97,7 @@ ent_apply_present(EntApply *a, EntApplyPresent *p, int64 serial)
 								   VARSIZE_ANY_EXHDR(local), &key.len);
 		if (!is_absent(p, &key))
 			continue;
+		r->a = a;
 		r->op = ENT_ROW_DELETE;
 		r->flags = ENT_ROW_REFRESH;
 		r->serial = ent_apply_last_serial(a,
@@ -109,5 +110,5 @@ ent_apply_present(EntApply *a, EntApplyPresent *p, int64 serial)
 		absent++;
 	}
 	SPI_freetuptable(found);
-	ent_apply(a, rows, absent);
+	ent_apply(rows, absent);
 }

@@ -161,7 +161,7 @@ extern void ent_apply_keep(EntState *state);
 
 /* apply.c */
 /* Fills in copies whose key is known. */
-extern void ent_apply_find_copies(EntApply *a, EntApplyCopy *copies, int n);
+extern void ent_apply_find_copies(const EntApplyRow *rows, EntApplyCopy *copies, int n);
 
 /*
  * Rows that are stored by one statement: all not here yet, or all here, with the same

@@ -1,6 +1,6 @@
 /*
  * step/apply_section.c
- *	  The rows of a table and owner: all at once, or one by one.
+ *	  The rows of a table: all at once, or one by one.
  *
  * First all in one subtransaction; when that fails, each in its own, so that a bad row
  * is parked alone.
@@ -29,7 +29,6 @@ static EntQuery pending_query = {
 
 typedef struct Section
 {
-	EntApply   *a;
 	EntApplyRow *rows;
 	EntApplyCopy *copies;
 	int			from,
@@ -75,9 +74,9 @@ take_out_rows(Section *s)
 {
 	for (int i = s->from; i < s->to; i++)
 	{
-		EntApplyWrite w = {.a = s->a, .c = &s->copies[i], .r = &s->rows[i]};
+		EntApplyWrite w = {.a = s->rows[i].a, .c = &s->copies[i], .r = &s->rows[i]};
 
-		if (w.c->exists && w.c->owner == s->a->owner)
+		if (w.c->exists && w.c->owner == w.a->owner)
 			ent_apply_take_out(&w);
 	}
 }
@@ -93,20 +92,21 @@ apply_rows(void *section)
 	for (int i = s->from; i < s->to; i++)
 	{
 		EntApplyCopy *c = &s->copies[i];
+		EntApplyRow *r = &s->rows[i];
 
 		memset(c, 0, sizeof(EntApplyCopy));
-		s->rows[i].again = false;
-		s->rows[i].kept = 0;
-		c->key = ent_key_from_wire(s->a->rel, s->a->role, s->rows[i].wirekey,
-								   s->rows[i].wirekeylen, c->values);
+		r->again = false;
+		r->kept = 0;
+		c->key = ent_key_from_wire(r->a->rel, r->a->role, r->wirekey,
+								   r->wirekeylen, c->values);
 	}
-	ent_apply_find_copies(s->a, s->copies + s->from, s->to - s->from);
+	ent_apply_find_copies(s->rows + s->from, s->copies + s->from, s->to - s->from);
 	if (s->together)
 		take_out_rows(s);
 	for (int i = s->from; i < s->to; i++)
 	{
 		s->at = i;
-		ent_apply_row(s->a, &s->copies[i], &s->rows[i], versions, s->careful, &together);
+		ent_apply_row(s->rows[i].a, &s->copies[i], &s->rows[i], versions, s->careful, &together);
 		if (s->copies[i].taken_out && !s->copies[i].stored)
 			elog(ERROR, "a row that was taken out was not put in again");
 	}
@@ -166,10 +166,10 @@ park_failed(Section *s, int i, ErrorData *error)
 	{
 		if (s->rows[i].withdrawn)
 			s->rows[i].serial = PG_INT64_MAX;
-		ent_apply_unpark(s->a, c, &s->rows[i]);		/* all that can be here of it */
+		ent_apply_unpark(s->rows[i].a, c, &s->rows[i]);		/* all that can be here of it */
 		return;
 	}
-	ent_apply_park(s->a, c, &s->rows[i],
+	ent_apply_park(s->rows[i].a, c, &s->rows[i],
 		 c->foreign_key && s->rows[i].wirekeylen > ENT_KEY_MAX ? "54000" :
 		 unpack_sql_state(error->sqlerrcode), error->message, error->detail);
 }
@@ -187,9 +187,9 @@ apply_alone(Section *s, int i)
 	if (error && error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
 		s->rows[i].op == ENT_ROW_FULL && !s->copies[i].exists)
 	{
-		if (pending_locally(s->a, &s->copies[i]))
+		if (pending_locally(s->rows[i].a, &s->copies[i]))
 		{
-			ent_apply_park(s->a, &s->copies[i], &s->rows[i], "23505",
+			ent_apply_park(s->rows[i].a, &s->copies[i], &s->rows[i], "23505",
 				 "a row of this node has the same key", NULL);
 			return NULL;
 		}
@@ -214,7 +214,7 @@ by_another_row(ErrorData *error)
 static void
 apply_mutual(Section *s, ErrorData **errors, int n)
 {
-	Section		t = {.a = s->a, .together = true};
+	Section		t = {.together = true};
 	int		   *index = palloc(n * sizeof(int));
 	int			tries = 0;
 
@@ -255,9 +255,9 @@ apply_one_by_one(Section *s, int n)
 }
 
 void
-ent_apply(EntApply *a, EntApplyRow *rows, int n)
+ent_apply(EntApplyRow *rows, int n)
 {
-	Section		s = {.a = a, .rows = rows, .to = n};
+	Section		s = {.rows = rows, .to = n};
 
 	if (n == 0)
 		return;
@@ -270,7 +270,7 @@ ent_apply(EntApply *a, EntApplyRow *rows, int n)
 			bool		same = rows[i].op == ENT_ROW_FULL && s.copies[i].exists &&
 				rows[i].serial == s.copies[i].serial;
 
-			a->stored++;
-			post(a, &s.copies[i], &rows[i], same ? 0 : Max(rows[i].serial - 1, 0));
+			rows[i].a->stored++;
+			post(rows[i].a, &s.copies[i], &rows[i], same ? 0 : Max(rows[i].serial - 1, 0));
 		}
 }

@@ -375,6 +375,8 @@ settle(EntFold *f, EntFoldEntry *e, EntVersions *versions, EntJournal *journal)
 		ent_versions_put(versions, e->k.rel, o->no, o->epoch, serial, born,
 						 e->image, new_columns(e, serial, born), ent_fold_digests(e),
 						 e->exists ? &e->at : NULL);
+		if (e->exists && e->old_owner == 0 && e->born != 0)
+			ent_versions_no_grave(versions);
 	}
 	post(e, o->no, serial, since);
 }

@@ -12,6 +12,7 @@
 
 #include "base/guc.h"
 #include "store/journal.h"
+#include "store/peer.h"
 #include "store/query.h"
 
 static EntQuery wanted_query = {
@@ -49,16 +50,10 @@ static EntQuery next_query = {
 };
 /* As tombstones (worker/prune.c), but for those that never told what they have. */
 static EntQuery prune_query = {
-	"WITH heard AS MATERIALIZED (SELECT o.no, o.epoch, "
-	"(SELECT pg_catalog.min(CASE WHEN h.epoch OPERATOR(pg_catalog.=) o.epoch "
-	"THEN h.have ELSE 0 END) FROM entanglement.peer p "
-	"LEFT JOIN entanglement.peer_owner h ON h.peer OPERATOR(pg_catalog.=) p.no "
-	"AND h.owner OPERATOR(pg_catalog.=) o.no "
-	"WHERE o.peer IS NULL OR p.no OPERATOR(pg_catalog.<>) o.peer) AS upto "
-	"FROM entanglement.owner o) "
+	"WITH RECURSIVE " ENT_PEER_HOLDERS("entanglement.journal", "t.owner") ", " ENT_PEER_HEARD
 	"DELETE FROM entanglement.journal j USING heard h "
-	"WHERE j.owner OPERATOR(pg_catalog.=) h.no AND (h.upto IS NULL "
-	"OR j.serial OPERATOR(pg_catalog.<=) h.upto "
+	"WHERE j.owner OPERATOR(pg_catalog.=) h.no "
+	"AND (j.serial OPERATOR(pg_catalog.<=) h.upto "
 	"OR j.epoch OPERATOR(pg_catalog.<) h.epoch)",
 	0, {0}, NULL
 };

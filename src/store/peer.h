@@ -58,6 +58,27 @@ extern void ent_peer_delete(int32 no);
 	"WHERE d.peer OPERATOR(pg_catalog.>) c.no) FROM creditor c WHERE c.no IS NOT NULL) "
 
 /*
+ * Tables of a query WITH RECURSIVE: "holder", whose that table's rows are, by an index that
+ * begins with the expression, with a NULL at the end; "heard", of those who are known: epoch, and
+ * the serial up to which all peers but the route have all of him in it. complete: each
+ * of them has told what it has. OFFSET 0: by the whole key, also in a plan made while
+ * there is nobody.
+ */
+#define ENT_PEER_HOLDERS(table, owner) \
+	"holder(no) AS (SELECT pg_catalog.min(" owner ") FROM " table " t " \
+	"UNION ALL SELECT (SELECT pg_catalog.min(" owner ") FROM " table " t " \
+	"WHERE " owner " OPERATOR(pg_catalog.>) h.no) FROM holder h WHERE h.no IS NOT NULL) "
+#define ENT_PEER_HEARD \
+	"heard AS MATERIALIZED (SELECT o.no, o.epoch, " \
+	"COALESCE(u.upto, 9223372036854775807) AS upto, COALESCE(u.complete, true) AS complete " \
+	"FROM holder w JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) w.no, " \
+	"LATERAL (SELECT pg_catalog.bool_and(h.peer IS NOT NULL) AS complete, " \
+	"pg_catalog.min(CASE WHEN h.epoch OPERATOR(pg_catalog.=) o.epoch THEN h.have ELSE 0 END) AS upto " \
+	"FROM entanglement.peer p LEFT JOIN LATERAL (SELECT * FROM entanglement.peer_owner h " \
+	"WHERE h.peer OPERATOR(pg_catalog.=) p.no AND h.owner OPERATOR(pg_catalog.=) o.no " \
+	"OFFSET 0) h ON true WHERE o.peer IS NULL OR p.no OPERATOR(pg_catalog.<>) o.peer) u) "
+
+/*
  * The same for peers that are no more: what transactions that ran when they were
  * dropped wrote down for them.
  */

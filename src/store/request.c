@@ -92,34 +92,48 @@ static EntQuery settle_query = {
 	"WHERE q.id OPERATOR(pg_catalog.=) a.id AND a.state OPERATOR(pg_catalog.=) 'applied'",
 	0, {0}, NULL
 };
+/*
+ * Of whom something is asked and open, by the index, with a NULL at the end. owner + 0: as the
+ * index has it, so that no plan takes it for what is to be sent in order.
+ */
+#define OPEN "state OPERATOR(pg_catalog.=) ANY (ARRAY['waiting', 'sent']) "
+#define OWNER "(q.owner OPERATOR(pg_catalog.+) 0)"
+#define ASKED \
+	"WITH RECURSIVE asked(owner) AS (SELECT pg_catalog.min(" OWNER ") FROM entanglement.request q " \
+	"WHERE " OPEN "UNION ALL SELECT (SELECT pg_catalog.min(" OWNER ") FROM entanglement.request q " \
+	"WHERE q." OPEN "AND " OWNER " OPERATOR(pg_catalog.>) a.owner) " \
+	"FROM asked a WHERE a.owner IS NOT NULL) "
+
+/* now(), which an index can be asked for: each round is a transaction of its own. */
 static EntQuery expire_query = {
-	"UPDATE entanglement.request SET state = 'expired', sqlstate = '57014', "
+	ASKED "UPDATE entanglement.request SET state = 'expired', sqlstate = '57014', "
 	"message = 'the request expired without an answer', "
 	"decided_at = pg_catalog.clock_timestamp() "
-	"WHERE state OPERATOR(pg_catalog.=) ANY (ARRAY['waiting', 'sent']) "
-	"AND expires_at OPERATOR(pg_catalog.<) pg_catalog.clock_timestamp() "
+	"WHERE id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT r.id FROM asked a, LATERAL ("
+	"SELECT q.id FROM entanglement.request q WHERE " OWNER " OPERATOR(pg_catalog.=) a.owner "
+	"AND q." OPEN "AND q.expires_at OPERATOR(pg_catalog.<) pg_catalog.now() OFFSET 0) r)) "
+	/* still open; said such that no plan reads all that are */
+	"AND state OPERATOR(pg_catalog.<>) ALL (ARRAY['applied', 'accepted', 'refused', 'expired']) "
 	"RETURNING id::pg_catalog.text, state, role IS NOT NULL",
 	0, {0}, NULL
 };
 static EntQuery prune_query = {
-	"DELETE FROM entanglement.request "
-	"WHERE decided_at OPERATOR(pg_catalog.+) ($1 OPERATOR(pg_catalog.*) '1 s'::pg_catalog.interval) "
-	"OPERATOR(pg_catalog.<) pg_catalog.clock_timestamp() "
-	"AND expires_at OPERATOR(pg_catalog.+) '1 day'::pg_catalog.interval "
-	"OPERATOR(pg_catalog.<) pg_catalog.clock_timestamp()",
+	"DELETE FROM entanglement.request WHERE decided_at OPERATOR(pg_catalog.<) "
+	"(pg_catalog.now() OPERATOR(pg_catalog.-) ($1 OPERATOR(pg_catalog.*) '1 s'::pg_catalog.interval)) "
+	"AND expires_at OPERATOR(pg_catalog.<) "
+	"(pg_catalog.now() OPERATOR(pg_catalog.-) '1 day'::pg_catalog.interval)",
 	1, {FLOAT8OID}, NULL
 };
 static EntQuery open_of_query = {
-	"SELECT id FROM entanglement.request WHERE owner OPERATOR(pg_catalog.=) $1 "
-	"AND state OPERATOR(pg_catalog.=) ANY (ARRAY['waiting', 'sent']) AND carrier IS NULL",
+	"SELECT id FROM entanglement.request q WHERE " OWNER " OPERATOR(pg_catalog.=) $1 "
+	"AND " OPEN "AND carrier IS NULL",
 	1, {INT4OID}, NULL
 };
 /* Of those whose owner nobody is asked for any more: gone, or at home here. */
 static EntQuery stranded_query = {
-	"SELECT q.owner, o.no IS NOT NULL AND o.local FROM entanglement.request q "
-	"LEFT JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) q.owner "
-	"WHERE q.state OPERATOR(pg_catalog.=) ANY (ARRAY['waiting', 'sent']) "
-	"AND (o.no IS NULL OR o.local OR o.gone_as IS NOT NULL) GROUP BY 1, 2",
+	ASKED "SELECT a.owner, o.no IS NOT NULL AND o.local FROM asked a "
+	"LEFT JOIN entanglement.owner o ON o.no OPERATOR(pg_catalog.=) a.owner "
+	"WHERE a.owner IS NOT NULL AND (o.no IS NULL OR o.local OR o.gone_as IS NOT NULL)",
 	0, {0}, NULL
 };
 

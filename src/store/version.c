@@ -69,7 +69,7 @@ typedef struct Rows
 	int			n;
 	int			max;
 	ItemPointerData *at;		/* invalid: to be looked for */
-	bool	   *fresh;			/* there is nothing to be looked for */
+	bool	   *fresh;			/* there is nothing to be looked for but at */
 	Datum	   *rel,
 			   *owner,
 			   *epoch,
@@ -168,6 +168,12 @@ ent_versions_add(EntVersions *v, int32 rel, int32 owner, int32 epoch,
 				 int64 serial, bytea *key, bytea *columns)
 {
 	ent_versions_put(v, rel, owner, epoch, serial, serial, key, columns, NULL, NULL);
+	ent_versions_no_grave(v);
+}
+
+void
+ent_versions_no_grave(EntVersions *v)
+{
 	v->put.fresh[v->put.n - 1] = true;
 }
 

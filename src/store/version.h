@@ -73,6 +73,11 @@ extern void ent_versions_put(EntVersions *v, int32 rel, int32 owner,
 extern void ent_versions_add(EntVersions *v, int32 rel, int32 owner,
 							 int32 epoch, int64 serial, bytea *key,
 							 bytea *columns);
+/*
+ * The one put last was this owner's before, in a version of his own: he has no tombstone
+ * for it, and none is looked for among all that may be kept.
+ */
+extern void ent_versions_no_grave(EntVersions *v);
 /* The object is no more. */
 extern void ent_versions_drop(EntVersions *v, int32 rel, bytea *key);
 /*
