@@ -195,5 +195,43 @@ is($bob->sql("$state = 'waiting'"), $asked - 5, 'the others wait on');
 $alice->sql(q(SELECT entanglement.resume_peer('bob')));
 $bob->sql(q(SELECT entanglement.resume_peer('alice')));
 $alice->wait_until('SELECT count(*) FROM entanglement.tombstone', 0, 'tombstones go once all have heard');
+# ---- memory ----
+
+# What a round has given back is there for the next one: the system does not have to clear
+# pages for each batch of many rows.
+my $wide = 10000;
+$_->define('CREATE TABLE wide (id int PRIMARY KEY, v text)', 'wide') foreach $alice, $bob;
+$alice->sql("INSERT INTO wide SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, $wide) i");
+$alice->drain('bob');
+
+# Pages that the processes of a node's links and its collector were given, so far.
+sub pages_given
+{
+	my ($node) = @_;
+	my $given = 0;
+
+	foreach my $pid (split /\n/, $node->sql(q(SELECT pid FROM pg_stat_activity
+		WHERE datname = current_database() AND backend_type LIKE 'entanglement %')))
+	{
+		$given += (split / /, slurp_file("/proc/$pid/stat") =~ s/^.*\) //r)[7];
+	}
+	return $given;
+}
+
+SKIP:
+{
+	skip 'no /proc', 1 unless -r "/proc/$$/stat";
+	my @given = map
+	{
+		my $before = pages_given($alice) + pages_given($bob);
+
+		$alice->sql("UPDATE wide SET v = v || 'x'");
+		$alice->drain('bob');
+		pages_given($alice) + pages_given($bob) - $before;
+	} 1 .. 6;
+	my $least = (sort { $a <=> $b } @given)[0];
+	note("pages for $wide rows: @given");
+	cmp_ok($least, '<', $wide / 10, 'memory is used again');
+}
 
 done_testing();

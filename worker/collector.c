@@ -31,6 +31,7 @@
 #include "base/cut.h"
 #include "base/durable.h"
 #include "base/guc.h"
+#include "base/reuse.h"
 #include "base/ring.h"
 #include "base/shmem.h"
 #include "guard/show.h"
@@ -545,6 +546,7 @@ ent_collector_main(Datum arg)
 	if (c.slot == NULL)
 		proc_exit(0);
 	set_up(&c, DatumGetObjectId(arg));
+	ent_reuse_memory();
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	for (;;)

@@ -27,6 +27,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/report.h"
+#include "base/reuse.h"
 #include "guard/role.h"
 #include "link/greet.h"
 #include "link/hello.h"
@@ -533,6 +534,7 @@ ent_dialer_main(Datum arg)
 	memcpy(&how, MyBgworkerEntry->bgw_extra, sizeof(how));
 	d->no = DatumGetInt32(arg);
 	set_up(d, &how);
+	ent_reuse_memory();
 
 	for (;;)
 	{

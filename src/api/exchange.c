@@ -27,6 +27,7 @@
 #include "base/cert.h"
 #include "base/durable.h"
 #include "base/guc.h"
+#include "base/reuse.h"
 #include "base/shmem.h"
 #include "base/stream.h"
 #include "rule/wire.h"
@@ -415,6 +416,7 @@ ent_sql_stream(PG_FUNCTION_ARGS)
 	message = AllocSetContextCreate(caller, "entanglement message",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(caller);
+	ent_reuse_memory();
 	ent_stream_begin(&io);
 	ent_shmem_expect_call(s->end, true);
 	commit(s);					/* the call's snapshot goes */

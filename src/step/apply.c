@@ -77,12 +77,35 @@ find_copy(EntApply *a, Tables *t, Copy *c, bool any)
 	}
 }
 
+/* May there be an object with one of these keys? */
+static bool
+any_object(int32 rel, Tables *t, const Copy *copies, int n)
+{
+	EntKeyRange range = {0};
+
+	for (int i = 0; i < n; i++)
+		if (copies[i].key)
+			ent_versions_widen(&range, copies[i].key);
+	return ent_versions_any(t->objects, rel, &range);
+}
+
+/* Of so many, from the first one on, the keys rise, as far as there are any. */
+static int
+rising(const Copy *copies, int n)
+{
+	int			run = 1;
+
+	while (run < n && (copies[run - 1].key == NULL || copies[run].key == NULL ||
+					   ent_versions_compare(copies[run - 1].key, copies[run].key) < 0))
+		run++;
+	return run;
+}
+
 void
 ent_apply_find_copies(const EntApplyRow *rows, Copy *copies, int n)
 {
 	int32		rel = rows[0].a->rel->no;
 	Tables		t;
-	EntKeyRange range = {0};
 	bool		any;
 
 	t.objects = ent_direct_open(ENT_CATALOG_OBJECT, ENT_CATALOG_OBJECT_KEY,
@@ -91,13 +114,18 @@ ent_apply_find_copies(const EntApplyRow *rows, Copy *copies, int n)
 							   AccessShareLock, NULL);
 	t.graves = ent_direct_open(ENT_CATALOG_TOMBSTONE, ENT_CATALOG_TOMBSTONE_KEY,
 							   AccessShareLock, NULL);
-	for (int i = 0; i < n; i++)
-		if (copies[i].key)
-			ent_versions_widen(&range, copies[i].key);
-	any = ent_versions_any(t.objects, rel, &range);
-	for (int i = 0; i < n; i++)
-		if (copies[i].key)
-			find_copy(rows[i].a, &t, &copies[i], any);
+	any = any_object(rel, &t, copies, n);
+	for (int from = 0, to; from < n; from = to)
+	{
+		bool		some;
+
+		/* changes, and what a scan brought: each may lie between what is here */
+		to = any ? from + rising(copies + from, n - from) : n;
+		some = any && any_object(rel, &t, copies + from, to - from);
+		for (int i = from; i < to; i++)
+			if (copies[i].key)
+				find_copy(rows[i].a, &t, &copies[i], some);
+	}
 	ent_direct_close(t.graves);
 	ent_direct_close(t.parked);
 	ent_direct_close(t.objects);

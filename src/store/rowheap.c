@@ -59,16 +59,15 @@ take_row(EntRelation *rel, const bool *may, TupleTableSlot *slot, EntRowsetRow *
 	}
 }
 
-/* Do the keys rise, in an index with one column? */
-static bool
-keys_rise(EntDirect *d, const EntRowsetRow *rows, int n)
+/* Of so many rows, from the first one on, the keys rise, in an index with one column. */
+static int
+rising(EntDirect *d, const EntRowsetRow *rows, int n)
 {
-	if (n < FEW_ROWS || !ent_direct_is_simple(d))
-		return false;
-	for (int i = 1; i < n; i++)
-		if (ent_direct_compare(d, rows[i - 1].key[0], rows[i].key[0]) >= 0)
-			return false;
-	return true;
+	int			run = 1;
+
+	while (run < n && ent_direct_compare(d, rows[run - 1].key[0], rows[run].key[0]) < 0)
+		run++;
+	return run;
 }
 
 /*
@@ -100,6 +99,19 @@ read_in_order(EntDirect *d, EntRelation *rel, const bool *may, EntRowsetRow *row
 	return i;
 }
 
+static void
+read_one_by_one(EntDirect *d, EntRelation *rel, const bool *may, EntRowsetRow *rows, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		TupleTableSlot *slot = ent_direct_find(d, rows[i].key);
+
+		rows[i].found = slot != NULL;
+		if (slot != NULL)
+			take_row(rel, may, slot, &rows[i]);
+	}
+}
+
 bool
 ent_rowheap_read(EntRelation *rel, const bool *may, EntRowsetRow *rows, int n,
 				 Snapshot snapshot)
@@ -107,17 +119,16 @@ ent_rowheap_read(EntRelation *rel, const bool *may, EntRowsetRow *rows, int n,
 	EntDirect  *d = ent_direct_open_table(rel->relid, rel->key_index, AccessShareLock,
 										  snapshot);
 	bool		plain = is_plain(ent_direct_heap(d), ACL_SELECT);
-	int			done = 0;
+	bool		simple = plain && ent_direct_is_simple(d);
 
-	if (plain && keys_rise(d, rows, n))
-		done = read_in_order(d, rel, may, rows, n);
-	for (int i = done; i < n && plain; i++)
+	for (int from = 0, to; from < n && plain; from = to)
 	{
-		TupleTableSlot *slot = ent_direct_find(d, rows[i].key);
+		int			done = 0;
 
-		rows[i].found = slot != NULL;
-		if (slot != NULL)
-			take_row(rel, may, slot, &rows[i]);
+		to = simple ? from + rising(d, rows + from, n - from) : n;
+		if (simple && to - from >= FEW_ROWS)
+			done = read_in_order(d, rel, may, rows + from, to - from);
+		read_one_by_one(d, rel, may, rows + from + done, to - from - done);
 	}
 	ent_direct_close(d);
 	return plain;

@@ -255,8 +255,8 @@ ent_versions_find(EntDirect *objects, int32 rel, bytea *key)
 	return ent_direct_find(objects, values);
 }
 
-static int
-compare_keys(const bytea *a, const bytea *b)
+int
+ent_versions_compare(const bytea *a, const bytea *b)
 {
 	Size		alen = VARSIZE_ANY_EXHDR(a),
 				blen = VARSIZE_ANY_EXHDR(b);
@@ -268,9 +268,9 @@ compare_keys(const bytea *a, const bytea *b)
 void
 ent_versions_widen(EntKeyRange *range, const bytea *key)
 {
-	if (range->n == 0 || compare_keys(key, range->least) < 0)
+	if (range->n == 0 || ent_versions_compare(key, range->least) < 0)
 		range->least = key;
-	if (range->n == 0 || compare_keys(key, range->greatest) > 0)
+	if (range->n == 0 || ent_versions_compare(key, range->greatest) > 0)
 		range->greatest = key;
 	range->n++;
 }

@@ -45,6 +45,8 @@ typedef struct EntKeyRange
 	const bytea *greatest;
 } EntKeyRange;
 
+/* Of two keys of a table, in the order of the index: negative, 0 or positive. */
+extern int	ent_versions_compare(const bytea *a, const bytea *b);
 extern void ent_versions_widen(EntKeyRange *range, const bytea *key);
 /* May there be one in the range? Few keys are better looked for: true. */
 extern bool ent_versions_any(EntDirect *objects, int32 rel, const EntKeyRange *range);
