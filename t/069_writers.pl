@@ -79,6 +79,8 @@ $alice->sql(q(SELECT entanglement.resume_peer('bob')));
 same('item', 'rows that went from many owners to one arrive');
 is($bob->sql('SELECT string_agg(DISTINCT entanglement.owner_of(i), \',\') FROM item i WHERE id > 10000'), 'o1', '... as his');
 is($bob->sql('SELECT count(*) FROM entanglement.parked'), 0, '... and nothing is in their way');
+$alice->sql('DELETE FROM item WHERE id > 10000');
+same('item', '... and go');
 
 # ---- what that cannot do ----
 
