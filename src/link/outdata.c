@@ -23,7 +23,6 @@
 								 * changes is looked through */
 #define LEAST_LARGE	2048		/* bytes of an object that may be too large */
 
-/* What has changed and what a scan has brought, taken by turns, each in its order. */
 static int
 by_table_and_owner(const void *a, const void *b)
 {
@@ -34,9 +33,7 @@ by_table_and_owner(const void *a, const void *b)
 		return x->entry.rel < y->entry.rel ? -1 : 1;
 	if (x->entry.owner != y->entry.owner)
 		return x->entry.owner < y->entry.owner ? -1 : 1;
-	if (x->entry.bulk != y->entry.bulk)
-		return x->entry.bulk ? 1 : -1;
-	return x->place - y->place;
+	return 0;
 }
 
 /*
@@ -100,7 +97,6 @@ take(EntOutbound *ob, EntQueue *queue, EntOutTaken *taken, int max)
 		key = palloc(e->keylen);
 		memcpy(key, keybuf, e->keylen);
 		e->key = key;
-		taken[n].place = n;
 		taken[n++].extract = NULL;
 	}
 	pfree(hashes);

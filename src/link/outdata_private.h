@@ -23,7 +23,6 @@ typedef struct EntOutTaken
 {
 	EntQueueEntry entry;
 	EntExtract *extract;		/* set once extracted */
-	int			place;			/* in which it was taken */
 	EntOutFate	fate;
 	bool		again;			/* the cut does not have the newest version */
 	bool		more;			/* sent or passed over: there are newer states */
