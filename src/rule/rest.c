@@ -7,7 +7,8 @@
  */
 #include "rule/rest.h"
 
-#define SHORT_US	2000		/* may go by without having to give way */
+#define SHORT_US	5000		/* who wakes up may be let through at any time: that says
+								 * nothing of so short a fold */
 #define SLICE_US	10000		/* of the processor, after which it has to, about,
 								 * if somebody else wants it */
 
