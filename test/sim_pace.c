@@ -295,6 +295,28 @@ wrong_round_trips_are_found_out(void)
 	CHECK(run.waited / run.batches < 2 * batch_time(&l));
 }
 
+/* In batches of the least size, of which few are in flight. */
+static void
+wrong_rates_are_found_out(void)
+{
+	Link		l = {"", 8e3, 213e3, 1e3, 0, 0};
+	Run			run;
+
+	tap_promise("pace: a rate that was measured too small is found out half a minute "
+				"later, on a path without noise as well");
+	run_start(&run, 0);
+	run.most = run.backlog = 4000;
+	run_for(&run, &l, 10e6);
+	for (int i = 0; i < ENT_PACE_ROUNDS; i++)
+		run.pace.rates[i] *= 0.75;
+	run.pace.rate *= 0.75;
+	measure(&run, &l, 30e6, 30e6);
+	tap_note("used %.1f %%, in queues %.0f us", 100 * throughput(&run) / carried(&l),
+			 run.waited / run.batches);
+	CHECK(throughput(&run) > 0.9 * carried(&l));
+	CHECK(run.waited / run.batches < 2 * batch_time(&l));
+}
+
 /* Who takes long to make a batch, of any size, makes it no shorter for that. */
 static void
 slow_senders_are_told_from_slow_links(void)
@@ -340,6 +362,7 @@ main(void)
 	sudden_ends_are_noticed();
 	little_goes_in_short_batches();
 	wrong_round_trips_are_found_out();
+	wrong_rates_are_found_out();
 	slow_senders_are_told_from_slow_links();
 	bandwidth_is_kept();
 	return tap_done();

@@ -392,14 +392,18 @@ gain(const EntPace *p)
 	return p->phase == MEAN_ROUNDS ? DRAIN_GAIN : 1;
 }
 
-/* us that may be in flight, before one more batch goes */
+/*
+ * Bytes that may be in flight, before one more batch goes. One more that is tried is a whole
+ * one, though the least batch may take longer than batches should.
+ */
 static double
 window(const EntPace *p)
 {
 	double		noise = (probes(p) ? PROBE_NOISE : NOISE_SHARE) * p->noise;
 	double		us = p->rtt + least(noise, p->rtt + ENT_PACE_BATCH_US);
 
-	return gain(p) * most(us, ENT_PACE_BATCH_US) + (probes(p) ? batch_us(p) : 0);
+	return usable_rate(p) * gain(p) * most(us, ENT_PACE_BATCH_US) / US_PER_S +
+		(probes(p) ? ent_pace_wire(ent_pace_batch_size(p, SIZE_MAX)) : 0);
 }
 
 /* Is there room for one more batch? */
@@ -415,7 +419,7 @@ has_room(const EntPace *p, int64_t now)
 		return false;
 	if (p->count == 1 && p->probe_end == 0)
 		return true;
-	return p->in_flight <= usable_rate(p) * window(p) / US_PER_S;
+	return p->in_flight <= window(p);
 }
 
 /*
