@@ -188,6 +188,11 @@ foreach my $name (qw(third fourth))
 	$alice->sql('UPDATE event SET n = n + 1') foreach 1 .. 2;
 	$alice->wait_until($behind, 'f', 'read');
 }
+# what bob has taken over comes in the new epoch, perhaps before carol is offered that
+my $alices = q(owner = (SELECT no FROM entanglement.owner WHERE name = 'alice'));
+my $epoch = $alice->sql(q(SELECT epoch FROM entanglement.owner WHERE name = 'alice'));
+is($carol->sql("UPDATE entanglement.object SET epoch = $epoch WHERE $alices AND serial =
+	(SELECT max(serial) FROM entanglement.object WHERE $alices) RETURNING 1"), 1, 'it has come so');
 $bob->cluster_of->start;
 $_->wait_connected('bob') foreach $alice, $carol;
 agree('two promotions');

@@ -28,7 +28,7 @@
 
 static EntQuery state_query = {
 	"SELECT o.serial, EXISTS (SELECT 1 FROM entanglement.arrears a "
-	"WHERE a.owner OPERATOR(pg_catalog.=) o.no), o.distance "
+	"WHERE a.owner OPERATOR(pg_catalog.=) o.no), o.distance, o.epoch "
 	"FROM entanglement.owner o WHERE o.no OPERATOR(pg_catalog.=) $1",
 	1, {INT4OID}, NULL
 };
@@ -406,12 +406,13 @@ scan_owner(EntOutbound *ob, EntOutOwner *o, Snapshot snapshot)
 	{
 		serial = ent_query_int8(0, 1, NULL);
 		o->withheld = ent_query_bool(0, 2);
-		moved = ent_query_int4(0, 3, NULL) != o->distance;
+		moved = ent_query_int4(0, 3, NULL) != o->distance ||
+			ent_query_int4(0, 4, NULL) != o->epoch;
 	}
 	SPI_freetuptable(SPI_tuptable);
 	if (moved)
 	{
-		/* no claim before the peer knows at which distance it was reached */
+		/* no claim before the peer knows at which distance it was reached, or in what epoch */
 		ob->adverts_due = true;
 		ob->adverts_position = ob->ring_position;
 		return;

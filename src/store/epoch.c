@@ -52,17 +52,18 @@ static EntQuery add_query = {
 	3, {INT4OID, INT4OID, INT8OID}, NULL
 };
 /*
- * What is here of a remote owner whose epoch $2 another one goes on from, with all
+ * What is here of a remote owner whose epoch $2 another one, $5, goes on from, with all
  * versions up to $3. An object is in doubt if it has a newer one, or its row may be
- * newer than its version: then what the row holds may not be of the new epoch. Those
- * whose tombstones are newer died in vain.
+ * newer than its version: then what the row holds may not be of the new epoch; unless its
+ * version is, which came before the offer. Those whose tombstones are newer died in vain.
  */
 #define DOUBTFUL \
 	"(b.serial OPERATOR(pg_catalog.>) $3 " \
 	"OR COALESCE(b.digests OPERATOR(pg_catalog.=) ''::pg_catalog.bytea, false))"
 #define IN_DOUBT \
 	"SELECT b.rel, b.key, b.serial FROM entanglement.object b " \
-	"WHERE b.owner OPERATOR(pg_catalog.=) $1 AND " DOUBTFUL " UNION ALL " \
+	"WHERE b.owner OPERATOR(pg_catalog.=) $1 " \
+	"AND b.epoch OPERATOR(pg_catalog.<>) $5 AND " DOUBTFUL " UNION ALL " \
 	"SELECT t.rel, t.key, t.serial FROM entanglement.tombstone t " \
 	"WHERE (t.owner OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.=) $1 " \
 	"AND t.serial OPERATOR(pg_catalog.>) $3 AND t.epoch OPERATOR(pg_catalog.=) $2 "
@@ -72,9 +73,10 @@ static EntQuery fits_query = {
 	"WHERE o.no OPERATOR(pg_catalog.=) $1 AND o.epoch OPERATOR(pg_catalog.=) $2 "
 	/* who died, that is no more known, may live */
 	"AND o.pruned OPERATOR(pg_catalog.<=) $3 "
-	/* it is being compared */
+	/* it is being compared with yet another one */
 	"AND NOT EXISTS (SELECT FROM entanglement.object b "
-	"WHERE b.owner OPERATOR(pg_catalog.=) $1 AND b.epoch OPERATOR(pg_catalog.<>) $2) "
+	"WHERE b.owner OPERATOR(pg_catalog.=) $1 AND b.epoch OPERATOR(pg_catalog.<>) $2 "
+	"AND b.epoch OPERATOR(pg_catalog.<>) $5) "
 	/* the heir's versions are not undone by his giver's */
 	"AND NOT EXISTS (SELECT FROM entanglement.tombstone t "
 	"WHERE (t.owner OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.=) $1 "
@@ -83,14 +85,14 @@ static EntQuery fits_query = {
 	"AND NOT EXISTS (SELECT FROM entanglement.owed d "
 	"WHERE d.owner OPERATOR(pg_catalog.=) $1 AND d.serial OPERATOR(pg_catalog.>) $3) "
 	"AND (SELECT pg_catalog.count(*) FROM (" IN_DOUBT " LIMIT $4) AS d) OPERATOR(pg_catalog.<) $4",
-	4, {INT4OID, INT4OID, INT8OID, INT8OID}, NULL
+	5, {INT4OID, INT4OID, INT8OID, INT8OID, INT4OID}, NULL
 };
 static EntQuery park_query = {
 	"INSERT INTO entanglement.parked (rel, key, owner, peer, epoch, serial, sqlstate, message) "
 	"SELECT d.rel, d.key, $1, $4, $2, d.serial, '55000', "
 	"'what is here may be of a history that its owner has lost' FROM (" IN_DOUBT ") AS d "
 	"ON CONFLICT DO NOTHING",
-	4, {INT4OID, INT4OID, INT8OID, INT4OID}, NULL
+	5, {INT4OID, INT4OID, INT8OID, INT4OID, INT4OID}, NULL
 };
 /* What was reached anew was reached at the distance that it has now. */
 static EntQuery adopt_queries[] = {
@@ -194,8 +196,8 @@ ent_epoch_set_ancestors(int32 no, int32 was, const EntWireAncestor *ancestors,
 bool
 ent_epoch_adopt(const EntOwner *o, int32 epoch, int64 upto, int32 peer)
 {
-	Datum		args[4] = {Int32GetDatum(o->no), Int32GetDatum(o->epoch),
-	Int64GetDatum(upto), Int64GetDatum(MAX_IN_DOUBT)};
+	Datum		args[5] = {Int32GetDatum(o->no), Int32GetDatum(o->epoch),
+	Int64GetDatum(upto), Int64GetDatum(MAX_IN_DOUBT), Int32GetDatum(epoch)};
 	bool		fits;
 
 	ent_query_run(&fits_query, args, NULL, SPI_OK_SELECT, NULL);
