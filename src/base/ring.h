@@ -18,6 +18,8 @@ typedef enum EntEventKind
 	ENT_EVENT_OWNER = 2,		/* an owner is new, gone, or owner.serial (have)
 								 * advanced to serial: claims may follow */
 	ENT_EVENT_REQUEST = 3,		/* there are requests or answers to be sent */
+	ENT_EVENT_RUN = 4,			/* the owner has so many new objects, behind since up to
+								 * serial, that the object table tells them better */
 } EntEventKind;
 
 typedef struct EntEvent
@@ -26,7 +28,7 @@ typedef struct EntEvent
 	int32		owner;			/* owner.no */
 	int32		rel;			/* relation.no, OBJECT */
 	int64		serial;
-	int64		since;			/* OBJECT: copies complete up to here need what is newer
+	int64		since;			/* RUN: see there; OBJECT: copies complete up to here need what is newer
 								 * than it; 0: send in full */
 	uint16		flags;			/* ENT_ROW_* for the wire */
 	uint16		keylen;			/* OBJECT */

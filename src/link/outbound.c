@@ -220,6 +220,21 @@ take_owner(EntOutbound *ob, const EntEvent *ev)
 }
 
 /*
+ * New objects, which the object table tells. A scan that is under way finds them, since its
+ * snapshots are still to be taken, or has found them.
+ */
+static void
+take_run(EntOutbound *ob, const EntEvent *ev)
+{
+	EntOutOwner *o = hash_search(ob->owners, &ev->owner, HASH_FIND, NULL);
+
+	if (o == NULL)
+		ob->adverts_due |= !bms_is_member(ev->owner, ob->withheld);
+	else if (o->wanted && ev->serial > o->scanned)
+		ent_outbound_scan_on(ob, o, ev->since, ev->position);
+}
+
+/*
  * The ring overtook us: nothing read from it since is known, so everything
  * wanted is scanned again from what the peer is known to have.
  */
@@ -260,6 +275,8 @@ ent_outbound_read_ring(EntOutbound *ob)
 		{
 			if (events[i].kind == ENT_EVENT_OBJECT)
 				take_object(ob, &events[i]);
+			else if (events[i].kind == ENT_EVENT_RUN)
+				take_run(ob, &events[i]);
 			else if (events[i].kind == ENT_EVENT_REQUEST)
 				ob->requests_due = true;
 			else

@@ -90,6 +90,9 @@ typedef struct EntOutOwner
 	int64		counted_to;		/* ... up to here, until the peer has all; a scan
 								 * that begins anew counts those behind it */
 	uint64		position;		/* scanning: ring position noted at its start */
+	uint64		run_position;	/* scanning: of the first event since then that told of
+								 * new objects, 0: none has; */
+	int64		run_since;		/* ... they are behind this serial */
 	EntOutRange *sent;	/* versions sent since the last scan began, by */
 	int			nsent;			/* ... rising serial */
 	int			maxsent;
@@ -385,6 +388,9 @@ extern void ent_outbound_advertise(EntOutbound *ob, EntWriter *w);
 extern void ent_outbound_unwant(EntOutbound *ob, EntOutOwner *o);
 extern void ent_outbound_start_scan(EntOutbound *ob, EntOutOwner *o,
 									int64 from, uint64 position);
+/* For objects behind that serial, of which an event at that position tells. */
+extern void ent_outbound_scan_on(EntOutbound *ob, EntOutOwner *o, int64 since,
+								 uint64 position);
 extern EntOutArrears *ent_outbound_start_arrears(EntOutbound *ob, int32 owner,
 												 int32 rel, uint64 position);
 /* Likewise, but only what the peer may see now and does not hold, or the contrary. */

@@ -285,8 +285,58 @@ ent_outbound_start_scan(EntOutbound *ob, EntOutOwner *o, int64 from,
 	o->scanned = from;
 	o->counted = false;
 	o->position = Min(position, o->position == 0 ? position : o->position);
+	o->run_position = 0;
 	memset(&o->current, 0, sizeof(o->current));
 	memset(&o->next, 0, sizeof(o->next));
+}
+
+void
+ent_outbound_scan_on(EntOutbound *ob, EntOutOwner *o, int64 since, uint64 position)
+{
+	o->counted = false;
+	if (o->scanning)
+	{
+		if (o->run_position != 0)
+			return;
+		o->run_since = since;
+		o->run_position = position;
+		return;
+	}
+	scan_begins(ob, position);
+	o->scanning = true;
+	/* what has been queued or sent is not scanned again */
+	o->floor = o->scanned = Max(since, o->scanned);
+	o->position = position;
+	o->run_position = 0;
+}
+
+/*
+ * All is queued that there was before objects were made of which an event has told
+ * meanwhile: what waits for earlier ones need not wait for them.
+ */
+static void
+pass_run(EntOutbound *ob, EntOutOwner *o)
+{
+	HASH_SEQ_STATUS seq;
+	EntOutOwner *other;
+	dlist_iter	iter;
+
+	if (!o->scanning || o->run_position == 0 || o->scanned < o->run_since)
+		return;
+	o->position = o->run_position;
+	o->run_position = 0;
+	ob->scan_position = o->position;
+	hash_seq_init(&seq, ob->owners);
+	while ((other = hash_seq_search(&seq)) != NULL)
+		if (other->scanning)
+			ob->scan_position = Min(ob->scan_position, other->position);
+	dlist_foreach(iter, &ob->arrears)
+	{
+		EntOutArrears *a = dlist_container(EntOutArrears, node, iter.cur);
+
+		if (!a->queued)
+			ob->scan_position = Min(ob->scan_position, a->position);
+	}
 }
 
 /* One table of an owner, from its start. */
@@ -455,6 +505,7 @@ scan_owner(EntOutbound *ob, EntOutOwner *o, Snapshot snapshot)
 		ent_outbound_claim(ob, o, Min(o->scanned, serial), o->position);
 	if (!o->scanning)
 		o->position = 0;
+	pass_run(ob, o);
 }
 
 static void

@@ -58,6 +58,7 @@ static EntQuery waits_query = {
 };
 
 #define HELP_MS		1000		/* so often at most */
+#define RUN			512			/* an owner's births are told together */
 
 /* From whom did owners get what they have no more after this fold? */
 static void
@@ -267,6 +268,14 @@ new_columns(EntFoldEntry *e, int64 serial, int64 born)
 	return out;
 }
 
+/* Is it as good if links find it in the object table, whenever they come to that? */
+static bool
+may_run(const EntFoldEntry *e)
+{
+	return e->verdict == ENT_VERDICT_BIRTH && e->old_owner == 0 && e->heir.owner == 0 &&
+		!e->rel->integrity && !e->rel->every_state;
+}
+
 /* since: the serial before those that it has got now */
 static void
 post(EntFoldEntry *e, int32 owner, int64 serial, int64 since)
@@ -378,9 +387,17 @@ settle(EntFold *f, EntFoldEntry *e, EntVersions *versions, EntJournal *journal)
 		if (e->exists && e->old_owner == 0 && e->born != 0)
 			ent_versions_no_grave(versions);
 	}
-	post(e, o->no, serial, since);
+	if (o->births < RUN || !may_run(e))
+	{
+		post(e, o->no, serial, since);
+		return;
+	}
+	if (o->run_to == 0)
+		o->run_since = since;
+	o->run_to = serial;
 }
 
+/* What is new of an owner comes before the claim that covers it. */
 static void
 post_owners(EntFold *f)
 {
@@ -390,8 +407,14 @@ post_owners(EntFold *f)
 	hash_seq_init(&seq, f->owners);
 	while ((o = hash_seq_search(&seq)) != NULL)
 	{
+		EntEvent	run = {
+			.kind = ENT_EVENT_RUN, .owner = o->no, .serial = o->run_to,
+			.since = o->run_since
+		};
 		EntEvent	ev = {.kind = ENT_EVENT_OWNER, .owner = o->no, .serial = o->last};
 
+		if (o->run_to != 0)
+			ent_wake_post_at_commit(&run);
 		if (o->local)
 			ent_wake_post_at_commit(&ev);
 	}
@@ -416,6 +439,8 @@ fold_entries(EntFold *f)
 		ent_fold_plan_states(f, e);
 		if (ent_fold_states_wanted(e) > 0)
 			find_owner(f, e->owner)->wanted += ent_fold_states_wanted(e);
+		if (may_run(e))
+			find_owner(f, e->owner)->births++;
 		f->integrity |= e->rel && e->rel->integrity;
 	}
 	find_givers(f);

@@ -61,6 +61,9 @@ typedef struct EntFoldOwner
 	int64		last;
 	int64		wanted;			/* how many serials, and */
 	int64		given;			/* ... with those left out */
+	int			births;			/* that may go as a run, if that is enough; */
+	int64		run_since;		/* ... which begins behind this serial */
+	int64		run_to;			/* 0: there is none */
 	bool		local;
 } EntFoldOwner;
 

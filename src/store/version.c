@@ -320,6 +320,7 @@ typedef struct Putting
 {
 	EntDirect  *objects;
 	TimestampTz now;
+	bool		local;			/* owners of what is put */
 	int			n;				/* of these: */
 	Datum		values[ENT_DIRECT_MANY][ENT_OBJECT_ATTRIBUTES];
 	bool		nulls[ENT_DIRECT_MANY][ENT_OBJECT_ATTRIBUTES];
@@ -356,7 +357,8 @@ insert_gathered(Putting *p)
 	if (p->n == 0)
 		return;
 	ent_direct_insert_many(p->objects, p->n, p->values[0], p->nulls[0]);
-	for (int i = 0; i < p->n; i++)
+	/* links find so many by a scan, and note for themselves what they come to */
+	for (int i = 0; i < p->n && (p->n < ENT_DIRECT_MANY || !p->local); i++)
 		note_place(p, p->values[i], i);
 	p->n = 0;
 }
@@ -442,6 +444,7 @@ write_put(EntVersions *v)
 	p->objects = ent_direct_open(ENT_CATALOG_OBJECT, ENT_CATALOG_OBJECT_KEY,
 								 RowExclusiveLock, NULL);
 	p->now = GetCurrentTimestamp();
+	p->local = n > 0 && ent_object_owner_is_local(DatumGetInt32(r->owner[0]));
 	p->n = 0;
 	/* contended ones gather at the front */
 	r->n = 0;
