@@ -34,6 +34,8 @@ typedef struct Run
 	size_t		most;			/* bytes there are to send at a time, and */
 	size_t		backlog;		/* ... at all */
 	double		making;			/* us that a batch needs before it leaves */
+	double		storing;		/* us from when the peer has applied one until it answers,
+								 * at most; it applies the next one meanwhile */
 	Random		random;
 	double		now;
 	double		link_free;		/* the bottleneck is, from then on */
@@ -74,6 +76,7 @@ send_one(Run *run, const Link *l)
 	double		noise = -log(1 - random_unit(&run->random)) * l->jitter;
 	double		there,
 				done;
+	double		storing = run->storing > 0 ? run->storing * random_unit(&run->random) : 0;
 
 	run->now += run->making;
 	ent_pace_sent(&run->pace, payload, run->backlog, (int64_t) run->now);
@@ -83,7 +86,7 @@ send_one(Run *run, const Link *l)
 	run->waited += later(run->peer_free - there, 0);
 	done = later(there, run->peer_free) + bytes * l->service;
 	run->peer_free = done;
-	run->acked_at = later(run->acked_at, done + l->rtt / 2 + noise);
+	run->acked_at = later(run->acked_at, done + storing + l->rtt / 2 + noise);
 	run->acks[(run->first + run->count++) % ENT_PACE_FLIGHTS] = run->acked_at;
 	run->bytes += bytes;
 	run->batches++;
@@ -317,6 +320,25 @@ wrong_rates_are_found_out(void)
 	CHECK(run.waited / run.batches < 2 * batch_time(&l));
 }
 
+/* A batch is being made, one is applied, and one is brought to the disk. */
+static void
+peers_that_store_are_kept_busy(void)
+{
+	Link		l = {"", 1e9, 300, 0, 0.05, 0};
+	Run			run;
+
+	tap_promise("pace: with much to send, a peer that answers only once a batch is stored "
+				"is kept busy");
+	run_start(&run, 0);
+	run.making = 15e3;
+	run.storing = 30e3;
+	measure(&run, &l, 5e6, 20e6);
+	tap_note("used %.1f %%, %.0f us a batch, in queues %.0f us", 100 * throughput(&run) / carried(&l),
+			 run.bytes / run.batches * l.service, run.waited / run.batches);
+	CHECK(throughput(&run) > 0.95 * carried(&l));
+	CHECK(run.waited / run.batches < 3 * batch_time(&l));
+}
+
 /* Who takes long to make a batch, of any size, makes it no shorter for that. */
 static void
 slow_senders_are_told_from_slow_links(void)
@@ -363,6 +385,7 @@ main(void)
 	little_goes_in_short_batches();
 	wrong_round_trips_are_found_out();
 	wrong_rates_are_found_out();
+	peers_that_store_are_kept_busy();
 	slow_senders_are_told_from_slow_links();
 	bandwidth_is_kept();
 	return tap_done();

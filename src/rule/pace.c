@@ -406,6 +406,13 @@ window(const EntPace *p)
 		(probes(p) ? ent_pace_wire(ent_pace_batch_size(p, SIZE_MAX)) : 0);
 }
 
+/* Is there so much to send that it grows old anyway? */
+static bool
+is_behind(const EntPace *p)
+{
+	return p->filled && p->backlog >= usable_rate(p) * SHORT_US / US_PER_S;
+}
+
 /* Is there room for one more batch? */
 static bool
 has_room(const EntPace *p, int64_t now)
@@ -417,7 +424,7 @@ has_room(const EntPace *p, int64_t now)
 		!p->measured ||
 		is_late(p, &p->flights[p->first], now))
 		return false;
-	if (p->count == 1 && p->probe_end == 0)
+	if (p->count <= (is_behind(p) ? 2 : 1) && p->probe_end == 0)
 		return true;
 	return p->in_flight <= window(p);
 }
@@ -462,7 +469,7 @@ ent_pace_wait(EntPace *p, int64_t now, size_t backlog)
 		us = p->debt / (double) p->bandwidth * US_PER_S + 1;
 		p->limited_until = p->delivered + p->in_flight;
 	}
-	if (p->count > 1 && p->due_at > (double) now)
+	if (p->count > (is_behind(p) ? 2 : 1) && p->due_at > (double) now)
 	{
 		hold(p, now);
 		us = most(us, p->due_at - (double) now);

@@ -8,7 +8,8 @@
  * last rounds, is the rate; the least time to an acknowledgement, less what
  * the batch itself took on the way, is the round trip; what may be in flight is
  * their product and a batch, and two batches at least: one is made while the other
- * is applied. The time a peer takes to apply grows with the bytes
+ * is applied; three while there is more than a second's worth to send, since one may have been
+ * applied and wait for the peer's disk. The time a peer takes to apply grows with the bytes
  * and so counts as transmission. Rates, windows and the configured bandwidth
  * count bytes as they are on the wire, with what PostgreSQL's protocol, TLS, TCP
  * and IP add: see ent_pace_wire.
