@@ -32,6 +32,7 @@
 struct EntDirect
 {
 	Relation	heap;
+	bool		ours;			/* ... that is */
 	EntCatalog	by;				/* index of ours to look up by, or ENT_CATALOGS: */
 	Oid			by_oid;			/* ... another one, or invalid: none */
 	Snapshot	snapshot;
@@ -151,7 +152,10 @@ EntDirect *
 ent_direct_open(EntCatalog table, EntCatalog index, LOCKMODE lock,
 				Snapshot snapshot)
 {
-	return open_as(ent_catalog_open(table, lock), index, InvalidOid, snapshot);
+	EntDirect  *d = open_as(ent_catalog_open(table, lock), index, InvalidOid, snapshot);
+
+	d->ours = true;
+	return d;
 }
 
 EntDirect *
@@ -516,6 +520,33 @@ ent_direct_indexes_plain(EntDirect *d)
 	return true;
 }
 
+/*
+ * Many rows at once go through a few buffers, as those of COPY do, and leave what others
+ * read in the rest. They are the same ones each time; new ones would soon be all.
+ */
+static void
+insert_in_ring(EntDirect *d, int n)
+{
+	static BulkInsertState ring = NULL;
+
+	if (ring == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		ring = GetBulkInsertState();
+		MemoryContextSwitchTo(old);
+	}
+	PG_TRY();
+	{
+		table_multi_insert(d->heap, d->rows, n, GetCurrentCommandId(true), 0, ring);
+	}
+	PG_FINALLY();
+	{
+		ReleaseBulkInsertStatePin(ring);
+	}
+	PG_END_TRY();
+}
+
 /* Page by page, then index by index. */
 void
 ent_direct_insert_many(EntDirect *d, int n, const Datum *values, const bool *nulls)
@@ -534,7 +565,10 @@ ent_direct_insert_many(EntDirect *d, int n, const Datum *values, const bool *nul
 			ExecConstraints(d->result, d->rows[i], d->estate);
 	}
 	old = MemoryContextSwitchTo(d->formed);
-	table_multi_insert(d->heap, d->rows, n, GetCurrentCommandId(true), 0, NULL);
+	if (n == ENT_DIRECT_MANY && !d->ours)
+		insert_in_ring(d, n);
+	else
+		table_multi_insert(d->heap, d->rows, n, GetCurrentCommandId(true), 0, NULL);
 	MemoryContextSwitchTo(old);
 	index_rows(d, n, true);
 	MemoryContextReset(d->formed);
