@@ -73,34 +73,42 @@ commit_and_flush(void)
 /* ---- pull ---- */
 
 /*
- * The answer to the last batch leaves once what it speaks of is on disk. While the next
- * one is applied others may see to that: it is not waited for unless there is none.
+ * Answers leave once what they speak of is on disk. While further batches are applied
+ * others see to that: it is waited for only until at most so many are left.
  */
 static void
-send_answer(EntLive *l, bool wait)
+send_answers(EntLive *l, int left)
 {
-	if (l->answer == NULL || (!wait && !ent_durable_already(l->answer_end)))
-		return;
-	ent_durable_flush_to(l->answer_end);
-	ent_connection_send(l->pull, l->answer);
-	pfree(l->answer);
-	l->answer = NULL;
-	l->asked = false;
+	int			n = 0;
+
+	while (n < l->nanswers && (l->nanswers - n > left || ent_durable_already(l->answers[n].end)))
+	{
+		ent_durable_flush_to(l->answers[n].end);
+		ent_connection_send(l->pull, l->answers[n].answer);
+		pfree(l->answers[n++].answer);
+		l->asked = false;
+	}
+	l->nanswers -= n;
+	memmove(l->answers, l->answers + n, l->nanswers * sizeof(EntLiveAnswer));
 }
 
 static void
-look_at_answer(void *l)
+look_at_answers(void *l)
 {
-	send_answer(l, false);
+	ent_durable_start();
+	send_answers(l, ENT_LIVE_ANSWERS);
 }
 
 static void
 keep_answer(EntLive *l, const bytea *answer)
 {
-	send_answer(l, true);
-	l->answer = MemoryContextAlloc(l->context, VARSIZE(answer));
-	memcpy(l->answer, answer, VARSIZE(answer));
-	l->answer_end = ent_durable_end();
+	EntLiveAnswer *a;
+
+	send_answers(l, ENT_LIVE_ANSWERS - 1);
+	a = &l->answers[l->nanswers++];
+	a->answer = MemoryContextAlloc(l->context, VARSIZE(answer));
+	memcpy(a->answer, answer, VARSIZE(answer));
+	a->end = ent_durable_end();
 }
 
 static void
@@ -144,7 +152,7 @@ take_batches(EntLive *l)
 		if (n < MEANWHILE)
 			(void) ent_connection_advance(l->pull, WL_SOCKET_READABLE);
 	}
-	send_answer(l, true);
+	send_answers(l, 0);
 }
 
 /* ---- push ---- */
@@ -244,7 +252,7 @@ ent_live_start(EntLive *l, const EntPeer *peer, EntPeerSlot *slot,
 	l->receiver = ent_shmem_take(&slot->receiver);
 	l->out = ent_outbound_create(peer->no, peer->role, slot);
 	l->in = ent_inbound_create(peer->no, peer->role, slot);
-	ent_inbound_meanwhile(l->in, look_at_answer, l);
+	ent_inbound_meanwhile(l->in, look_at_answers, l);
 	ent_shmem_set_state(slot, ENT_LINK_CONNECTED, "", "");
 	ent_shmem_routes_changed();
 	begin_pull(l);

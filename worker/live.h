@@ -20,6 +20,14 @@
 #include "store/peer.h"
 #include "link/connection.h"
 
+#define ENT_LIVE_ANSWERS	3
+
+typedef struct EntLiveAnswer
+{
+	bytea	   *answer;
+	XLogRecPtr	end;			/* when the log is on disk up to there it may be sent */
+} EntLiveAnswer;
+
 typedef struct EntLive
 {
 	bool		up;
@@ -36,8 +44,8 @@ typedef struct EntLive
 	uint32		receiver;
 	int64		pushed_at;		/* us, when the last push began */
 	int64		since;			/* us, when the link came up */
-	bytea	   *answer;			/* to the last batch, not sent yet, or NULL */
-	XLogRecPtr	answer_end;		/* when the log is on disk up to there it may be */
+	EntLiveAnswer answers[ENT_LIVE_ANSWERS];	/* to the last batches, the oldest first: */
+	int			nanswers;		/* ... so many that were not sent yet */
 	bool		asked;			/* the other side was asked to send */
 	bool		more;			/* there may be more to push at once */
 } EntLive;

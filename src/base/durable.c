@@ -13,6 +13,8 @@
 #include "base/durable.h"
 #include "base/shmem.h"
 
+#define MUCH	(256 * 1024)	/* bytes of log, for which the WAL writer is woken */
+
 static bool repeatable = false; /* what is committed now would be done again */
 static bool counted = false;	/* among those that commit now */
 
@@ -132,6 +134,18 @@ void
 ent_durable_flush(void)
 {
 	ent_durable_flush_to(InvalidXLogRecPtr);
+}
+
+void
+ent_durable_start(void)
+{
+	static XLogRecPtr started = 0;
+	XLogRecPtr	end = ent_durable_end();
+
+	if (end - started < MUCH)
+		return;
+	started = end;
+	XLogSetAsyncXactLSN(end);
 }
 
 bool

@@ -42,6 +42,8 @@ extern XLogRecPtr ent_durable_end(void);
  * lock that others wait for, or has only read (below). Not in recovery.
  */
 extern void ent_durable_flush(void);
+/* Has the WAL writer begin with that, if much has been written since the last time. */
+extern void ent_durable_start(void);
 /* Would the same return at once, and nobody be waited for, with that end of the log? */
 extern bool ent_durable_already(XLogRecPtr end);
 /* The same for what was before that end of the log (InvalidXLogRecPtr: this one). */
