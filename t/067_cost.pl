@@ -163,8 +163,9 @@ $alice->sql("DELETE FROM item WHERE id > $rows - $kept AND id <= $rows");
 $alice->drain('carol');
 rounds($alice, 1);
 $before = rows_read($alice, 'tombstone');
-rounds($alice, 3);
-cmp_ok(rows_read($alice, 'tombstone') - $before, '<', $kept, 'tombstones that stay are not looked at each time');
+# statistics come late: what was read before may be told now, once
+rounds($alice, 6);
+cmp_ok(rows_read($alice, 'tombstone') - $before, '<', 2 * $kept, 'tombstones that stay are not looked at each time');
 $alice->sql(q(INSERT INTO entanglement.tombstone (rel, owner, epoch, serial, changed_at, key)
 	SELECT t.rel, t.owner, 0, 1000000000 + t.serial, now(), '\x00' || t.key
 	FROM entanglement.tombstone t ORDER BY t.serial LIMIT 10));
@@ -178,8 +179,8 @@ is($bob->sql(q(SELECT count(*) FROM entanglement.request WHERE state = 'waiting'
 $bob->sql("UPDATE entanglement.request SET state = 'refused', decided_at = now() WHERE state = 'waiting' AND no % 2 = 0");
 rounds($bob, 1);
 $before = rows_read($bob, 'request');
-rounds($bob, 3);
-cmp_ok(rows_read($bob, 'request') - $before, '<', $asked, 'nor are requests');
+rounds($bob, 6);
+cmp_ok(rows_read($bob, 'request') - $before, '<', 2 * $asked, 'nor are requests');
 my $state = 'SELECT count(*) FROM entanglement.request WHERE state';
 my $some = '(SELECT no FROM entanglement.request WHERE state =';
 $bob->sql("UPDATE entanglement.request SET expires_at = now() - interval '2 d' WHERE no IN $some 'waiting' LIMIT 5)");
