@@ -158,12 +158,12 @@ GRANT rank_0 TO red;
 SQL
 	foreach my $i (1 .. 60)
 	{
-		my $moment = $i / 3000;		# another one each time
+		my $work = $i * 2000;		# so that it is another moment each time
 
 		$white->sql(<<"SQL");
 GRANT crew TO red;
 INSERT INTO unit VALUES ('m-$i', 'white');
-SELECT pg_sleep($moment);
+SELECT count(*) FROM generate_series(1, $work);
 REVOKE crew FROM red;
 SELECT entanglement.refresh('red');
 SQL

@@ -241,6 +241,18 @@ changes_are_followed(void)
 	}
 }
 
+/* Is that share of the link used, and does a batch wait less than so many of them take? */
+static void
+check_use(const Run *run, const Link *l, double share, double batches)
+{
+	double		waited = run->waited / run->batches;
+
+	tap_note("used %.1f %%, %.0f us a batch, in queues %.0f us", 100 * throughput(run) / carried(l),
+			 run->bytes / run->batches / carried(l) * 1e6, waited);
+	CHECK(throughput(run) > share * carried(l));
+	CHECK(waited < batches * batch_time(l));
+}
+
 static void
 sudden_ends_are_noticed(void)
 {
@@ -254,10 +266,7 @@ sudden_ends_are_noticed(void)
 	run.most = 3000;
 	run_for(&run, &before, 10e6);
 	measure(&run, &after, 10e6, 30e6);
-	tap_note("used %.1f %%, in queues %.0f us", 100 * throughput(&run) / carried(&after),
-			 run.waited / run.batches);
-	CHECK(throughput(&run) > 0.85 * carried(&after));
-	CHECK(run.waited / run.batches < 2 * batch_time(&after));
+	check_use(&run, &after, 0.85, 2);
 }
 
 /* What fits into a batch leaves together, so what is first in it grows old. */
@@ -292,10 +301,7 @@ wrong_round_trips_are_found_out(void)
 	run_for(&run, &l, 10e6);
 	run.pace.rtt = 2.5 * l.rtt;
 	measure(&run, &l, 30e6, 30e6);
-	tap_note("used %.1f %%, in queues %.0f us", 100 * throughput(&run) / carried(&l),
-			 run.waited / run.batches);
-	CHECK(throughput(&run) > 0.9 * carried(&l));
-	CHECK(run.waited / run.batches < 2 * batch_time(&l));
+	check_use(&run, &l, 0.9, 2);
 }
 
 /* In batches of the least size, of which few are in flight. */
@@ -314,10 +320,7 @@ wrong_rates_are_found_out(void)
 		run.pace.rates[i] *= 0.75;
 	run.pace.rate *= 0.75;
 	measure(&run, &l, 30e6, 30e6);
-	tap_note("used %.1f %%, in queues %.0f us", 100 * throughput(&run) / carried(&l),
-			 run.waited / run.batches);
-	CHECK(throughput(&run) > 0.9 * carried(&l));
-	CHECK(run.waited / run.batches < 2 * batch_time(&l));
+	check_use(&run, &l, 0.9, 2);
 }
 
 /* A batch is being made, one is applied, and one is brought to the disk. */
@@ -333,10 +336,7 @@ peers_that_store_are_kept_busy(void)
 	run.making = 15e3;
 	run.storing = 30e3;
 	measure(&run, &l, 5e6, 20e6);
-	tap_note("used %.1f %%, %.0f us a batch, in queues %.0f us", 100 * throughput(&run) / carried(&l),
-			 run.bytes / run.batches * l.service, run.waited / run.batches);
-	CHECK(throughput(&run) > 0.95 * carried(&l));
-	CHECK(run.waited / run.batches < 3 * batch_time(&l));
+	check_use(&run, &l, 0.95, 3);
 }
 
 /* Who takes long to make a batch, of any size, makes it no shorter for that. */

@@ -20,7 +20,7 @@
 #include "store/peer.h"
 #include "link/connection.h"
 
-#define ENT_LIVE_ANSWERS	3
+#define ENT_LIVE_ANSWERS	3		/* may wait for the disk at a time */
 
 typedef struct EntLiveAnswer
 {

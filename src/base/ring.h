@@ -28,8 +28,8 @@ typedef struct EntEvent
 	int32		owner;			/* owner.no */
 	int32		rel;			/* relation.no, OBJECT */
 	int64		serial;
-	int64		since;			/* RUN: see there; OBJECT: copies complete up to here need what is newer
-								 * than it; 0: send in full */
+	int64		since;			/* RUN: see there; OBJECT: copies complete up to here
+								 * need what is newer than it; 0: send in full */
 	uint16		flags;			/* ENT_ROW_* for the wire */
 	uint16		keylen;			/* OBJECT */
 	const uint8 *key;

@@ -93,7 +93,7 @@ typedef struct EntOutOwner
 	uint64		run_position;	/* scanning: of the first event since then that told of
 								 * new objects, 0: none has; */
 	int64		run_since;		/* ... they are behind this serial */
-	EntOutRange *sent;	/* versions sent since the last scan began, by */
+	EntOutRange *sent;	/* versions sent since ent_outbound_start_scan, by */
 	int			nsent;			/* ... rising serial */
 	int			maxsent;
 	int64		claimed;		/* the peer has it up to here (acknowledged) */
@@ -406,7 +406,7 @@ extern void ent_outbound_scan(EntOutbound *ob);
 extern int64 ent_outbound_state_sent(const EntOutbound *ob,
 									 const EntQueueEntry *e);
 /* outsent.c */
-/* Has that version of an object been sent since the owner's last scan began? */
+/* Has that version of an object been sent since ent_outbound_start_scan? */
 extern bool ent_outbound_was_sent(const EntOutOwner *o, int64 serial);
 extern void ent_outbound_note_sent(EntOutbound *ob, EntOutOwner *o, int64 serial);
 extern void ent_outbound_forget_sent(EntOutOwner *o);

@@ -296,10 +296,11 @@ ent_outbound_scan_on(EntOutbound *ob, EntOutOwner *o, int64 since, uint64 positi
 	o->counted = false;
 	if (o->scanning)
 	{
-		if (o->run_position != 0)
-			return;
-		o->run_since = since;
-		o->run_position = position;
+		if (o->run_position == 0)
+		{
+			o->run_since = since;
+			o->run_position = position;
+		}
 		return;
 	}
 	scan_begins(ob, position);
